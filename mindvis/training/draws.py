@@ -1,0 +1,40 @@
+"""Random draws that are a function of (seed, epoch, sample) alone.
+
+A draw does not depend on the batch a sample came in, on the process that loaded it or on what was drawn before it, so a
+run that is killed and resumed, or spread over more devices, sees the numbers of the uninterrupted one.
+A *key* is the row (seed, epoch, sample index) that data sets put beside every sample; a *stream* names the purpose of
+the draw, so that the mask of a sample and its diffusion noise are independent.
+"""
+
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Key = Sequence[int]
+
+
+def generator(key: Key, stream: str) -> np.random.Generator:
+    """Generator of one sample and purpose. `key`: non-negative integers, here (seed, epoch, index)."""
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence([*map(int, key), zlib.crc32(stream.encode())])))
+
+
+def uniform(keys: Tensor, stream: str, shape: Sequence[int] = ()) -> Tensor:
+    """Uniform draws in [0, 1): keys [b 3] -> float32 [b *shape] on the CPU."""
+    return _stack([generator(key, stream).random(tuple(shape), dtype=np.float32) for key in keys.tolist()])
+
+
+def normal(keys: Tensor, stream: str, shape: Sequence[int]) -> Tensor:
+    """Standard normal draws: keys [b 3] -> float32 [b *shape] on the CPU."""
+    return _stack([generator(key, stream).standard_normal(tuple(shape), dtype=np.float32) for key in keys.tolist()])
+
+
+def integers(keys: Tensor, stream: str, high: int) -> Tensor:
+    """Uniform integers in [0, high): keys [b 3] -> int64 [b] on the CPU."""
+    return _stack([generator(key, stream).integers(high) for key in keys.tolist()])
+
+
+def _stack(rows: list) -> Tensor:
+    return torch.from_numpy(np.stack([np.asarray(row) for row in rows]))

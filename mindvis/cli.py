@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar
 
-from mindvis.config import load_config
 from mindvis.errors import InputError
+from mindvis.settings import load_config
 
 Settings = TypeVar("Settings")
 
@@ -36,14 +36,14 @@ def entry_point(main: Callable[..., int | None]) -> Callable[..., int]:
                 raise
             return _fail(f"{error.filename or 'file system'}: {error.strerror}")
         except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
+            sys.stderr.write("interrupted\n")
             return INTERRUPTED
 
     return wrapped
 
 
 def _fail(message: str) -> int:
-    print("error: " + " ".join(message.split()), file=sys.stderr)
+    sys.stderr.write("error: " + " ".join(message.split()) + "\n")
     return USER_ERROR
 
 

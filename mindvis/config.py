@@ -1,4 +1,4 @@
-"""Settings of every stage as dataclasses; `load_config` (mindvis.settings) fills them: defaults <- YAML <- command line.
+"""Settings of every stage as dataclasses; `load_config` fills them: defaults <- YAML file <- command line.
 
 The values here are the published ones for GOD where the paper gives them; an experiment file holds only what differs.
 """
@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
-from mindvis.settings import flatten, load_config, plain
-
-__all__ = ["flatten", "load_config", "plain"]
+from mindvis.settings import flatten as flatten
+from mindvis.settings import load_config as load_config
+from mindvis.settings import plain as plain
 
 
 @dataclass

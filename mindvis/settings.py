@@ -77,9 +77,8 @@ def _check_keys(schema: type, given: Any, source: str, prefix: str = "") -> None
     types = {item.name: _dataclass_of(get_type_hints(schema)[item.name]) for item in fields(schema)}
     for key, value in given.items():
         if key not in types:
-            raise InputError(
-                f"{source}: unknown setting {prefix}{key}; nearest: {_nearest(str(key), list(types), prefix)}"
-            )
+            nearest = difflib.get_close_matches(str(key), list(types), n=1, cutoff=0.0)[0]
+            raise InputError(f"{source}: unknown setting {prefix}{key}; nearest: {prefix}{nearest}")
         if types[key] is not None and value is not None:
             _check_keys(types[key], value, source, f"{prefix}{key}.")
 

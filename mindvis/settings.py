@@ -1,5 +1,6 @@
 """Loading of settings: dataclass defaults <- YAML file <- command line, each key and type checked."""
 
+import difflib
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path

@@ -1,0 +1,87 @@
+"""From fMRI to pictures: every (stimulus, sample) pair is one row of a batch, whatever stimulus it belongs to.
+
+The starting noise of sample k of stimulus s follows from (seed, s, k) alone, so a picture does not depend on the batch
+size, the order, the other stimuli or the number of devices (DESIGN 5).
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from mindvis.data.images import to_uint8
+from mindvis.dc_ldm import LatentDiffusion, noise_for, sample_ddim, sample_dpm_solver, sample_plms, sample_unipc
+from mindvis.errors import InputError
+
+SAMPLERS: dict[str, Callable] = {
+    "plms": sample_plms,
+    "ddim": sample_ddim,
+    "dpm_solver": sample_dpm_solver,
+    "unipc": sample_unipc,
+}
+
+Pair = tuple[int, int]  # (position among the stimuli, sample)
+
+
+def decode(
+    ldm: LatentDiffusion,
+    fmri: np.ndarray,
+    stimuli: Sequence[int],
+    *,
+    num_samples: int = 5,
+    sampler: str = "plms",
+    num_steps: int = 250,
+    batch_size: int = 16,
+    seed: int = 2022,
+    precision: str = "32-true",
+) -> np.ndarray:
+    """Decode `fmri` [n v] to pictures uint8 [n k h w 3], k = `num_samples`, on the device of `ldm`.
+
+    `stimuli`: identity of each row, from which its noise is drawn. Paper, section 3.4 and appendix on sampling.
+    Raises `InputError` for an unknown sampler or a length of fMRI that the encoder does not expect.
+    """
+    if sampler not in SAMPLERS:
+        raise InputError(f"setting sampler is {sampler!r}; needed: one of {', '.join(SAMPLERS)}")
+    pairs = [(row, k) for row in range(len(fmri)) for k in range(num_samples)]
+    images = []
+    with torch.no_grad(), autocast(ldm, precision), tqdm(total=len(pairs), unit="picture", disable=None) as bar:
+        for batch in _batches(pairs, batch_size):
+            context = _context(ldm, fmri, batch)
+            noise = torch.cat([noise_for(seed, stimuli[row], k, ldm.latent_shape) for row, k in batch])
+            latent = _sample(ldm, context, noise.to(context.device), SAMPLERS[sampler], num_steps)
+            images.append(to_uint8(ldm.autoencoder.decode(latent, quantize=True).float()))
+            bar.update(len(batch))
+    stacked = np.concatenate(images)
+    return stacked.reshape(len(fmri), num_samples, *stacked.shape[1:])
+
+
+def autocast(ldm: LatentDiffusion, precision: str) -> torch.autocast:
+    """Autocast context of the device `ldm` is on: bfloat16 for "bf16-mixed", none for "32-true"."""
+    if precision not in ("32-true", "bf16-mixed"):
+        raise InputError(f"setting precision is {precision!r}; needed: 32-true or bf16-mixed")
+    device = next(ldm.parameters()).device
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16-mixed")
+
+
+def _batches(pairs: list[Pair], size: int) -> Iterator[list[Pair]]:
+    return (pairs[start : start + size] for start in range(0, len(pairs), size))
+
+
+def _context(ldm: LatentDiffusion, fmri: np.ndarray, batch: list[Pair]) -> Tensor:
+    """Context of each pair; the encoder sees every stimulus of the batch once."""
+    device = next(ldm.parameters()).device
+    rows = sorted({row for row, _ in batch})
+    tokens = torch.from_numpy(np.ascontiguousarray(fmri[rows], dtype=np.float32))[:, None]  # [b 1 v]
+    context = ldm.conditioner(tokens.to(device))  # [b 77 c]
+    return context[[rows.index(row) for row, _ in batch]]
+
+
+def _sample(ldm: LatentDiffusion, context: Tensor, noise: Tensor, sampler: Callable, num_steps: int) -> Tensor:
+    prepared = ldm.unet.prepare_context(context)
+
+    def eps_model(x_t: Tensor, t: Tensor) -> Tensor:
+        return ldm.unet(x_t, t, prepared).float()
+
+    return sampler(eps_model, noise, ldm.schedule.alphas_cumprod, num_steps)

@@ -1,0 +1,306 @@
+"""Vector-quantised autoencoder between images and the latents the diffusion runs in.
+
+Source: Esser et al. 2021 (arXiv 2012.09841) for the architecture, Rombach et al. 2022 (arXiv 2112.10752), appendix G,
+for its use as a first stage: the diffusion sees the latent before the codebook, decoding quantises first. Attribute names
+are those of the published weights.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mindvis.dc_ldm.layers import GROUPS, Upsample
+from mindvis.dc_ldm.settings import read_options, section
+
+WHERE = "model.params.first_stage_config.params"
+SHAPE = ("z_channels", "resolution", "in_channels", "out_ch", "ch", "ch_mult", "num_res_blocks")
+SHAPE_OPTIONS = (*SHAPE, "attn_resolutions", "dropout")
+SHAPE_FIXED = {
+    "double_z": False,
+    "resamp_with_conv": True,
+    "give_pre_end": False,
+    "tanh_out": False,
+    "use_linear_attn": False,
+    "attn_type": "vanilla",
+    "use_timestep": False,
+}
+FIXED = {"remap": None}
+# how the published autoencoder was trained and where its own file lay
+WITHOUT_EFFECT = (
+    "ddconfig",
+    "lossconfig",
+    "ckpt_path",
+    "ignore_keys",
+    "image_key",
+    "colorize_nlabels",
+    "monitor",
+    "batch_resize_range",
+    "scheduler_config",
+    "lr_g_factor",
+    "sane_index_shape",
+    "use_ema",
+)
+# distances held at once while looking for the nearest codes: 16 MB in float32
+MAX_DISTANCES = 2**22
+COMMITMENT = 0.25  # weight of the commitment loss, as in van den Oord et al. 2017 (arXiv 1711.00937)
+
+
+class Quantized(NamedTuple):
+    """Result of `autoencoder.quantize(latent)`: latent [b c h w], code indices long [b h w], loss (scalar)."""
+
+    latent: Tensor
+    indices: Tensor
+    loss: Tensor
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions around a skip connection."""
+
+    def __init__(self, in_channels: int, out_channels: int, dropout: float = 0.0):
+        super().__init__()
+        self.norm1 = _norm(in_channels)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.norm2 = _norm(out_channels)
+        self.dropout = nn.Dropout(dropout)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.nin_shortcut = None if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[b c h w] -> [b out_channels h w]."""
+        hidden = self.conv1(F.silu(self.norm1(x)))
+        hidden = self.conv2(self.dropout(F.silu(self.norm2(hidden))))
+        return hidden + (x if self.nin_shortcut is None else self.nin_shortcut(x))
+
+
+class AttentionBlock(nn.Module):
+    """Single-head self-attention over the pixels, added to its input."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.norm = _norm(channels)
+        self.q = nn.Conv2d(channels, channels, 1)
+        self.k = nn.Conv2d(channels, channels, 1)
+        self.v = nn.Conv2d(channels, channels, 1)
+        self.proj_out = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[b c h w] -> [b c h w]."""
+        normed = self.norm(x)
+        query, key, value = (rearrange(f(normed), "b c h w -> b 1 (h w) c") for f in (self.q, self.k, self.v))
+        attended = F.scaled_dot_product_attention(query, key, value)
+        return x + self.proj_out(rearrange(attended, "b 1 (h w) c -> b c h w", h=x.shape[2]))
+
+
+class Downsample(nn.Module):
+    """Half the height and width, by a strided convolution."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[b c h w] -> [b c h/2 w/2]."""
+        # one row below and one column to the right only: the published weights were trained so
+        return self.conv(F.pad(x, (0, 1, 0, 1)))
+
+
+class Level(nn.Module):
+    """Residual blocks at one resolution, each with attention or none, and the change of resolution after them."""
+
+    def __init__(self, widths: Sequence[int], *, attend: bool, dropout: float = 0.0):
+        super().__init__()
+        pairs = list(zip(widths[:-1], widths[1:], strict=True))
+        self.block = nn.ModuleList(ResidualBlock(before, after, dropout) for before, after in pairs)
+        self.attn = nn.ModuleList(AttentionBlock(after) for _, after in pairs if attend)
+        self.downsample: nn.Module | None = None
+        self.upsample: nn.Module | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[b c h w] -> [b c' h' w']."""
+        for index, block in enumerate(self.block):
+            x = block(x)
+            if self.attn:
+                x = self.attn[index](x)
+        for resample in (self.downsample, self.upsample):
+            x = x if resample is None else resample(x)
+        return x
+
+
+class Middle(nn.Module):
+    """Residual block, attention, residual block at the lowest resolution."""
+
+    def __init__(self, channels: int, dropout: float = 0.0):
+        super().__init__()
+        self.block_1 = ResidualBlock(channels, channels, dropout)
+        self.attn_1 = AttentionBlock(channels)
+        self.block_2 = ResidualBlock(channels, channels, dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[b c h w] -> [b c h w]."""
+        return self.block_2(self.attn_1(self.block_1(x)))
+
+
+class Encoder(nn.Module):
+    """Image [b in_channels h w] -> [b z_channels h/f w/f], f = 2 ** (levels - 1)."""
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        ch: int,
+        ch_mult: Sequence[int],
+        num_res_blocks: int,
+        z_channels: int,
+        resolution: int,
+        attn_resolutions: Sequence[int] = (),
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.conv_in = nn.Conv2d(in_channels, ch, 3, padding=1)
+        self.down = nn.ModuleList()
+        width = ch
+        for index, factor in enumerate(ch_mult):
+            widths = [width] + num_res_blocks * [factor * ch]
+            level = Level(widths, attend=resolution // 2**index in attn_resolutions, dropout=dropout)
+            width = widths[-1]
+            level.downsample = Downsample(width) if index + 1 < len(ch_mult) else None
+            self.down.append(level)
+        self.mid = Middle(width, dropout)
+        self.norm_out = _norm(width)
+        self.conv_out = nn.Conv2d(width, z_channels, 3, padding=1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """[b in_channels h w] -> [b z_channels h/f w/f]."""
+        hidden = self.conv_in(image)
+        for level in self.down:
+            hidden = level(hidden)
+        return self.conv_out(F.silu(self.norm_out(self.mid(hidden))))
+
+
+class Decoder(nn.Module):
+    """[b z_channels h/f w/f] -> image [b out_ch h w]; `up` is indexed by level, the finest first."""
+
+    def __init__(
+        self,
+        *,
+        out_ch: int,
+        ch: int,
+        ch_mult: Sequence[int],
+        num_res_blocks: int,
+        z_channels: int,
+        resolution: int,
+        attn_resolutions: Sequence[int] = (),
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        width = ch * ch_mult[-1]
+        self.conv_in = nn.Conv2d(z_channels, width, 3, padding=1)
+        self.mid = Middle(width, dropout)
+        levels = []
+        for index, factor in reversed(list(enumerate(ch_mult))):
+            widths = [width] + (num_res_blocks + 1) * [factor * ch]
+            level = Level(widths, attend=resolution // 2**index in attn_resolutions, dropout=dropout)
+            width = widths[-1]
+            level.upsample = Upsample(width) if index else None
+            levels.append(level)
+        self.up = nn.ModuleList(reversed(levels))
+        self.norm_out = _norm(width)
+        self.conv_out = nn.Conv2d(width, out_ch, 3, padding=1)
+
+    def forward(self, latent: Tensor) -> Tensor:
+        """[b z_channels h/f w/f] -> [b out_ch h w]."""
+        hidden = self.mid(self.conv_in(latent))
+        for level in reversed(self.up):
+            hidden = level(hidden)
+        return self.conv_out(F.silu(self.norm_out(hidden)))
+
+
+class Quantizer(nn.Module):
+    """Learned codes [n_embed embed_dim]; each vector of a latent is replaced by the code nearest to it."""
+
+    def __init__(self, n_embed: int, embed_dim: int):
+        super().__init__()
+        self.embedding = nn.Embedding(n_embed, embed_dim)
+        nn.init.uniform_(self.embedding.weight, -1.0 / n_embed, 1.0 / n_embed)
+
+    def forward(self, latent: Tensor) -> Quantized:
+        """Quantise a latent [b c h w], with gradients copied straight through; van den Oord et al. 2017, equation 3."""
+        indices = self.nearest(latent)
+        codes = self.look_up(indices)
+        loss = F.mse_loss(codes, latent.detach()) + COMMITMENT * F.mse_loss(latent, codes.detach())
+        return Quantized(latent + (codes - latent).detach(), indices, loss)
+
+    def look_up(self, indices: Tensor) -> Tensor:
+        """Codes of the indices: long [b h w] -> [b c h w]."""
+        return rearrange(self.embedding(indices), "b h w c -> b c h w")
+
+    @torch.no_grad()
+    def nearest(self, latent: Tensor) -> Tensor:
+        """Index (long [b h w]) of the code nearest to each vector of the latent [b c h w]."""
+        vectors = rearrange(latent, "b c h w -> (b h w) c").float()
+        with torch.autocast(latent.device.type, enabled=False):  # bf16 distances would confuse neighbouring codes
+            indices = _nearest(vectors, self.embedding.weight.float())
+        return indices.view(latent.shape[0], *latent.shape[2:])
+
+
+class VQAutoencoder(nn.Module):
+    """Images [b 3 h w] in [-1, 1] <-> latents [b embed_dim h/f w/f]."""
+
+    def __init__(self, *, encoder: Encoder, decoder: Decoder, z_channels: int, embed_dim: int, n_embed: int):
+        super().__init__()
+        self.encoder = encoder
+        self.decoder = decoder
+        self.quantize = Quantizer(n_embed, embed_dim)
+        self.quant_conv = nn.Conv2d(z_channels, embed_dim, 1)
+        self.post_quant_conv = nn.Conv2d(embed_dim, z_channels, 1)
+
+    def encode(self, image: Tensor) -> Tensor:
+        """Latent [b embed_dim h/f w/f] of images [b 3 h w] in [-1, 1], before the codebook."""
+        return self.quant_conv(self.encoder(image))
+
+    def decode(self, latent: Tensor, quantize: bool = True) -> Tensor:
+        """Images [b 3 h w], about [-1, 1], of latents [b embed_dim h/f w/f]."""
+        if quantize:
+            latent = self.quantize.look_up(self.quantize.nearest(latent))
+        return self.decoder(self.post_quant_conv(latent))
+
+
+def build_autoencoder(options: Mapping[str, Any]) -> VQAutoencoder:
+    """Autoencoder from `first_stage_config.params` of a published config.
+
+    Raises InputError for an option that would change the results and is not supported.
+    """
+    sizes = ("embed_dim", "n_embed")
+    found = read_options(options, WHERE, used=sizes, required=sizes, fixed=FIXED, without_effect=WITHOUT_EFFECT)
+    where = f"{WHERE}.ddconfig"
+    shape = read_options(
+        section(options, "ddconfig", f"{WHERE}."),
+        where,
+        used=SHAPE_OPTIONS,
+        required=SHAPE,
+        fixed=SHAPE_FIXED,
+    )
+    in_channels, out_ch = shape.pop("in_channels"), shape.pop("out_ch")
+    return VQAutoencoder(
+        encoder=Encoder(in_channels=in_channels, **shape),
+        decoder=Decoder(out_ch=out_ch, **shape),
+        z_channels=shape["z_channels"],
+        **found,
+    )
+
+
+def _nearest(vectors: Tensor, codes: Tensor) -> Tensor:
+    """Index (long [m]) of the code [n c] nearest to each vector [m c]."""
+    # |z - e|^2 without |z|^2, which is the same for all codes; in pieces, for m n distances are too many
+    norms = codes.square().sum(dim=1)
+    rows = max(1, MAX_DISTANCES // len(codes))
+    pieces = [torch.addmm(norms, piece, codes.T, alpha=-2.0).argmin(dim=1) for piece in vectors.split(rows)]
+    return torch.cat(pieces)
+
+
+def _norm(channels: int) -> nn.GroupNorm:
+    return nn.GroupNorm(GROUPS, channels, eps=1e-6)

@@ -1,0 +1,25 @@
+"""Small layers that the UNet and the autoencoder share."""
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+GROUPS = 32  # of every GroupNorm
+
+
+class Upsample(nn.Module):
+    """Twice the height and width: nearest pixel, then a convolution."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[b c h w] -> [b c 2h 2w]."""
+        return self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))
+
+
+def zero_init(module: nn.Module) -> nn.Module:
+    """The module with all its weights 0: the last layer of a residual branch, which so starts as the identity."""
+    for parameter in module.parameters():
+        nn.init.zeros_(parameter)
+    return module

@@ -1,0 +1,209 @@
+"""Stage A: a masked autoencoder over patches of voxels, and its encoder alone.
+
+Chen et al., "Seeing Beyond the Brain" (CVPR 2023), section 3.2. The embedding of a patch is far wider than the patch
+(1024 features for 16 voxels), the sparse coding of the name. Parameter names are those of the published weights.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+
+from mindvis.errors import InputError
+from mindvis.sc_mbm.loading import LoadReport, encoder_state
+from mindvis.sc_mbm.masking import choose_visible
+from mindvis.sc_mbm.positions import sincos_positions
+
+
+@dataclass(frozen=True)
+class MBMOutput:
+    """Loss (scalar, mean over hidden patches), reconstruction of every patch [b l p], mask [b l] with 1 = hidden."""
+
+    loss: Tensor
+    reconstruction: Tensor
+    mask: Tensor
+
+
+class PatchEmbedding(nn.Module):
+    """Every patch of voxels to one token: [b l p] -> [b l d]."""
+
+    def __init__(self, patch_size: int, embed_dim: int):
+        super().__init__()
+        self.proj = nn.Conv1d(1, embed_dim, kernel_size=patch_size, stride=patch_size)
+
+    def forward(self, patches: Tensor) -> Tensor:
+        # a convolution whose stride is its kernel is one product a patch, and takes the patches in any order
+        return F.linear(patches, self.proj.weight[:, 0], self.proj.bias)
+
+
+class BrainEncoder(nn.Module):
+    """What the autoencoder and the encoder of Stage B share: patch embedding, class token, positions, blocks, norm."""
+
+    def __init__(
+        self, num_voxels: int, patch_size: int, embed_dim: int, *, depth: int, num_heads: int, mlp_ratio: float
+    ):
+        super().__init__()
+        if num_voxels < 1 or patch_size < 1 or num_voxels % patch_size:
+            raise InputError(
+                f"num_voxels is {num_voxels}: a positive multiple of patch_size = {patch_size} is needed, pad the fMRI"
+            )
+        self.num_voxels, self.patch_size, self.num_patches = num_voxels, patch_size, num_voxels // patch_size
+        self.patch_embed = PatchEmbedding(patch_size, embed_dim)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
+        self.blocks = transformer(embed_dim, depth=depth, num_heads=num_heads, mlp_ratio=mlp_ratio)
+        self.pos_embed = nn.Parameter(sincos_positions(self.num_patches, embed_dim))
+        self.norm = nn.LayerNorm(embed_dim)
+
+    def patchify(self, fmri: Tensor) -> Tensor:
+        """The voxels of each patch: [b 1 (l p)] -> [b l p]. Raises InputError for fmri of another shape."""
+        if fmri.ndim != 3 or fmri.shape[1:] != (1, self.num_voxels):
+            raise InputError(f"fmri has shape {list(fmri.shape)}: the model takes [batch, 1, {self.num_voxels}]")
+        return rearrange(fmri, "b 1 (l p) -> b l p", p=self.patch_size)
+
+
+class MaskedBrainModel(BrainEncoder):
+    """Masked autoencoder of Stage A; the defaults are the published size. Its positions are not trained."""
+
+    def __init__(
+        self,
+        *,
+        num_voxels: int = 4656,
+        patch_size: int = 16,
+        embed_dim: int = 1024,
+        depth: int = 24,
+        num_heads: int = 16,
+        mlp_ratio: float = 1.0,
+        decoder_embed_dim: int = 512,
+        decoder_depth: int = 8,
+        decoder_num_heads: int = 16,
+    ):
+        super().__init__(num_voxels, patch_size, embed_dim, depth=depth, num_heads=num_heads, mlp_ratio=mlp_ratio)
+        self.decoder_embed = nn.Linear(embed_dim, decoder_embed_dim)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder_embed_dim))
+        self.decoder_blocks = transformer(
+            decoder_embed_dim, depth=decoder_depth, num_heads=decoder_num_heads, mlp_ratio=mlp_ratio
+        )
+        self.decoder_pos_embed = nn.Parameter(sincos_positions(self.num_patches, decoder_embed_dim))
+        self.decoder_norm = nn.LayerNorm(decoder_embed_dim)
+        self.decoder_pred = nn.Linear(decoder_embed_dim, self.patch_size)
+        self.pos_embed.requires_grad_(False)
+        self.decoder_pos_embed.requires_grad_(False)
+        initialise(self)
+
+    def forward(self, fmri: Tensor, mask_ratio: float = 0.75, noise: Tensor | None = None) -> MBMOutput:
+        """Hides patches of fmri [b 1 v] and predicts them.
+
+        noise [b l] ranks the patches of each sample: those of smallest noise stay visible. None draws it from torch's
+        generator of the device. Raises InputError for fmri or noise of another shape.
+        """
+        patches = self.patchify(fmri)  # [b l p]
+        noise = self.check_noise(noise, patches)  # [b l]
+        visible, mask = choose_visible(noise, mask_ratio)  # [b k], [b l]
+        latent = self.encode(patches, visible)  # [b 1+k d]
+        reconstruction = self.decode(latent, visible)  # [b l p]
+        return MBMOutput(masked_error(reconstruction, patches, mask), reconstruction, mask)
+
+    def unpatchify(self, patches: Tensor) -> Tensor:
+        """Patches back in the order of the voxels: [b l p] -> [b v]."""
+        return rearrange(patches, "b l p -> b (l p)")
+
+    def check_noise(self, noise: Tensor | None, patches: Tensor) -> Tensor:
+        if noise is None:
+            return torch.rand(patches.shape[:2], device=patches.device)
+        if noise.shape != patches.shape[:2]:
+            raise InputError(f"noise has shape {list(noise.shape)}: one number a patch, {list(patches.shape[:2])}")
+        return noise
+
+    def encode(self, patches: Tensor, visible: Tensor) -> Tensor:
+        """Latent of the class token and of the visible patches: [b l p], [b k] -> [b 1+k d]."""
+        # only what is visible is gathered and embedded: a quarter of the patches
+        shown = patches.gather(1, visible[..., None].expand(-1, -1, self.patch_size))  # [b k p]
+        tokens = self.patch_embed(shown) + self.pos_embed[0, 1:][visible]  # [b k d]
+        class_token = (self.cls_token + self.pos_embed[:, :1]).expand(len(tokens), -1, -1)
+        tokens = torch.cat([class_token, tokens], dim=1)  # [b 1+k d]
+        return self.norm(run(self.blocks, tokens))
+
+    def decode(self, latent: Tensor, visible: Tensor) -> Tensor:
+        """Voxels of every patch from the latent of the visible ones: [b 1+k d], [b k] -> [b l p]."""
+        shown = self.decoder_embed(latent)  # [b 1+k d']
+        places = F.pad(visible + 1, (1, 0))[..., None].expand_as(shown)  # row 0 is the class token
+        hidden = self.mask_token.to(shown.dtype).expand(len(shown), 1 + self.num_patches, -1)
+        tokens = hidden.scatter(1, places, shown) + self.decoder_pos_embed  # [b 1+l d']
+        tokens = self.decoder_norm(run(self.decoder_blocks, tokens))
+        return self.decoder_pred(tokens[:, 1:])
+
+
+class FMRIEncoder(BrainEncoder):
+    """The encoder of Stage A without masking and without the class token, for Stage B.
+
+    `cls_token`, `mask_token` and the class row of the positions take no part: published weights name them. All
+    parameters are trainable, the positions too, as in the published Stage B.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_voxels: int = 4656,
+        patch_size: int = 16,
+        embed_dim: int = 1024,
+        depth: int = 24,
+        num_heads: int = 16,
+        mlp_ratio: float = 1.0,
+        global_pool: bool = False,
+    ):
+        super().__init__(num_voxels, patch_size, embed_dim, depth=depth, num_heads=num_heads, mlp_ratio=mlp_ratio)
+        self.global_pool = global_pool
+        self.mask_token = nn.Parameter(torch.zeros_like(self.cls_token))
+        initialise(self)
+
+    def forward(self, fmri: Tensor) -> Tensor:
+        """Tokens of fmri [b 1 v]: [b l d], or their mean [b 1 d] with `global_pool`."""
+        tokens = self.patch_embed(self.patchify(fmri)) + self.pos_embed[:, 1:]  # [b l d]
+        tokens = run(self.blocks, tokens)
+        if self.global_pool:
+            tokens = tokens.mean(dim=1, keepdim=True)  # [b 1 d]
+        return self.norm(tokens)
+
+    def load_pretrained(self, mbm_state_dict: dict[str, Tensor]) -> LoadReport:
+        """Takes over the encoder's part of a Stage A model of any length; positions are resized.
+
+        Raises InputError when a weight is missing, has another shape or belongs to a block this encoder lacks.
+        """
+        state, report = encoder_state(mbm_state_dict, self.state_dict())
+        self.load_state_dict(state)
+        return report
+
+
+def transformer(dim: int, *, depth: int, num_heads: int, mlp_ratio: float) -> nn.ModuleList:
+    """Pre-norm blocks with a bias on queries, keys and values, and fused attention."""
+    if dim % 2 or dim % num_heads:
+        raise InputError(f"embedding dimension is {dim}: an even multiple of num_heads = {num_heads} is needed")
+    return nn.ModuleList(Block(dim, num_heads, mlp_ratio, qkv_bias=True, norm_layer=nn.LayerNorm) for _ in range(depth))
+
+
+def run(blocks: nn.ModuleList, tokens: Tensor) -> Tensor:
+    for block in blocks:
+        tokens = block(tokens)
+    return tokens
+
+
+def initialise(model: nn.Module) -> None:
+    """Xavier-uniform linear layers, N(0, .02) for the patch embedding and the tokens, biases 0."""
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Conv1d):
+            nn.init.normal_(module.weight, std=0.02)
+            nn.init.zeros_(module.bias)
+    nn.init.normal_(model.cls_token, std=0.02)
+    nn.init.normal_(model.mask_token, std=0.02)
+
+
+def masked_error(reconstruction: Tensor, patches: Tensor, mask: Tensor) -> Tensor:
+    """Mean squared error of the hidden patches: [b l p], [b l p], [b l] -> scalar; 0 where nothing is hidden."""
+    error = (reconstruction.float() - patches.float()).square().mean(dim=-1)  # [b l]
+    return (error * mask).sum() / mask.sum().clamp(min=1)

@@ -1,0 +1,170 @@
+"""Resting-state runs, CIFTI or volumes, to `<subject>/HCP_visual_voxel.npz`: regions [frames v], z-scored in time."""
+
+import multiprocessing
+import re
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from tqdm import tqdm
+
+from mindvis.errors import InputError
+from mindvis.prepare.cifti import read_series
+from mindvis.prepare.files import load_npz, need_folder, one_line, save_npz
+from mindvis.prepare.parcellation import load_parcellation
+from mindvis.prepare.scaling import BadVoxels, bad_voxels, check_bad, zscore
+from mindvis.prepare.volumes import load_label_image, read_volumes
+
+PATTERN = "*_Atlas_MSMAll_hp2000_clean.dtseries.nii"
+VISUAL_ROIS = ("V1", "V2", "V3", "V4")
+FILE_NAME = "HCP_visual_voxel.npz"
+Run = dict[str, np.ndarray]
+
+
+class Source(Protocol):
+    """What reads the regions of one run: region -> float [frames v]."""
+
+    def read(self, path: Path) -> Run: ...
+
+
+@dataclass(frozen=True)
+class CiftiSource:
+    """Dense time series with a parcellation: a .dlabel.nii file, or None for Glasser's."""
+
+    rois: Sequence[str]
+    parcellation: Path | None = None
+
+    @cached_property
+    def _regions(self):
+        return load_parcellation(self.parcellation)
+
+    def check(self) -> None:
+        """Raise InputError now for a parcellation that would fail every run."""
+        _ = self._regions
+
+    def read(self, path: Path) -> Run:
+        return read_series(path, lambda axis: {roi: self._regions.indices(axis, roi) for roi in self.rois})
+
+
+@dataclass(frozen=True)
+class VolumeSource:
+    """Volumetric NIfTI with an image of integer labels and a file that names them."""
+
+    rois: Sequence[str]
+    labels: Path
+    names: Path
+
+    @cached_property
+    def _atlas(self):
+        return load_label_image(self.labels, self.names)
+
+    def check(self) -> None:
+        """Raise InputError now for labels that would fail every run."""
+        for roi in self.rois:
+            self._atlas.voxels(roi)
+
+    def read(self, path: Path) -> Run:
+        return read_volumes(path, self._atlas, list(self.rois))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one subject: status "written", "present" or "failed", and the line that says more."""
+
+    subject: str
+    status: str
+    detail: str
+
+
+def find_runs(raw: Path, pattern: str = PATTERN) -> dict[str, list[Path]]:
+    """Runs of each subject, both in sorted order, anywhere below `raw`."""
+    runs: dict[str, list[Path]] = {}
+    for path in sorted(need_folder(raw, "the downloaded time series").rglob(pattern)):
+        runs.setdefault(subject_of(path, raw), []).append(path)
+    if not runs:
+        raise InputError(f"{raw}: no file called {pattern} below it; name another with --pattern")
+    return dict(sorted(runs.items()))
+
+
+def subject_of(path: Path, raw: Path) -> str:
+    """Subject of a run: what precedes the first underscore of its name; for rfMRI_* and tfMRI_* the first folder."""
+    inside = path.relative_to(raw)
+    if re.match(r"[rt]fMRI_", path.name):
+        if len(inside.parts) == 1:
+            raise InputError(f"{path}: no subject in its name; needs <subject>_{path.name} or a folder of the subject")
+        return inside.parts[0]
+    return path.name.partition("_")[0].partition(".")[0]
+
+
+def prepare_subject(
+    paths: Sequence[Path], target: Path, source: Source, *, policy: BadVoxels = "zero", overwrite: bool = False
+) -> Outcome:
+    """Z-score each run in time, put the runs one after another and write one subject; "failed" instead of an error."""
+    subject = target.parent.name
+    if not overwrite and _is_done(target, source.rois):
+        return Outcome(subject, "present", "kept as it is; --overwrite makes it again")
+    try:
+        regions, num_bad = _join([source.read(path) for path in paths], paths, policy)
+        save_npz(target, regions)
+    except (InputError, OSError, MemoryError) as error:
+        return Outcome(subject, "failed", one_line(error) if not isinstance(error, InputError) else str(error))
+    sizes = " ".join(f"{roi} {series.shape[1]}" for roi, series in regions.items())
+    frames = next(iter(regions.values())).shape[0]
+    return Outcome(subject, "written", f"{len(paths)} runs, {frames} frames, {sizes}, {num_bad} bad voxels")
+
+
+def prepare_all(
+    runs: dict[str, list[Path]], out: Path, source: Source, *, policy: BadVoxels, overwrite: bool, workers: int
+) -> Iterator[Outcome]:
+    """Outcome of every subject, as they end; `workers` > 1 spreads the subjects over processes."""
+    source.check()
+    jobs = [(paths, out / subject / FILE_NAME, source) for subject, paths in runs.items()]
+    settings = {"policy": policy, "overwrite": overwrite}
+    if workers < 2:
+        yield from (prepare_subject(*job, **settings) for job in tqdm(jobs, unit="subject", disable=None))
+        return
+    # spawn: a fork would inherit the threads and locks of whatever else is loaded.
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        futures = {pool.submit(prepare_subject, *job, **settings): job[1].parent.name for job in jobs}
+        for future in tqdm(as_completed(futures), total=len(futures), unit="subject", disable=None):
+            yield _outcome(future, futures[future])
+
+
+def _outcome(future: Future, subject: str) -> Outcome:
+    try:
+        return future.result()
+    except BrokenProcessPool:
+        return Outcome(subject, "failed", "a worker process was killed (out of memory?); use fewer --workers")
+
+
+def _join(series: list[Run], paths: Sequence[Path], policy: BadVoxels) -> tuple[Run, int]:
+    regions, num_bad = {}, 0
+    for roi in series[0]:
+        bad = [bad_voxels(_long_enough(run[roi], path)) for run, path in zip(series, paths, strict=True)]
+        for one, path in zip(bad, paths, strict=True):
+            check_bad(one, policy, f"{path}: {roi}")
+        anywhere = np.any(bad, axis=0)  # [v]
+        num_bad += int(anywhere.sum())
+        # A voxel that is left out must be left out of every run, or the runs would not fit together.
+        kept = ~anywhere if policy == "drop" else slice(None)
+        scaled = [zscore(run[roi], one)[:, kept] for run, one in zip(series, bad, strict=True)]
+        regions[roi] = np.concatenate(scaled)  # [frames v]
+    return regions, num_bad
+
+
+def _long_enough(series: np.ndarray, path: Path) -> np.ndarray:
+    if len(series) < 2:
+        raise InputError(f"{path}: {len(series)} frames; needs at least 2 to be z-scored in time")
+    return series
+
+
+def _is_done(target: Path, rois: Sequence[str]) -> bool:
+    try:
+        return target.exists() and set(load_npz(target)) >= set(rois)
+    except InputError:  # left broken by something else: made again
+        return False

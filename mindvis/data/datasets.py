@@ -1,0 +1,245 @@
+"""Data sets of fMRI alone (Stage A) and of fMRI with images (Stage B): the contract for anyone's data.
+
+`dataset[i]` is a plain item; `dataset[(seed, epoch, i)]` an augmented one, whose draws are a function of that key. An
+item is a dict: "fmri" float32 [1 v], "key" int64 [3], and "image" float32 [3 h w] in [-1, 1] where there are images.
+"""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from mindvis.data.arrays import check_images, check_indices, check_real, require_rows
+from mindvis.data.images import random_crop, resize_all, to_float
+from mindvis.data.rows import MappedArray, VoxelRows
+from mindvis.data.voxels import interpolate, sparsify
+from mindvis.errors import InputError
+from mindvis.training.draws import generator
+
+Key = tuple[int, int, int]  # (seed, epoch, index)
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What an augmented pair undergoes: the share of voxels hidden; the share of the side cropped, and how often."""
+
+    sparsify: float = 0.2
+    crop_ratio: float = 0.2
+    crop_probability: float = 0.5
+
+    def __post_init__(self):
+        for name, value in vars(self).items():
+            if not 0 <= value <= 1:
+                raise InputError(f"{name} is {value}, needs a share between 0 and 1")
+
+
+class FMRIDataset(Dataset):
+    """Windows or trials of fMRI [n v], for Stage A.
+
+    `subject` [n] names whose row it is, `roi_masks` maps a region to a boolean [v]. The `num_interpolated` items beyond
+    the n rows lie between two random rows, at `interpolation_ratio` (the published augmentation uses n and .5).
+    Arrays are checked (numeric, finite, agreeing in length: InputError); a mapped array stays mapped, and a
+    `MappedArray` or `VoxelRows` is taken as checked.
+    """
+
+    def __init__(
+        self,
+        fmri: np.ndarray | MappedArray | VoxelRows,
+        *,
+        subject: Sequence[str] | None = None,
+        roi_masks: dict[str, np.ndarray] | None = None,
+        num_interpolated: int = 0,
+        interpolation_ratio: float = 0.5,
+    ):
+        self._fmri = _as_rows(fmri)
+        self.subject = None if subject is None else np.asarray(subject, dtype=str)
+        self.roi_masks = roi_masks
+        self.num_interpolated, self.interpolation_ratio = num_interpolated, interpolation_ratio
+        self._require_columns("subject")
+
+    @property
+    def fmri(self) -> np.ndarray | VoxelRows:
+        """float32 [n v]: an array, a map, or rows that are read when indexed (`np.asarray` reads them all)."""
+        return self._fmri.array if isinstance(self._fmri, MappedArray) else self._fmri
+
+    @property
+    def num_rows(self) -> int:
+        """Rows that were measured, without the interpolated ones."""
+        return self._fmri.shape[0]
+
+    @property
+    def num_voxels(self) -> int:
+        return self._fmri.shape[1]
+
+    def __len__(self) -> int:
+        return self.num_rows + self.num_interpolated
+
+    def __getitem__(self, index: int | Key) -> dict[str, Tensor]:
+        key, _ = self._key(index)
+        return self._item(key, self._row(key))
+
+    def subset(self, indices: Sequence[int] | np.ndarray) -> "FMRIDataset":
+        """The rows `indices`, in their order, without interpolated ones. Mapped rows are read only when asked for."""
+        indices = check_indices(np.asarray(indices), "subset indices", self.num_rows)
+        chosen = copy.copy(self)
+        chosen.num_interpolated = 0
+        rows = VoxelRows([self._fmri]) if isinstance(self._fmri, MappedArray) else self._fmri
+        chosen._fmri = rows.subset(indices) if isinstance(rows, VoxelRows) else rows[indices]
+        for name in self._columns():
+            column = getattr(self, name)
+            taken = [column[i] for i in indices] if isinstance(column, list) else column[indices]
+            setattr(chosen, name, taken)
+        return chosen
+
+    def fitted(self, num_voxels: int, mode: str = "wrap") -> "FMRIDataset":
+        """The same data set at the length of a model trained on other data: padded when shorter, cut when longer.
+
+        Raises InputError as `voxels.pad_to`. Region masks do not carry over.
+        """
+        fitted = copy.copy(self)
+        fitted.roi_masks = None
+        way = "cut" if self.num_voxels > num_voxels else mode
+        rows = VoxelRows([self._fmri], num_voxels=num_voxels, pad_mode=way)
+        fitted._fmri = rows[:] if isinstance(self._fmri, np.ndarray) else rows
+        return fitted
+
+    def with_interpolated(self, num_interpolated: int, ratio: float = 0.5) -> "FMRIDataset":
+        """The same rows and `num_interpolated` items more, each between two random rows."""
+        grown = copy.copy(self)
+        grown.num_interpolated, grown.interpolation_ratio = num_interpolated, ratio
+        return grown
+
+    def _columns(self) -> list[str]:
+        """Names of the per-row attributes that are known."""
+        names = ("subject", "stimulus", "repeat", "class_ids", "class_names")
+        return [name for name in names if getattr(self, name, None) is not None]
+
+    def _require_columns(self, *names: str) -> None:
+        for name in names:
+            if getattr(self, name) is not None:
+                require_rows(getattr(self, name), self.num_rows, name, "fmri")
+
+    def _key(self, index: int | Key) -> tuple[Key, bool]:
+        """(seed, epoch, i) and whether the item is to be augmented."""
+        augmented = not isinstance(index, (int, np.integer))
+        seed, epoch, i = (int(part) for part in index) if augmented else (0, 0, int(index))
+        if not -len(self) <= i < len(self):
+            raise IndexError(f"item {i} of a data set of {len(self)}")
+        return (seed, epoch, i % len(self)), augmented
+
+    def _row(self, key: Key) -> np.ndarray:
+        if key[2] < self.num_rows:
+            return self._fmri[key[2]]  # [v]
+        x, y = generator(key, "interpolation").integers(self.num_rows, size=2).tolist()
+        return interpolate(self._fmri[x], self._fmri[y], self.interpolation_ratio)
+
+    @staticmethod
+    def _item(key: Key, row: np.ndarray) -> dict[str, Tensor]:
+        fmri = torch.from_numpy(np.array(row, dtype=np.float32)[None])  # [1 v]
+        return {"fmri": fmri, "key": torch.tensor(key, dtype=torch.int64)}
+
+
+class PairedDataset(FMRIDataset):
+    """fMRI [n v] with the image each row was recorded under, for Stage B and evaluation.
+
+    `images` uint8 [n h w 3], one for each row; or, with `stimulus` [n], the distinct images [m h w 3] it indexes.
+    Rows of one stimulus (and subject) are repeats; `repeat` [n] counts them: 0 is the average or the only one.
+    `class_ids` and `class_names` [n] where known. `image_size` squares and resizes the images once.
+    Raises InputError for arrays of the wrong kind or of disagreeing lengths.
+    """
+
+    def __init__(
+        self,
+        fmri: np.ndarray | MappedArray | VoxelRows,
+        images: np.ndarray,
+        class_ids: Sequence[int] | None = None,
+        *,
+        class_names: Sequence[str] | None = None,
+        stimulus: np.ndarray | None = None,
+        repeat: np.ndarray | None = None,
+        subject: Sequence[str] | None = None,
+        roi_masks: dict[str, np.ndarray] | None = None,
+        image_size: int | None = None,
+        augmentation: Augmentation | None = None,
+    ):
+        super().__init__(fmri, subject=subject, roi_masks=roi_masks)
+        images = check_images(images, "images")
+        self._stimuli = _as_source(images if image_size is None else resize_all(images, image_size))
+        if stimulus is None:
+            require_rows(images, self.num_rows, "images", "fmri")
+            stimulus = np.arange(self.num_rows)
+        self.stimulus = check_indices(np.asarray(stimulus), "stimulus", len(images))
+        self.repeat = np.zeros(self.num_rows, np.int64) if repeat is None else np.asarray(repeat)
+        self.class_ids = None if class_ids is None else [int(i) for i in class_ids]
+        self.class_names = None if class_names is None else [str(name) for name in class_names]
+        self._require_columns("stimulus", "repeat", "class_ids", "class_names")
+        self.augmentation = augmentation or Augmentation(sparsify=0, crop_ratio=0)
+
+    @property
+    def stimuli(self) -> np.ndarray:
+        """The distinct images uint8 [m h w 3]; that of row i is `stimuli[stimulus[i]]`."""
+        return self._stimuli.array if isinstance(self._stimuli, MappedArray) else self._stimuli
+
+    @cached_property
+    def images(self) -> np.ndarray:
+        """The image of every row, uint8 [n h w 3] (kept once made; `stimuli` and `stimulus` need less memory)."""
+        if np.array_equal(self.stimulus, np.arange(len(self._stimuli))):
+            return self.stimuli
+        return self.stimuli[self.stimulus]
+
+    def __getitem__(self, index: int | Key) -> dict[str, Tensor]:
+        key, augmented = self._key(index)
+        row, image = self._row(key), self._stimuli[int(self.stimulus[key[2]])]
+        if augmented:
+            settings = self.augmentation
+            row = sparsify(row, settings.sparsify, generator(key, "sparsify"))
+            image = random_crop(image, settings.crop_ratio, settings.crop_probability, generator(key, "crop"))
+        return {**self._item(key, row), "image": to_float(image)}
+
+    def subset(self, indices: Sequence[int] | np.ndarray) -> "PairedDataset":
+        """The rows `indices`, in their order; the distinct images stay, `stimulus` goes on pointing at them."""
+        chosen = super().subset(indices)
+        chosen.__dict__.pop("images", None)
+        return chosen
+
+    def with_augmentation(
+        self, *, sparsify: float = 0.2, crop_ratio: float = 0.2, crop_probability: float = 0.5
+    ) -> "PairedDataset":
+        """The same pairs, augmented when they are asked for by key. InputError for shares outside 0 .. 1."""
+        augmented = copy.copy(self)
+        augmented.augmentation = Augmentation(sparsify, crop_ratio, crop_probability)
+        return augmented
+
+
+def join_for_pretraining(datasets: Sequence[FMRIDataset], *, pad_mode: str = "wrap") -> FMRIDataset:
+    """The fMRI of several sources (HCP, GOD training trials) as one data set of the longest one's length.
+
+    Wrap-padded (or zero-padded, or cut to the shortest: `pad_mode`) row by row when read, so mapped sources stay so.
+    """
+    if not datasets:
+        raise InputError("no data set to pretrain on")
+    if len(datasets) == 1:
+        return FMRIDataset(datasets[0]._fmri, subject=datasets[0].subject, roi_masks=datasets[0].roi_masks)
+    subjects = [np.full(d.num_rows, "") if d.subject is None else d.subject for d in datasets]
+    rows = VoxelRows([dataset._fmri for dataset in datasets], pad_mode=pad_mode)
+    return FMRIDataset(rows, subject=np.concatenate(subjects))
+
+
+def _as_source(array: np.ndarray) -> np.ndarray | MappedArray:
+    """A whole map as a MappedArray, anything else as it is."""
+    whole = isinstance(array, np.memmap) and array.flags.c_contiguous and not isinstance(array.base, np.ndarray)
+    return MappedArray.of(array) if whole else array
+
+
+def _as_rows(fmri: np.ndarray | MappedArray | VoxelRows) -> np.ndarray | MappedArray | VoxelRows:
+    """Rows that give float32; arrays are checked here, as this is where they enter."""
+    if isinstance(fmri, np.ndarray):
+        fmri = _as_source(check_real(fmri, "fmri"))
+    if isinstance(fmri, MappedArray) and fmri.dtype != np.float32:
+        return VoxelRows([fmri])
+    return fmri.astype(np.float32, copy=False) if isinstance(fmri, np.ndarray) else fmri

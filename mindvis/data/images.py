@@ -1,0 +1,62 @@
+"""Images: uint8 [h w 3] on disk, float32 [3 h w] in [-1, 1] inside; resizing and the random crop of Stage B."""
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from mindvis.errors import InputError
+
+
+def to_float(images: np.ndarray) -> Tensor:
+    """uint8 [.. h w 3] -> float32 [.. 3 h w] in [-1, 1]. Raises InputError for any other kind of array."""
+    if images.dtype != np.uint8 or images.ndim < 3 or images.shape[-1] != 3:
+        raise InputError(f"images are {images.dtype} {list(images.shape)}, needs uint8 [.. h w 3]")
+    channels_first = np.ascontiguousarray(np.moveaxis(images, -1, -3))  # [.. 3 h w]
+    return torch.from_numpy(channels_first).float().div_(127.5).sub_(1)
+
+
+def to_uint8(images: Tensor | np.ndarray) -> np.ndarray:
+    """float [.. 3 h w] in [-1, 1] (values beyond are clipped) -> uint8 [.. h w 3]; undoes `to_float` exactly."""
+    images = torch.as_tensor(images).detach().float().cpu()
+    if images.ndim < 3 or images.shape[-3] != 3:
+        raise InputError(f"images have shape {list(images.shape)}, needs [.. 3 h w]")
+    return ((images + 1) * 127.5).round().clamp(0, 255).byte().movedim(-3, -1).contiguous().numpy()
+
+
+def resize(image: np.ndarray, size: int) -> np.ndarray:
+    """Bring an image uint8 [h w 3] to [size size 3], bicubic with anti-aliasing."""
+    if image.shape[:2] == (size, size):
+        return image
+    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC))
+
+
+def center_crop(image: np.ndarray) -> np.ndarray:
+    """The largest centred square of an image [h w 3]."""
+    height, width = image.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return image[top : top + side, left : left + side]
+
+
+def resize_all(images: np.ndarray, size: int) -> np.ndarray:
+    """Square and resize every image of uint8 [n h w 3] -> [n size size 3]; as they are if they have that size."""
+    if images.shape[1:3] == (size, size):
+        return images
+    return np.stack([resize(center_crop(image), size) for image in images])
+
+
+def random_crop(image: np.ndarray, ratio: float, probability: float, rng: np.random.Generator) -> np.ndarray:
+    """With `probability`, a crop of `1 - ratio` of each side at a random place, resized back to [h w 3].
+
+    The augmentation of Stage B (paper: ratio .2 of the side, every other time). Bilinear, as published.
+    """
+    chance, vertical, horizontal = rng.random(3)
+    if ratio <= 0 or chance >= probability:
+        return image
+    height, width = image.shape[:2]
+    crop_height, crop_width = (max(1, round(side * (1 - ratio))) for side in (height, width))
+    top = int(vertical * (height - crop_height + 1))
+    left = int(horizontal * (width - crop_width + 1))
+    box = (left, top, left + crop_width, top + crop_height)
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR, box=box))

@@ -1,0 +1,106 @@
+"""Rows that stay on disk: mapped arrays read one row at a time, scaled and padded when asked for."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mindvis.data.voxels import common_length, pad_to
+
+
+@dataclass(frozen=True)
+class MappedArray:
+    """An array [n ..] in a file that has been checked already; it pickles as its place, not as its numbers.
+
+    Rows are read, not paged in: pages of a map that have been touched would count as memory of the process, which then
+    grew with the data set after all.
+    """
+
+    path: str
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    offset: int
+
+    @classmethod
+    def of(cls, array: np.memmap) -> "MappedArray":
+        """From a whole map (not a view of one) in row order."""
+        return cls(str(array.filename), array.dtype, array.shape, array.offset)
+
+    @property
+    def array(self) -> np.memmap:
+        """The map itself, read-only."""
+        return np.memmap(self.path, self.dtype, mode="r", offset=self.offset, shape=self.shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: int | slice) -> np.ndarray:
+        """One row [..], or consecutive rows [m ..], as a copy in memory."""
+        start, stop, _ = index.indices(len(self)) if isinstance(index, slice) else (index, index + 1, 1)
+        row = math.prod(self.shape[1:])
+        offset = self.offset + start * row * self.dtype.itemsize
+        rows = np.fromfile(self.path, self.dtype, count=max(stop - start, 0) * row, offset=offset)
+        return rows.reshape(-1, *self.shape[1:]) if isinstance(index, slice) else rows.reshape(self.shape[1:])
+
+
+class VoxelRows:
+    """Rows of one or more sources [n_i v_i] as one float32 [n v], each brought to it when read.
+
+    A row is taken from its source, reduced to `columns` (an index of voxels), scaled to (row - mean) / deviation and
+    padded or cut to the common length. `mean` and `deviation` hold for all rows or are given for each, [n].
+    """
+
+    dtype = np.dtype(np.float32)
+    ndim = 2
+
+    def __init__(
+        self,
+        sources: Sequence["np.ndarray | MappedArray | VoxelRows"],
+        *,
+        columns: np.ndarray | None = None,
+        mean: float | np.ndarray = 0.0,
+        deviation: float | np.ndarray = 1.0,
+        num_voxels: int | None = None,
+        pad_mode: str = "wrap",
+    ):
+        self.sources, self.columns, self.pad_mode = list(sources), columns, pad_mode
+        lengths = [source.shape[1] if columns is None else len(columns) for source in self.sources]
+        self.num_voxels = num_voxels or common_length(lengths, pad_mode)
+        counts = [len(source) for source in self.sources]
+        self._source = np.repeat(np.arange(len(counts)), counts)  # [n]
+        self._row = np.concatenate([np.arange(count) for count in counts])  # [n]
+        self._mean = np.broadcast_to(np.float32(mean), self._row.shape)
+        self._deviation = np.broadcast_to(np.float32(deviation), self._row.shape)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self._row), self.num_voxels
+
+    def __len__(self) -> int:
+        return len(self._row)
+
+    def __getitem__(self, index: "int | slice | np.ndarray") -> np.ndarray:
+        """One row [v], or the rows of a slice or an index array, [m v]."""
+        if isinstance(index, (int, np.integer)):
+            return self._read(index)
+        wanted = np.arange(len(self))[index]
+        return np.stack([self._read(i) for i in wanted]) if len(wanted) else np.empty((0, self.num_voxels), np.float32)
+
+    def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
+        return self[:].astype(dtype or np.float32, copy=False)
+
+    def subset(self, indices: np.ndarray) -> "VoxelRows":
+        """The same view of fewer (or reordered) rows; reads nothing."""
+        view = object.__new__(VoxelRows)
+        view.__dict__.update(self.__dict__)
+        for name in ("_source", "_row", "_mean", "_deviation"):
+            setattr(view, name, getattr(self, name)[indices])
+        return view
+
+    def _read(self, index: int) -> np.ndarray:
+        row = self.sources[self._source[index]][int(self._row[index])].astype(np.float32, copy=False)
+        if self.columns is not None:
+            row = row[self.columns]
+        row = (row - self._mean[index]) / self._deviation[index]
+        return pad_to(row, self.num_voxels, self.pad_mode)

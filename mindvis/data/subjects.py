@@ -1,0 +1,64 @@
+"""From the rows of single subjects to one paired data set: what the published layouts have in common."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from mindvis.data.datasets import PairedDataset
+from mindvis.data.voxels import common_length, pad_to
+
+
+@dataclass
+class SubjectRows:
+    """The rows of one subject: fmri [n v], and for each the index of its image and its number among the repeats."""
+
+    subject: str
+    fmri: np.ndarray
+    stimulus: np.ndarray
+    repeat: np.ndarray
+    roi_masks: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+def join_subjects(
+    parts: Sequence[SubjectRows], images: np.ndarray, pad_mode: str, classes: Sequence[tuple[int, str]] | None = None
+) -> PairedDataset:
+    """One data set of several subjects, one after another, brought to a common length.
+
+    `images` uint8 [m h w 3] are the distinct ones, `classes` [m] their (class id, class name). Region masks are kept
+    where there is one subject, whose voxels they are about.
+    """
+    num_voxels = common_length([part.fmri.shape[1] for part in parts], pad_mode)
+    stimulus = np.concatenate([part.stimulus for part in parts])
+    return PairedDataset(
+        np.concatenate([pad_to(part.fmri, num_voxels, pad_mode) for part in parts]),
+        images,
+        class_ids=None if classes is None else [classes[i][0] for i in stimulus],
+        class_names=None if classes is None else [classes[i][1] for i in stimulus],
+        stimulus=stimulus,
+        repeat=np.concatenate([part.repeat for part in parts]),
+        subject=np.repeat([part.subject for part in parts], [len(part.fmri) for part in parts]),
+        roi_masks=parts[0].roi_masks if len(parts) == 1 else None,
+    )
+
+
+def averages_then_trials(trials: Sequence[np.ndarray], include_single_trials: bool) -> tuple[np.ndarray, ...]:
+    """Test rows from the single trials of each image, [k_i v]: the averages, then (if wanted) image by image.
+
+    Returns fmri [n v], and for every row the position of its image and its number among the repeats (0: average).
+    """
+    fmri, position = [np.stack([rows.mean(axis=0) for rows in trials])], [np.arange(len(trials))]
+    repeat = [np.zeros(len(trials), np.int64)]
+    if include_single_trials:
+        fmri += list(trials)
+        position += [np.full(len(rows), i) for i, rows in enumerate(trials)]
+        repeat += [np.arange(1, len(rows) + 1) for rows in trials]
+    return np.concatenate(fmri), np.concatenate(position), np.concatenate(repeat)
+
+
+def padded_mask(mask: np.ndarray, num_voxels: int) -> np.ndarray:
+    """A region's boolean [v] over padded voxels: the padding belongs to none, cut voxels are dropped."""
+    padded = np.zeros(num_voxels, bool)
+    kept = min(len(mask), num_voxels)
+    padded[:kept] = mask[:kept]
+    return padded

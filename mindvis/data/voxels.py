@@ -1,0 +1,113 @@
+"""Voxel vectors: padding to whole patches, scaling, window averages, and augmentation. Numpy in, numpy out."""
+
+import numpy as np
+
+from mindvis.errors import InputError
+
+PAD_MODES = ("wrap", "constant", "cut")
+
+
+def wrap_pad(fmri: np.ndarray, patch_size: int) -> np.ndarray:
+    """Pad fmri [.. v] to whole patches with its own first voxels.
+
+    Adds `patch_size - v % patch_size` voxels, a whole patch when v is divisible already: the published weights were
+    trained on data padded so.
+    """
+    return pad_to_patches(fmri, patch_size, "wrap")
+
+
+def pad_to_patches(fmri: np.ndarray, patch_size: int, mode: str = "wrap") -> np.ndarray:
+    """Bring fmri [.. v] to `patched_length` voxels. Raises InputError as `pad_to`."""
+    return pad_to(fmri, patched_length(fmri.shape[-1], patch_size, mode), mode)
+
+
+def patched_length(num_voxels: int, patch_size: int, mode: str = "wrap") -> int:
+    """Length of `num_voxels` in whole patches: the next larger one, or with "cut" the last that fits."""
+    if patch_size < 1:
+        raise InputError(f"patch_size is {patch_size}, needs a positive number of voxels")
+    rest = num_voxels % patch_size
+    return num_voxels - rest if mode == "cut" else num_voxels + patch_size - rest
+
+
+def pad_to(fmri: np.ndarray, num_voxels: int, mode: str = "wrap") -> np.ndarray:
+    """Bring fmri [.. v] to `num_voxels`: "wrap" repeats it from its start, "constant" adds zeros, "cut" drops the end.
+
+    The three ways are the paper's ablation of unequal lengths; wrapping is its choice, because zeros would look like
+    silent voxels. Raises InputError for an unknown mode, and when a mode would have to work in the other direction.
+    """
+    found = fmri.shape[-1]
+    if mode not in PAD_MODES:
+        raise InputError(f"pad_mode is {mode!r}, needs one of {', '.join(PAD_MODES)}")
+    if found == num_voxels:
+        return fmri
+    if (found > num_voxels) != (mode == "cut") or num_voxels < 1:
+        raise InputError(f"fmri has {found} voxels, which pad_mode {mode!r} cannot bring to {num_voxels}")
+    if mode == "constant":
+        return np.pad(fmri, [(0, 0)] * (fmri.ndim - 1) + [(0, num_voxels - found)])
+    return fmri[..., :num_voxels] if mode == "cut" else fmri[..., np.arange(num_voxels) % found]
+
+
+def fit_length(fmri: np.ndarray, num_voxels: int, mode: str = "wrap") -> np.ndarray:
+    """Fit fmri [n v] to a model of `num_voxels` trained on other data: shorter rows are padded, longer ones cut.
+
+    "constant" pads with zeros; "cut" only ever cuts. Raises InputError when it would have to pad.
+    """
+    if fmri.shape[-1] > num_voxels:
+        return pad_to(fmri, num_voxels, "cut")
+    return pad_to(fmri, num_voxels, mode)
+
+
+def common_length(lengths: list[int], mode: str = "wrap") -> int:
+    """Length that rows of several sources are brought to: the longest, or with "cut" the shortest."""
+    return min(lengths) if mode == "cut" else max(lengths)
+
+
+def moments(fmri: np.ndarray) -> tuple[float, float]:
+    """One mean and one deviation over all rows and voxels of fmri [n v]. Raises InputError when it is constant."""
+    mean, deviation = fmri.mean(dtype=np.float64), fmri.std(dtype=np.float64)
+    if not deviation > 0:
+        raise InputError(f"fmri of shape {list(fmri.shape)} is constant ({mean:g}), it cannot be scaled")
+    return float(mean), float(deviation)
+
+
+def normalise(fmri: np.ndarray, mean: float | None = None, deviation: float | None = None) -> np.ndarray:
+    """Scale fmri [n v] by one mean and one deviation, its own unless given (so voxels keep their relative strength)."""
+    if mean is None or deviation is None:
+        mean, deviation = moments(fmri)
+    return ((fmri - mean) / deviation).astype(np.float32, copy=False)
+
+
+def window_average(frames: np.ndarray, frames_per_window: int = 10) -> np.ndarray:
+    """Average frames [f v] over `f // frames_per_window` consecutive windows -> [w v].
+
+    Left-over frames lengthen the first windows by one each, as `np.array_split` does; 10 frames of HCP are 7.2 s.
+    Raises InputError when there are fewer frames than a window has.
+    """
+    num_windows = len(frames) // frames_per_window
+    if num_windows < 1:
+        raise InputError(f"{len(frames)} frames, needs at least one window of {frames_per_window}")
+    lengths = np.full(num_windows, len(frames) // num_windows)
+    lengths[: len(frames) % num_windows] += 1
+    starts = np.cumsum(lengths) - lengths
+    sums = np.add.reduceat(frames, starts, axis=0, dtype=np.result_type(frames, np.float32))  # [w v]
+    return sums / lengths[:, None].astype(sums.dtype)
+
+
+def sparsify(fmri: np.ndarray, fraction: float, rng: np.random.Generator) -> np.ndarray:
+    """Set `fraction` of the voxels of every row of fmri [.. v] to 0, at random places.
+
+    The augmentation the paper describes; the published code draws from the wrong axis and hides nothing.
+    """
+    num_hidden = round(fraction * fmri.shape[-1])
+    if num_hidden == 0:
+        return fmri
+    noise = rng.random(fmri.shape, dtype=np.float32)
+    hidden = np.argpartition(noise, num_hidden - 1, axis=-1)[..., :num_hidden]  # [.. h]
+    sparse = fmri.copy()
+    np.put_along_axis(sparse, hidden, 0, axis=-1)
+    return sparse
+
+
+def interpolate(x: np.ndarray, y: np.ndarray, ratio: float = 0.5) -> np.ndarray:
+    """Point between two samples (or rows of samples) x, y [.. v]: x at ratio 0, y at ratio 1."""
+    return (1 - ratio) * x + ratio * y

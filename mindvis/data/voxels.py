@@ -63,8 +63,11 @@ def common_length(lengths: list[int], mode: str = "wrap") -> int:
 
 
 def moments(fmri: np.ndarray) -> tuple[float, float]:
-    """One mean and one deviation over all rows and voxels of fmri [n v]. Raises InputError when it is constant."""
-    mean, deviation = fmri.mean(dtype=np.float64), fmri.std(dtype=np.float64)
+    """One mean and one deviation over all rows and voxels of fmri [n v], in its own precision (as published).
+
+    Raises InputError when it is constant.
+    """
+    mean, deviation = fmri.mean(), fmri.std()
     if not deviation > 0:
         raise InputError(f"fmri of shape {list(fmri.shape)} is constant ({mean:g}), it cannot be scaled")
     return float(mean), float(deviation)
@@ -86,11 +89,10 @@ def window_average(frames: np.ndarray, frames_per_window: int = 10) -> np.ndarra
     num_windows = len(frames) // frames_per_window
     if num_windows < 1:
         raise InputError(f"{len(frames)} frames, needs at least one window of {frames_per_window}")
-    lengths = np.full(num_windows, len(frames) // num_windows)
-    lengths[: len(frames) % num_windows] += 1
-    starts = np.cumsum(lengths) - lengths
-    sums = np.add.reduceat(frames, starts, axis=0, dtype=np.result_type(frames, np.float32))  # [w v]
-    return sums / lengths[:, None].astype(sums.dtype)
+    length, num_longer = divmod(len(frames), num_windows)
+    longer, others = np.split(frames, [num_longer * (length + 1)])
+    windows = [part.reshape(-1, size, frames.shape[1]) for part, size in ((longer, length + 1), (others, length))]
+    return np.concatenate([part.mean(axis=1) for part in windows])  # [w f v] -> [w v]
 
 
 def sparsify(fmri: np.ndarray, fraction: float, rng: np.random.Generator) -> np.ndarray:

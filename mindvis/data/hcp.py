@@ -1,0 +1,123 @@
+"""HCP resting-state runs as `HCP/npz/<subject>/HCP_visual_voxel.npz` -> windows of fMRI, mapped from a cache."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from mindvis.data.arrays import NpzReader, require_folder
+from mindvis.data.cache import RowCache
+from mindvis.data.datasets import FMRIDataset
+from mindvis.data.subjects import padded_mask
+from mindvis.data.voxels import common_length, normalise, pad_to, pad_to_patches, patched_length, window_average
+from mindvis.errors import InputError
+
+FILE_NAME = "HCP_visual_voxel.npz"
+VISUAL_CORTEX = ("V1", "V2", "V3", "V4")
+
+
+def load_hcp(
+    root: str | Path,
+    roi: str | Sequence[str] = "VC",
+    patch_size: int = 16,
+    num_subjects: int | None = None,
+    *,
+    frames_per_window: int = 10,
+    pad_mode: str = "wrap",
+    cache_dir: str | Path | None = None,
+    num_workers: int = 4,
+) -> FMRIDataset:
+    """Windows of the first `num_subjects` subjects (sorted; all unless given) from the folder `HCP/npz`.
+
+    fmri float32 [n v]: the regions side by side ("VC": V1 V2 V3 V4; or one name, or several), frames averaged over
+    windows of `frames_per_window` (10 are 7.2 s), wrap-padded to patches and scaled by the subject's one mean and
+    deviation; subjects of differing length are brought to the longest. Computed once, by `num_workers` threads, into a
+    file that is mapped from then on: in `cache_dir`, else `<root>/../.cache`, else the user's cache folder.
+    Raises InputError.
+    """
+    regions = VISUAL_CORTEX if roi == "VC" else (roi,) if isinstance(roi, str) else tuple(roi)
+    runs = _find_runs(Path(root), num_subjects)
+    settings = {"regions": regions, "patch_size": patch_size, "frames": frames_per_window, "pad_mode": pad_mode}
+    cache = RowCache([path for _, path in runs], settings, cache_dir, Path(root).resolve().parent / ".cache")
+    recipe = _Recipe(regions, patch_size, frames_per_window, pad_mode)
+    rows, facts = cache.open() or cache.build(lambda: _build(recipe, runs, num_workers))
+    return FMRIDataset(
+        rows,
+        subject=np.repeat([name for name, _ in runs], facts["num_windows"]),
+        roi_masks=_roi_masks(facts, rows.shape[1]),
+    )
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    regions: tuple[str, ...]
+    patch_size: int
+    frames_per_window: int
+    pad_mode: str
+
+    def sizes(self, path: Path) -> tuple[int, list[int]]:
+        """Windows of a run and voxels of its regions, from the headers alone."""
+        with NpzReader(path) as npz:
+            shapes = {name: npz.header(name)[0] for name in self.regions}
+        if any(len(shape) != 2 for shape in shapes.values()) or len({shape[0] for shape in shapes.values()}) > 1:
+            found = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
+            raise InputError(f"{path}: {found}, needs [frames voxels] with equally many frames in every region")
+        num_frames = next(iter(shapes.values()))[0]
+        if num_frames < self.frames_per_window:
+            raise InputError(f"{path}: {num_frames} frames, needs at least one window of {self.frames_per_window}")
+        return num_frames // self.frames_per_window, [shape[1] for shape in shapes.values()]
+
+    def windows(self, path: Path) -> np.ndarray:
+        """One subject's windows [w v], padded to patches and scaled."""
+        with NpzReader(path) as npz:
+            averages = [window_average(npz.real(name), self.frames_per_window) for name in self.regions]
+        try:
+            return normalise(pad_to_patches(np.concatenate(averages, axis=1), self.patch_size, self.pad_mode))
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
+
+
+def _find_runs(root: Path, num_subjects: int | None) -> list[tuple[str, Path]]:
+    """(subject, file) in sorted order; folders without the file are passed over."""
+    require_folder(root, f"folders <subject>/{FILE_NAME}")
+    found = [(path.parent.name, path) for path in sorted(root.glob(f"*/{FILE_NAME}"))]
+    if not found:
+        raise InputError(f"{root}: no <subject>/{FILE_NAME} in it")
+    if num_subjects is not None and not 1 <= num_subjects <= len(found):
+        raise InputError(
+            f"{root}: num_subjects is {num_subjects}, needs 1 .. {len(found)}, the subjects that are there"
+        )
+    return found[:num_subjects]
+
+
+def _build(recipe: _Recipe, runs: list[tuple[str, Path]], num_workers: int) -> tuple[tuple, Iterator[np.ndarray], dict]:
+    """Shape of all windows, their rows subject by subject, and what else is to be kept about them."""
+    sizes = [recipe.sizes(path) for _, path in runs]
+    lengths = [patched_length(sum(widths), recipe.patch_size, recipe.pad_mode) for _, widths in sizes]
+    num_voxels = common_length(lengths, recipe.pad_mode)
+    num_windows = [count for count, _ in sizes]
+    same = all(widths == sizes[0][1] for _, widths in sizes)
+    facts = {"num_windows": num_windows, "regions": recipe.regions, "widths": sizes[0][1] if same else None}
+    blocks = (pad_to(block, num_voxels, recipe.pad_mode) for block in _in_parallel(recipe, runs, num_workers))
+    return (sum(num_windows), num_voxels), blocks, facts
+
+
+def _in_parallel(recipe: _Recipe, runs: list[tuple[str, Path]], num_workers: int) -> Iterator[np.ndarray]:
+    """Windows of every subject in order, a few subjects in memory at a time (reading and inflating leave the GIL)."""
+    with ThreadPoolExecutor(max(1, num_workers)) as pool, tqdm(total=len(runs), desc="HCP", disable=None) as bar:
+        step = 4 * max(1, num_workers)
+        for start in range(0, len(runs), step):
+            for block in pool.map(recipe.windows, [path for _, path in runs[start : start + step]]):
+                yield block
+                bar.update()
+
+
+def _roi_masks(facts: dict, num_voxels: int) -> dict[str, np.ndarray] | None:
+    """Region -> boolean [v], where every subject has the same voxels in the same columns."""
+    if facts["widths"] is None:
+        return None
+    region_of = np.repeat(np.arange(len(facts["widths"])), facts["widths"])
+    return {name: padded_mask(region_of == i, num_voxels) for i, name in enumerate(facts["regions"])}

@@ -2,5 +2,6 @@
 
 from mindvis.sc_mbm.loading import LoadReport
 from mindvis.sc_mbm.model import FMRIEncoder, MaskedBrainModel, MBMOutput
+from mindvis.sc_mbm.module import MBMModule
 
-__all__ = ["FMRIEncoder", "LoadReport", "MBMOutput", "MaskedBrainModel"]
+__all__ = ["FMRIEncoder", "LoadReport", "MBMModule", "MBMOutput", "MaskedBrainModel"]

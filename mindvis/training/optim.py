@@ -1,17 +1,21 @@
 """Learning rates and parameter groups shared by both stages."""
 
 import math
+from collections.abc import Sequence
 
+import torch
 from torch import nn
 
 
 def warmup_cosine(epoch: float, *, lr: float, min_lr: float, warmup_epochs: float, num_epochs: float) -> float:
     """Learning rate at a (fractional) epoch: linear warm-up from 0, then half a cosine down to `min_lr`.
 
-    Paper, appendix on training details; the parity file `learning_rate` holds it at every step.
+    It stays at `min_lr` after `num_epochs`. Paper, appendix on training details.
     """
     if epoch < warmup_epochs:
         return lr * epoch / warmup_epochs
+    if epoch >= num_epochs:
+        return min_lr
     progress = (epoch - warmup_epochs) / (num_epochs - warmup_epochs)
     return min_lr + (lr - min_lr) * 0.5 * (1.0 + math.cos(math.pi * progress))
 
@@ -19,6 +23,16 @@ def warmup_cosine(epoch: float, *, lr: float, min_lr: float, warmup_epochs: floa
 def decay_groups(model: nn.Module, weight_decay: float) -> list[dict]:
     """Two AdamW groups over the trainable parameters: decayed (two or more dimensions, no biases) and not decayed."""
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    decayed = [p for name, p in named if p.ndim >= 2 and not name.endswith(".bias")]
-    kept = [p for name, p in named if p.ndim < 2 or name.endswith(".bias")]
+    decays = {name: p.ndim >= 2 and name.rpartition(".")[2] != "bias" for name, p in named}
+    decayed = [p for name, p in named if decays[name]]
+    kept = [p for name, p in named if not decays[name]]
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": kept, "weight_decay": 0.0}]
+
+
+def adamw(groups: list[dict], *, lr: float, betas: Sequence[float], fused: bool = True) -> torch.optim.AdamW:
+    """AdamW over parameter groups, with the fused step where the device of every parameter has one.
+
+    `fused=False` is for float16 with gradient clipping: Lightning cannot clip what a fused step unscales itself.
+    """
+    devices = {p.device.type for group in groups for p in group["params"]}
+    return torch.optim.AdamW(groups, lr=lr, betas=tuple(betas), fused=fused and devices <= {"cpu", "cuda"})

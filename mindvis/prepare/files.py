@@ -4,6 +4,7 @@ import hashlib
 import os
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ from mindvis.errors import InputError
 # Recorded signals and photographs shrink two- or threefold. What grows a hundredfold and is large is no recording.
 MAX_EXPANSION = 100
 SMALL_BYTES = 64 * 2**20
-READ_ERRORS = (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, SyntaxError)
+READ_ERRORS = (OSError, ValueError, EOFError, KeyError, RuntimeError, SyntaxError, zipfile.BadZipFile, zlib.error)
 
 
 @contextmanager

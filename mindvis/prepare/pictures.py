@@ -25,6 +25,8 @@ def read_square(path: Path, size: int) -> np.ndarray:
     Grey, palette, transparent and CMYK pictures are converted. Raises InputError for a file that is damaged, too large
     or of more than 8 bits a channel.
     """
+    if size < 1:
+        raise InputError(f"size: {size}; needs the side of the pictures in pixels, e.g. 256")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -1,12 +1,13 @@
 """Scaling of voxels in time, and what is done with voxels that carry no signal."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
 from mindvis.errors import InputError
 
 BadVoxels = Literal["zero", "drop", "fail"]
+POLICIES: tuple[str, ...] = get_args(BadVoxels)
 
 
 def bad_voxels(series: np.ndarray) -> np.ndarray:

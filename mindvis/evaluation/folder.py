@@ -1,0 +1,194 @@
+"""Decoded pictures on disk: the output folder of `generate`, or any folders of decoded and true pictures."""
+
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from mindvis.errors import InputError
+
+ARRAYS, SETTINGS, PICTURES = "decoded.npz", "generate.json", "pictures"
+CONTROLS = ("shuffled", "mean_fmri")
+STIMULUS = "stimulus"
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
+
+
+@dataclass
+class DecodedSet:
+    """k decoded pictures of each of n stimuli: decoded uint8 [n k h w 3], stimuli uint8 [n h w 3], ids [n]."""
+
+    path: Path
+    decoded: np.ndarray
+    stimuli: np.ndarray
+    stimulus_ids: list[str]
+    class_ids: list[int] | None = None
+    settings: dict = field(default_factory=dict)
+
+    @property
+    def flat(self) -> np.ndarray:
+        """Sample set after sample set: uint8 [kn h w 3]; row s * n + i is sample s of stimulus i."""
+        return self.decoded.swapaxes(0, 1).reshape(-1, *self.decoded.shape[2:])
+
+
+def read_decoded(path: str | Path, stimuli: str | Path | None = None) -> DecodedSet:
+    """Read a folder with `decoded.npz`, or a folder of pictures beside one of true pictures. Raises InputError.
+
+    Without `decoded.npz`, a decoded picture is NAME.png, NAME-SAMPLE.png or NAME/SAMPLE.png for a true picture
+    NAME.png in the folder `stimuli`, or NAME/stimulus.png where that is not given. All are RGB and of one size.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise InputError(f"{path}: no such folder; need the output of generate, or a folder of decoded pictures")
+    found = _from_arrays(path) if (path / ARRAYS).is_file() else _from_pictures(path, stimuli)
+    if len(found.stimuli) < 2:
+        raise InputError(f"{path}: found {len(found.stimuli)} stimulus, an evaluation needs at least two")
+    return found
+
+
+def read_controls(path: str | Path) -> dict[str, DecodedSet]:
+    """The control sets beside decoded pictures (`shuffled/`, `mean_fmri/`), those that are there."""
+    folders = {name: Path(path) / name for name in CONTROLS}
+    return {name: read_decoded(folder) for name, folder in folders.items() if (folder / ARRAYS).is_file()}
+
+
+def _from_arrays(path: Path) -> DecodedSet:
+    arrays = _read_npz(path / ARRAYS)
+    decoded, stimuli = arrays["decoded"], arrays["stimuli"]
+    _check_pictures(path / ARRAYS, "decoded", decoded, 5)
+    _check_pictures(path / ARRAYS, "stimuli", stimuli, 4)
+    if decoded.shape[:1] + decoded.shape[2:] != stimuli.shape:
+        raise InputError(
+            f"{path / ARRAYS}: decoded {list(decoded.shape)} and stimuli {list(stimuli.shape)} do not belong together, "
+            "need [n k h w 3] and [n h w 3]"
+        )
+    ids = _ids(path / ARRAYS, "stimulus_ids", arrays, len(stimuli)) or list(range(len(stimuli)))
+    classes = _ids(path / ARRAYS, "class_ids", arrays, len(stimuli))
+    return DecodedSet(path, decoded, stimuli, [str(i) for i in ids], classes, _read_settings(path / SETTINGS))
+
+
+def _read_npz(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {key: file[key] for key in file.files}
+    except Exception as error:  # zipfile, zlib and numpy raise unrelated classes for a damaged file
+        raise InputError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from error
+    missing = {"decoded", "stimuli"} - arrays.keys()
+    if missing:
+        raise InputError(f"{path}: no array {sorted(missing)[0]!r}, found {', '.join(arrays) or 'none'}")
+    return arrays
+
+
+def _check_pictures(path: Path, name: str, array: np.ndarray, ndim: int) -> None:
+    if array.dtype != np.uint8 or array.ndim != ndim or array.shape[-1] != 3 or 0 in array.shape:
+        layout = "[n k h w 3]" if ndim == 5 else "[n h w 3]"
+        raise InputError(f"{path}: {name} is {array.dtype} {list(array.shape)}, need uint8 {layout}, none of them 0")
+
+
+def _ids(path: Path, name: str, arrays: dict[str, np.ndarray], n: int) -> list | None:
+    """An array of ids as a list, None where it is absent or empty."""
+    array = arrays.get(name, np.empty(0))
+    if array.size == 0:
+        return None
+    if array.shape != (n,):
+        raise InputError(f"{path}: {name} has shape {list(array.shape)}, need [{n}], one a stimulus")
+    return array.tolist()
+
+
+def _read_settings(path: Path) -> dict:
+    if not path.is_file():
+        return {}
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise InputError(f"{path}: not valid JSON ({error})") from error
+
+
+def _from_pictures(path: Path, stimuli: str | Path | None) -> DecodedSet:
+    true = _list_pictures(Path(stimuli)) if stimuli else _own_stimuli(path)
+    samples = _assign(path, true)
+    counts = {name: len(files) for name, files in samples.items()}
+    k = max(counts.values())
+    short = next((name for name in true if counts[name] != k), None)
+    if short is not None:
+        raise InputError(
+            f"{path}: {counts[short]} decoded pictures of stimulus {short!r}, others have {k}; need as many"
+        )
+    names = sorted(true, key=_natural)
+    size = _read_picture(true[names[0]]).shape
+    pictures = np.stack([_read_picture(true[name], size) for name in names])
+    decoded = [[_read_picture(file, size) for file in sorted(samples[name], key=_natural)] for name in names]
+    return DecodedSet(path, np.asarray(decoded), pictures, names)
+
+
+def _own_stimuli(path: Path) -> dict[str, Path]:
+    """NAME/stimulus.png below a folder of decoded pictures, or below its `pictures`."""
+    root = path / PICTURES if (path / PICTURES).is_dir() else path
+    true = {file.parent.name: file for file in root.glob(f"*/{STIMULUS}.*") if file.suffix.lower() in SUFFIXES}
+    if not true:
+        raise InputError(f"{path}: no {ARRAYS} and no */{STIMULUS}.png; give the folder of true pictures as stimuli")
+    return true
+
+
+def _list_pictures(folder: Path) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; need the folder of true pictures")
+    pictures: dict[str, Path] = {}
+    for file in sorted(folder.iterdir()):
+        if file.suffix.lower() in SUFFIXES and pictures.setdefault(file.stem, file) != file:
+            raise InputError(f"{folder}: {file.name} and {pictures[file.stem].name} name the same stimulus")
+    if not pictures:
+        raise InputError(f"{folder}: no pictures ({', '.join(sorted(SUFFIXES))}), need one a stimulus")
+    return pictures
+
+
+def _assign(path: Path, true: dict[str, Path]) -> dict[str, list[Path]]:
+    """Decoded pictures of each stimulus, by name; one that belongs to no stimulus, or none for one, is an error."""
+    root = path / PICTURES if (path / PICTURES).is_dir() else path
+    files = [f for f in sorted(root.rglob("*")) if f.suffix.lower() in SUFFIXES and f.stem not in (STIMULUS, "grid")]
+    samples: dict[str, list[Path]] = {name: [] for name in true}
+    for file in files:
+        if file in true.values():
+            continue
+        name = _stimulus_of(file, root, true)
+        if name is None:
+            raise InputError(f"{file}: belongs to no true picture (have {len(true)}, such as {next(iter(true))!r})")
+        samples[name].append(file)
+    missing = next((name for name, found in samples.items() if not found), None)
+    if missing is not None:
+        raise InputError(f"{path}: no decoded picture of stimulus {missing!r} ({true[missing].name})")
+    return samples
+
+
+def _stimulus_of(file: Path, root: Path, true: dict[str, Path]) -> str | None:
+    if file.parent != root:
+        return file.parent.name if file.parent.name in true else None
+    if file.stem in true:
+        return file.stem
+    name = re.sub(r"[-_]\d+$", "", file.stem)
+    return name if name in true else None
+
+
+def _natural(name: str | Path) -> list:
+    """Sort key by which 10 comes after 9."""
+    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", str(name)) if part]
+
+
+def _read_picture(path: Path, size: tuple[int, ...] | None = None) -> np.ndarray:
+    try:
+        with Image.open(path) as image:
+            mode, pixels = image.mode, np.asarray(image)
+    except (UnidentifiedImageError, OSError) as error:
+        raise InputError(f"{path}: not a picture that can be read") from error
+    if mode != "RGB":
+        raise InputError(f"{path}: a picture of mode {mode} ({_MODES.get(mode, 'not RGB')}), need RGB")
+    if size is not None and pixels.shape != size:
+        raise InputError(
+            f"{path}: {pixels.shape[0]} x {pixels.shape[1]} pixels, others {size[0]} x {size[1]}; need one size"
+        )
+    return pixels
+
+
+_MODES = {"L": "grey", "LA": "grey with transparency", "RGBA": "with transparency", "1": "black and white"}

@@ -1,0 +1,37 @@
+"""Weights in and out: the published files, our own, safetensors, and folders to share."""
+
+from mindvis.checkpoints.builders import blank_module, build_encoder, build_label2img, build_ldm_from
+from mindvis.checkpoints.files import read_checkpoint, read_safetensors, save_checkpoint, save_safetensors
+from mindvis.checkpoints.formats import read_weights, write_weights
+from mindvis.checkpoints.loading import LoadReport, compare, load_state
+from mindvis.checkpoints.published import load_published
+from mindvis.checkpoints.reading import read_label2img, read_ldm, read_mbm
+from mindvis.checkpoints.renaming import export_ldm, export_mbm, import_ldm, import_mbm
+from mindvis.checkpoints.sharing import export_model
+from mindvis.checkpoints.weights import Weights
+
+__all__ = [
+    "LoadReport",
+    "Weights",
+    "blank_module",
+    "build_encoder",
+    "build_label2img",
+    "build_ldm_from",
+    "compare",
+    "export_ldm",
+    "export_mbm",
+    "export_model",
+    "import_ldm",
+    "import_mbm",
+    "load_published",
+    "load_state",
+    "read_checkpoint",
+    "read_label2img",
+    "read_ldm",
+    "read_mbm",
+    "read_safetensors",
+    "read_weights",
+    "save_checkpoint",
+    "save_safetensors",
+    "write_weights",
+]

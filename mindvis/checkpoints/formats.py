@@ -1,0 +1,133 @@
+"""Weights in every form: published file, our own checkpoint, safetensors, run folder, exported folder."""
+
+import argparse
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from omegaconf import OmegaConf
+
+from mindvis.checkpoints.files import read_safetensors, save_checkpoint, save_safetensors
+from mindvis.checkpoints.published import check_state, published_weights
+from mindvis.checkpoints.renaming import export_ldm, export_mbm
+from mindvis.checkpoints.weights import KINDS, Weights, part
+from mindvis.errors import InputError
+from mindvis.safe_pickle import load_torch, plain
+from mindvis.training.storage import write_atomic, write_text
+
+ENVELOPE = "mindvis"  # key of {kind, settings, config, prefix} beside `state_dict` in our checkpoints
+EXPORTED = ("model.safetensors", "settings.yaml")
+FORMATS = {".safetensors": "safetensors", ".pt": "mindvis", ".pth": "published", ".ckpt": "published"}
+
+
+def read_weights(path: str | Path, checkpoint: str = "last") -> Weights:
+    """Weights and settings from a file or folder of any form.
+
+    Of a run folder, `checkpoints/<checkpoint>.ckpt` is read. Raises InputError where `path` is none of the forms.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return _read_file(path)
+    if (path / EXPORTED[0]).is_file():
+        return _read_file(path / EXPORTED[0])
+    for candidate in (path / "checkpoints" / f"{checkpoint}.ckpt", path / "model.ckpt"):
+        if candidate.is_file():
+            return _read_file(candidate)
+    raise InputError(
+        f"{path}: no weights; needed: a run folder (checkpoints/{checkpoint}.ckpt), an exported model ({EXPORTED[0]}) "
+        "or a published file"
+    )
+
+
+def write_weights(path: str | Path, weights: Weights, form: str | None = None) -> None:
+    """Write weights as `form` 'published', 'mindvis' or 'safetensors'; by default as the suffix of `path` says.
+
+    A published 'label2img' gets its `config.yaml` beside it. Raises InputError for a suffix or form without meaning.
+    """
+    path = Path(path)
+    form = form or FORMATS.get(path.suffix)
+    if form not in _WRITERS:
+        raise InputError(f"{path}: unknown form of weights; needed: a name that ends in {', '.join(FORMATS)}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _WRITERS[form](path, weights)
+
+
+def envelope(weights: Weights, prefix: str = "") -> dict:
+    """What our checkpoints say about their weights; `prefix` is put before their names in `state_dict`."""
+    return {"kind": weights.kind, "settings": weights.settings, "config": weights.config, "prefix": prefix}
+
+
+def from_envelope(content: Mapping, said: object, where: Path) -> Weights:
+    """Weights from a state dict and its envelope. Raises InputError, naming `where`, for one that is incomplete."""
+    said = plain(said)
+    if not isinstance(said, dict) or said.get("kind") not in KINDS or not isinstance(said.get("settings"), dict):
+        raise InputError(f"{where}: does not say which model it is; needed: a kind ({', '.join(KINDS)}) and settings")
+    state = part(check_state(content, f"{where}: state_dict"), said.get("prefix") or "")
+    return Weights(said["kind"], state, said["settings"], said.get("config") or {})
+
+
+def _read_file(path: Path) -> Weights:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; needed: weights, a run folder or an exported model")
+    if path.suffix == ".safetensors":
+        state, metadata = read_safetensors(path)
+        return from_envelope(state, _read_metadata(metadata, path), path)
+    content = load_torch(path)
+    if isinstance(content, dict) and ENVELOPE in content:
+        return from_envelope(content.get("state_dict"), content[ENVELOPE], path)
+    return published_weights(content, path)
+
+
+def _read_metadata(metadata: Mapping[str, str], path: Path) -> object:
+    """The envelope of a safetensors file: its metadata, or the settings.yaml beside it in an exported folder."""
+    try:
+        if ENVELOPE in metadata:
+            return json.loads(metadata[ENVELOPE])
+        return OmegaConf.to_container(OmegaConf.load(path.parent / EXPORTED[1]), resolve=True)
+    except Exception as error:  # json, yaml and OmegaConf raise unrelated classes
+        raise InputError(f"{path}: its settings ({EXPORTED[1]} or metadata) are absent or not readable") from error
+
+
+def _write_safetensors(path: Path, weights: Weights) -> None:
+    save_safetensors(path, weights.state_dict, {ENVELOPE: json.dumps(envelope(weights), default=str)})
+
+
+def _write_mindvis(path: Path, weights: Weights) -> None:
+    save_checkpoint(path, {"state_dict": weights.state_dict, ENVELOPE: envelope(weights)})
+
+
+def _write_published(path: Path, weights: Weights) -> None:
+    """As the published programs read it: settings as attributes, so a Namespace, which is no class of theirs."""
+    config = argparse.Namespace(**{**weights.config, **_flat_settings(weights)})
+    content = {
+        "mbm": lambda: {"model": export_mbm(weights.state_dict), "config": config},
+        "label2img": lambda: {"state_dict": export_ldm(weights.state_dict)},
+        # `state` is a CUDA generator there: 16 bytes of seed and offset
+        "ldm": lambda: {
+            "model_state_dict": export_ldm(weights.state_dict),
+            "config": config,
+            "state": torch.zeros(16, dtype=torch.uint8),
+        },
+    }[weights.kind]()
+    write_atomic(path, lambda file: torch.save(content, file))
+    if weights.kind == "label2img":
+        write_text(path.parent / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(weights.settings)))
+
+
+def _flat_settings(weights: Weights) -> dict:
+    """Settings under the names the published programs look for."""
+    if weights.kind == "mbm":
+        return weights.settings
+    if weights.kind == "label2img":
+        return {}
+    settings = weights.settings
+    flags = {"global_pool": settings["global_pool"], "use_time_cond": settings["use_time_condition"]}
+    return {"patch_size": settings["encoder"]["patch_size"], **flags}
+
+
+_WRITERS: dict[str, Callable[[Path, Weights], None]] = {
+    "published": _write_published,
+    "mindvis": _write_mindvis,
+    "safetensors": _write_safetensors,
+}

@@ -1,0 +1,57 @@
+"""Convert weights between the published files, this program's and safetensors, and say what matched."""
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from mindvis.checkpoints import Weights, blank_module, compare, read_ldm, read_weights, write_weights
+from mindvis.checkpoints.builders import EXPECTED_MISSING
+from mindvis.checkpoints.formats import FORMATS
+from mindvis.checkpoints.loading import check_report
+from mindvis.cli import entry_point
+
+EXAMPLE = """example:
+  python scripts/convert_checkpoint.py pretrains/GOD/finetuned.pth decoder.safetensors \\
+      --label2img pretrains/ldm/label2img --fmri-encoder pretrains/GOD/fmri_encoder.pth"""
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("source", help="published file, run folder, exported model, .pt or .safetensors")
+    parser.add_argument("target", nargs="?", help="file to write; without it the table is all that is done")
+    parser.add_argument("--to", choices=sorted(set(FORMATS.values())), help="form of target; default: by its suffix")
+    parser.add_argument("--label2img", help="finetuned.pth only: the label2img model.ckpt, for its config.yaml")
+    parser.add_argument("--fmri-encoder", help="finetuned.pth only: the fmri_encoder.pth it came from, for its heads")
+    parser.add_argument("--checkpoint", default="last", help="which one of a run folder (default: last)")
+    return parser.parse_args(argv)
+
+
+def complete(weights: Weights, arguments: argparse.Namespace) -> Weights:
+    """A decoder with the settings that finetuned.pth does not name."""
+    if weights.kind != "ldm":
+        return weights
+    files = {"fmri_encoder": arguments.fmri_encoder, "label2img": arguments.label2img}
+    ldm_config, encoder, flags, _ = read_ldm(arguments.source, **files, checkpoint=arguments.checkpoint)
+    return dataclasses.replace(weights, settings={"encoder": encoder, **flags, "ldm_config": ldm_config})
+
+
+@entry_point
+def main(argv: Sequence[str] | None = None) -> None:
+    arguments = parse(argv)
+    weights = complete(read_weights(arguments.source, arguments.checkpoint), arguments)
+    report = compare(weights.state_dict, blank_module(weights).state_dict())
+    print(f"{arguments.source}: {weights.kind}\n{report.table()}")
+    check_report(report, EXPECTED_MISSING[weights.kind], arguments.source)
+    if arguments.target:
+        write_weights(arguments.target, weights, arguments.to)
+        print(f"written: {arguments.target}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -207,6 +207,13 @@ class PairedDataset(FMRIDataset):
         chosen.__dict__.pop("images", None)
         return chosen
 
+    def with_image_size(self, size: int) -> "PairedDataset":
+        """The same pairs with images squared and resized to [size size 3], once, in memory."""
+        resized = copy.copy(self)
+        resized.__dict__.pop("images", None)
+        resized._stimuli = _as_source(resize_all(self.stimuli, size))
+        return resized
+
     def with_augmentation(
         self, *, sparsify: float = 0.2, crop_ratio: float = 0.2, crop_probability: float = 0.5
     ) -> "PairedDataset":

@@ -17,7 +17,7 @@ from mindvis.data.arrays import (
     require_rows,
 )
 from mindvis.data.datasets import PairedDataset
-from mindvis.data.subjects import SubjectRows, join_subjects, padded_mask
+from mindvis.data.subjects import SubjectRows, chosen_subjects, join_subjects, padded_mask
 from mindvis.data.voxels import moments, normalise, pad_to_patches
 from mindvis.errors import InputError
 
@@ -26,7 +26,7 @@ Classes = list[tuple[int, str]]  # (class id, class name) of every image
 
 def load_god(
     root: str | Path,
-    subjects: Sequence[str] | str,
+    subjects: Sequence[str] | str = (),
     roi: str = "VC",
     patch_size: int = 16,
     include_single_trials: bool = False,
@@ -34,7 +34,7 @@ def load_god(
     scale_test: str = "none",
     pad_mode: str = "wrap",
 ) -> tuple[PairedDataset, PairedDataset]:
-    """Training and test pairs of GOD subjects ("sbj_3") from the folder `Kamitani/npz`.
+    """Training and test pairs of GOD subjects ("sbj_3"; all that are there, unless given) from `Kamitani/npz`.
 
     fmri float32 [n v], wrap-padded to patches and, among subjects, to the longest. Training rows are scaled by the
     subject's one mean and deviation; test rows are left as they are, because the released ones are scaled already
@@ -43,15 +43,13 @@ def load_god(
     """
     folder = require_folder(root, "the GOD files (sbj_1.npz, images_256.npz, ...)")
     require_choice(scale_test, ("none", "train"), "scale_test")
-    names = [subjects] if isinstance(subjects, str) else list(subjects)
+    names = chosen_subjects(subjects, _available(folder), folder)
     (train_images, train_classes), (test_images, test_classes) = _read_stimuli(folder)
     train, test = [], []
     for name in names:
         reader = _SubjectFile(folder, name, roi, patch_size, pad_mode)
         train.append(reader.training_rows(len(train_images)))
         test.append(reader.test_rows(len(test_images), include_single_trials, scale_test))
-    if not names:
-        raise InputError(f"no subject chosen, available in {folder}: {', '.join(_available(folder))}")
     return (
         join_subjects(train, train_images, pad_mode, train_classes),
         join_subjects(test, test_images, pad_mode, test_classes),
@@ -62,7 +60,6 @@ class _SubjectFile:
     """One `sbj_N.npz`: its rows reduced to a region and padded to patches."""
 
     def __init__(self, folder: Path, subject: str, roi: str, patch_size: int, pad_mode: str):
-        require_choice(subject, _available(folder), f"{folder}: subject")
         self.subject, self.patch_size, self.pad_mode = subject, patch_size, pad_mode
         self.npz = NpzReader(folder / f"{subject}.npz")
         self.num_raw_voxels = self.npz.header("arr_0")[0][-1]

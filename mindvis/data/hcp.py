@@ -11,7 +11,7 @@ from tqdm import tqdm
 from mindvis.data.arrays import NpzReader, require_folder
 from mindvis.data.cache import RowCache
 from mindvis.data.datasets import FMRIDataset
-from mindvis.data.subjects import padded_mask
+from mindvis.data.subjects import chosen_subjects, padded_mask
 from mindvis.data.voxels import common_length, normalise, pad_to, pad_to_patches, patched_length, window_average
 from mindvis.errors import InputError
 
@@ -25,12 +25,13 @@ def load_hcp(
     patch_size: int = 16,
     num_subjects: int | None = None,
     *,
+    subjects: Sequence[str] | str = (),
     frames_per_window: int = 10,
     pad_mode: str = "wrap",
     cache_dir: str | Path | None = None,
     num_workers: int = 4,
 ) -> FMRIDataset:
-    """Windows of the first `num_subjects` subjects (sorted; all unless given) from the folder `HCP/npz`.
+    """Windows of `subjects` (all, sorted, unless given), or the first `num_subjects` of them, from `HCP/npz`.
 
     fmri float32 [n v]: the regions side by side ("VC": V1 V2 V3 V4; or one name, or several), frames averaged over
     windows of `frames_per_window` (10 are 7.2 s), wrap-padded to patches and scaled by the subject's one mean and
@@ -39,7 +40,7 @@ def load_hcp(
     Raises InputError.
     """
     regions = VISUAL_CORTEX if roi == "VC" else (roi,) if isinstance(roi, str) else tuple(roi)
-    runs = _find_runs(Path(root), num_subjects)
+    runs = _find_runs(Path(root), subjects, num_subjects)
     settings = {"regions": regions, "patch_size": patch_size, "frames": frames_per_window, "pad_mode": pad_mode}
     cache = RowCache([path for _, path in runs], settings, cache_dir, Path(root).resolve().parent / ".cache")
     recipe = _Recipe(regions, patch_size, frames_per_window, pad_mode)
@@ -80,17 +81,16 @@ class _Recipe:
             raise InputError(f"{path}: {error}") from error
 
 
-def _find_runs(root: Path, num_subjects: int | None) -> list[tuple[str, Path]]:
+def _find_runs(root: Path, subjects: Sequence[str] | str, num_subjects: int | None) -> list[tuple[str, Path]]:
     """(subject, file) in sorted order; folders without the file are passed over."""
     require_folder(root, f"folders <subject>/{FILE_NAME}")
-    found = [(path.parent.name, path) for path in sorted(root.glob(f"*/{FILE_NAME}"))]
-    if not found:
-        raise InputError(f"{root}: no <subject>/{FILE_NAME} in it")
-    if num_subjects is not None and not 1 <= num_subjects <= len(found):
+    found = {path.parent.name: path for path in sorted(root.glob(f"*/{FILE_NAME}"))}
+    names = chosen_subjects(subjects, list(found), root)
+    if num_subjects is not None and not 1 <= num_subjects <= len(names):
         raise InputError(
-            f"{root}: num_subjects is {num_subjects}, needs 1 .. {len(found)}, the subjects that are there"
+            f"{root}: num_subjects is {num_subjects}, needs 1 .. {len(names)}, the subjects that are there"
         )
-    return found[:num_subjects]
+    return [(name, found[name]) for name in names[:num_subjects]]
 
 
 def _build(recipe: _Recipe, runs: list[tuple[str, Path]], num_workers: int) -> tuple[tuple, Iterator[np.ndarray], dict]:

@@ -2,11 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
+from mindvis.data.arrays import require_choice
 from mindvis.data.datasets import PairedDataset
 from mindvis.data.voxels import common_length, pad_to
+from mindvis.errors import InputError
 
 
 @dataclass
@@ -40,6 +43,14 @@ def join_subjects(
         subject=np.repeat([part.subject for part in parts], [len(part.fmri) for part in parts]),
         roi_masks=parts[0].roi_masks if len(parts) == 1 else None,
     )
+
+
+def chosen_subjects(subjects: Sequence[str] | str, available: Sequence[str], folder: Path) -> list[str]:
+    """The subjects asked for, or all. Raises InputError for one that is not there, or when there is none."""
+    if not available:
+        raise InputError(f"{folder}: no subject's files in it")
+    names = [subjects] if isinstance(subjects, str) else list(subjects)
+    return [require_choice(name, available, f"{folder}: subject") for name in names] or list(available)
 
 
 def averages_then_trials(trials: Sequence[np.ndarray], include_single_trials: bool) -> tuple[np.ndarray, ...]:

@@ -4,9 +4,6 @@ import argparse
 import dataclasses
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mindvis.checkpoints import Weights, blank_module, compare, read_ldm, read_weights, write_weights
 from mindvis.checkpoints.builders import EXPECTED_MISSING

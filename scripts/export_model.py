@@ -6,8 +6,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from mindvis.checkpoints import Weights, export_model, read_ldm
 from mindvis.cli import entry_point
 from mindvis.errors import InputError

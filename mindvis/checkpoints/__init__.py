@@ -1,6 +1,6 @@
 """Weights in and out: the published files, our own, safetensors, and folders to share."""
 
-from mindvis.checkpoints.builders import blank_module, build_encoder, build_label2img, build_ldm_from
+from mindvis.checkpoints.builders import blank_module, build_encoder, build_label2img, build_ldm_from, build_mbm
 from mindvis.checkpoints.files import read_checkpoint, read_safetensors, save_checkpoint, save_safetensors
 from mindvis.checkpoints.formats import read_weights, write_weights
 from mindvis.checkpoints.loading import LoadReport, compare, load_state
@@ -17,6 +17,7 @@ __all__ = [
     "build_encoder",
     "build_label2img",
     "build_ldm_from",
+    "build_mbm",
     "compare",
     "export_ldm",
     "export_mbm",

@@ -30,6 +30,13 @@ def build_encoder(path: str | Path, *, num_voxels: int | None = None, global_poo
     return encoder
 
 
+def build_mbm(path: str | Path, *, num_voxels: int | None = None) -> tuple[MaskedBrainModel, LoadReport]:
+    """Stage A model to go on with, and what matched; `num_voxels` as in `build_encoder`."""
+    settings, state = read_mbm(path)
+    model = MaskedBrainModel(**settings | ({"num_voxels": num_voxels} if num_voxels else {}))
+    return model, load_state(model, state, resize=True, source=str(path))
+
+
 def build_label2img(
     path: str | Path, encoder: FMRIEncoder, *, global_pool: bool = False, use_time_condition: bool = True
 ) -> tuple[LatentDiffusion, LoadReport]:

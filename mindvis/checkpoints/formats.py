@@ -14,6 +14,7 @@ from mindvis.checkpoints.renaming import export_ldm, export_mbm
 from mindvis.checkpoints.weights import KINDS, Weights, part
 from mindvis.errors import InputError
 from mindvis.safe_pickle import load_torch, plain
+from mindvis.safe_pickle.rules import reading
 from mindvis.training.storage import write_atomic, write_text
 
 ENVELOPE = "mindvis"  # key of {kind, settings, config, prefix} beside `state_dict` in our checkpoints
@@ -60,7 +61,8 @@ def envelope(weights: Weights, prefix: str = "") -> dict:
 
 def from_envelope(content: Mapping, said: object, where: Path) -> Weights:
     """Weights from a state dict and its envelope. Raises InputError, naming `where`, for one that is incomplete."""
-    said = plain(said)
+    with reading(where):
+        said = plain(said)
     if not isinstance(said, dict) or said.get("kind") not in KINDS or not isinstance(said.get("settings"), dict):
         raise InputError(f"{where}: does not say which model it is; needed: a kind ({', '.join(KINDS)}) and settings")
     state = part(check_state(content, f"{where}: state_dict"), said.get("prefix") or "")

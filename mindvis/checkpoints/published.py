@@ -13,7 +13,7 @@ from mindvis.checkpoints.renaming import import_ldm, import_mbm
 from mindvis.checkpoints.weights import DEFAULT_HEADS, Weights, ldm_settings, mbm_settings
 from mindvis.errors import InputError
 from mindvis.safe_pickle import load_torch, plain
-from mindvis.safe_pickle.rules import one_line
+from mindvis.safe_pickle.rules import one_line, reading
 
 STATE_KEYS = {"model_state_dict": "ldm", "state_dict": "label2img", "model": "mbm"}
 
@@ -35,7 +35,8 @@ def published_weights(content: object, path: Path) -> Weights:
         found = ", ".join(map(str, list(content)[:5])) if isinstance(content, dict) else type(content).__name__
         raise InputError(f"{path}: holds {found[:100]}; needed: one of {', '.join(STATE_KEYS)}")
     state = check_state(content[key], f"{path}: {key}")
-    config = plain(content.get("config", {}))
+    with reading(path):
+        config = plain(content.get("config", {}))
     config = config if isinstance(config, dict) else {}
     try:
         return _MAKERS[STATE_KEYS[key]](state, config, path)

@@ -18,7 +18,6 @@ DATA_TERMS = {
     "hcp": "Human Connectome Project: its Data Use Terms; the data is not to be passed on",
     "simulated": "simulated data: none",
 }
-LICENCE = "Code: MIT. Weights carry the terms of the data they were fitted to:"
 
 
 def export_model(
@@ -58,9 +57,8 @@ def model_card(weights: Weights, data: Mapping, scores: Mapping) -> str:
             *_section("Data", {"data set": name or "not stated", "subjects": subjects, "region": data.get("roi", "-")}),
             *_section("Settings", settings),
             *_section("Scores", _flat(scores) or {"scores": "none given"}),
-            *_section("Use", {"decode": "`python scripts/generate.py run=<this folder>`"}),
-            *_section("Licence", {LICENCE: terms}),
-            "",
+            "\n## Use\n\n`python scripts/generate.py run=<this folder>`, on fMRI of the same voxels in the same order.",
+            f"\n## Licence\n\nCode: MIT. Weights carry the terms of the data they were fitted to. {terms}.\n",
         ]
     )
 

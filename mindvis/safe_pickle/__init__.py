@@ -6,7 +6,8 @@ arrays and plain containers, turn objects of unknown classes into bags of attrib
 
 from mindvis.safe_pickle.numpy_files import load_object_npy
 from mindvis.safe_pickle.rules import Unknown
+from mindvis.safe_pickle.settings import plain
 from mindvis.safe_pickle.torch_files import load_torch
-from mindvis.safe_pickle.unpickler import Bag, plain
+from mindvis.safe_pickle.unpickler import Bag
 
 __all__ = ["Bag", "Unknown", "load_object_npy", "load_torch", "plain"]

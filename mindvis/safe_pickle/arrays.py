@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 
-from mindvis.safe_pickle.rules import Unknown, check_shape, refuse
+from mindvis.safe_pickle.rules import Unknown, brief, check_shape, refuse
 
 PLAIN_DTYPE = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248]|c(8|16)|O8?|[SU]\d{1,9})")
 
@@ -36,13 +36,13 @@ def build_dtype(dtype: np.dtype, state: object) -> None:
 
 def _empty_array(kind: object, shape: object, code: object) -> np.ndarray:
     if kind != Unknown("numpy.ndarray"):
-        refuse(f"an array of the kind {getattr(kind, 'name', kind)}")
+        refuse(f"an array of the kind {brief(kind)}")
     return np.ndarray(0, np.int8)
 
 
 def _dtype(code: str, align: object = False, copy: object = True) -> np.dtype:
     if not isinstance(code, str) or not PLAIN_DTYPE.fullmatch(code):
-        refuse(f"the dtype {code!r}")
+        refuse(f"the dtype {brief(code)}")
     return np.dtype(code, copy=True)  # a copy, because BUILD changes it in place
 
 

@@ -21,7 +21,7 @@ def load_object_npy(path: str | Path) -> object:
         header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
         _, _, dtype = header[version](file)
         if not dtype.hasobject:
-            return np.load(path, allow_pickle=False)
+            return np.load(path, mmap_mode="r", allow_pickle=False)
         # mapped, so that a false size inside the pickle reads to the end of the file and allocates nothing
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             content.seek(file.tell())

@@ -5,6 +5,7 @@ import pickle
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from mindvis.errors import InputError
 
@@ -16,7 +17,7 @@ class Unknown:
     name: str
 
 
-def refuse(what: str) -> None:
+def refuse(what: str) -> NoReturn:
     """Stop reading, saying what was met; control characters in names are escaped, so that the message is one line."""
     raise pickle.UnpicklingError("refused " + what.encode("unicode_escape").decode()[:200])
 
@@ -36,6 +37,12 @@ def reading(path: Path):
         raise InputError(f"{path}: damaged or cut short ({type(error).__name__}: {one_line(error)})") from error
 
 
+def brief(value: object) -> str:
+    """A short text for a message: of a container the type alone, for its text could be of any length."""
+    scalar = isinstance(value, str | bytes | int | float) or value is None
+    return repr(value)[:80] if scalar else getattr(value, "name", type(value).__name__)
+
+
 def one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:300]
 
@@ -51,5 +58,5 @@ def check_keys(keys: list) -> None:
 def check_shape(shape: object) -> int:
     """Number of elements of a shape that is a short tuple of non-negative integers."""
     if not isinstance(shape, tuple) or len(shape) > 32 or not all(type(n) is int and 0 <= n < 2**48 for n in shape):
-        refuse(f"the shape {str(shape)[:80]}")
+        refuse(f"the shape {brief(shape)}: not a tuple of a few sizes")
     return math.prod(shape)

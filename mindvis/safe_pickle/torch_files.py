@@ -10,6 +10,7 @@ import pickle
 import struct
 import zipfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor
 
 from mindvis.safe_pickle import arrays
-from mindvis.safe_pickle.rules import Unknown, check_shape, reading, refuse
+from mindvis.safe_pickle.rules import Unknown, brief, check_shape, reading, refuse
 from mindvis.safe_pickle.unpickler import SafeUnpickler
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
@@ -32,7 +33,8 @@ STORAGE_DTYPES = {
 }  # fmt: skip
 
 
-class Storage(NamedTuple):
+@dataclass(frozen=True)
+class Storage:
     """Bytes of one or several tensors."""
 
     bytes: torch.UntypedStorage
@@ -119,13 +121,13 @@ def _view(mapped: torch.UntypedStorage, cache: dict, wanted: StorageId, offset: 
 def storage_id(pid: tuple) -> StorageId:
     """Read a persistent id; torch uses them for storages only."""
     if len(pid) not in (5, 6) or pid[0] != "storage" or not isinstance(pid[1], Unknown) or any(pid[5:]):
-        refuse(f"the persistent id {str(pid)[:80]}")
+        refuse(f"the persistent id {brief(pid[0] if pid else pid)}: not that of a storage")
     module, _, name = pid[1].name.rpartition(".")
     kind = name.removesuffix("Storage")
     if module not in ("torch", "torch.cuda", "torch.storage") or kind not in STORAGE_DTYPES:
         refuse(f"the storage type {pid[1].name}")
     if not isinstance(pid[2], str) or type(pid[4]) is not int or not 0 <= pid[4] < 2**48:
-        refuse(f"the persistent id {str(pid)[:80]}")
+        refuse(f"storage {brief(pid[2])} of {brief(pid[4])} elements")
     return StorageId(STORAGE_DTYPES[kind], pid[2], pid[4])
 
 
@@ -134,7 +136,7 @@ def _load_stream(path: Path, content: mmap.mmap) -> object:
     wanted: dict[str, StorageId] = {}
     header = [SafeUnpickler(content, {}).load() for _ in range(3)]
     if header[1] != LEGACY_PROTOCOL or not isinstance(header[2], dict) or header[2].get("little_endian") is False:
-        refuse(f"the stream protocol {str(header[1])[:20]} or its byte order")
+        refuse(f"the stream protocol {brief(header[1])} or its byte order")
     begin = content.tell()
     _unpickle(content, partial(_noted_storage, wanted))
     keys = SafeUnpickler(content, {}).load()

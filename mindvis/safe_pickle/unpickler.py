@@ -11,14 +11,12 @@ import sys
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 import numpy as np
 
 from mindvis.safe_pickle.arrays import build_array, build_dtype
-from mindvis.safe_pickle.rules import Unknown, check_keys, refuse
-
-MAX_NESTING = 32  # of settings; theirs are two or three deep
+from mindvis.safe_pickle.rules import Unknown, brief, check_keys, refuse
 
 
 @dataclass(eq=False)
@@ -31,7 +29,8 @@ class Bag:
     elements: list = field(default_factory=list)
 
 
-class Admitted(NamedTuple):
+@dataclass(frozen=True)
+class Admitted:
     """A constructor the pickle may call, under the name the pickle has for it."""
 
     name: str
@@ -50,14 +49,18 @@ def _set(elements: list) -> set:
 
 def _old_object(cls: object, base: object, state: object) -> Bag:
     if not isinstance(cls, Unknown) or base != Unknown("builtins.object") or state is not None:
-        refuse(f"an object built on {getattr(base, 'name', type(base).__name__)}")
+        refuse(f"an object of {brief(cls)} built on {brief(base)}")
     return Bag(cls.name)
 
 
 def _latin1(text: str, encoding: str) -> bytes:
     if encoding not in ("latin1", "latin-1"):
-        refuse(f"the text encoding {encoding!r}")
+        refuse(f"the text encoding {brief(encoding)}")
     return text.encode("latin1")
+
+
+def _path(*parts: object) -> str:
+    return "/".join(part if isinstance(part, str) else refuse("a path of other parts than text") for part in parts)
 
 
 PLAIN: Mapping[str, Callable] = {
@@ -68,7 +71,7 @@ PLAIN: Mapping[str, Callable] = {
     "_codecs.encode": _latin1,  # how protocol 2 writes bytes
     "copyreg._reconstructor": _old_object,  # how protocols 0 and 1 write objects
     "types.SimpleNamespace": lambda: Bag("types.SimpleNamespace"),
-    **{f"pathlib.{kind}Path": lambda *parts: "/".join(map(str, parts)) for kind in ("", "Posix", "Windows")},
+    **{f"pathlib.{kind}Path": _path for kind in ("", "Posix", "Windows", "PurePosix", "PureWindows")},
 }
 # Names of the standard library that a pickle may mention: types, and classes that become bags.
 MENTIONED = {
@@ -107,14 +110,14 @@ class SafeUnpickler(pickle._Unpickler):  # the Python machine: every instruction
 
     def persistent_load(self, pid: object) -> object:
         if self.storage is None or not isinstance(pid, tuple):
-            refuse(f"the persistent id {str(pid)[:80]!r}")
+            refuse(f"the persistent id {brief(pid)}")
         return self.storage(pid)
 
     def load_reduce(self) -> None:
         args = self.stack.pop()
         function = self.stack[-1]
         if not isinstance(function, Admitted) or not isinstance(args, tuple):
-            refuse(f"a call of {getattr(function, 'name', type(function).__name__)}")
+            refuse(f"a call of {brief(function)}")
         self.stack[-1] = function.function(*args)
 
     def load_newobj(self) -> None:
@@ -124,7 +127,7 @@ class SafeUnpickler(pickle._Unpickler):  # the Python machine: every instruction
             self.append(cls.function())
             return
         if not isinstance(cls, Unknown) or cls.name.startswith("builtins."):
-            refuse(f"an object of {getattr(cls, 'name', type(cls).__name__)}")
+            refuse(f"an object of {brief(cls)}")
         self.append(Bag(cls.name, {"args": args} if args else {}))
 
     def load_newobj_ex(self) -> None:
@@ -168,8 +171,15 @@ class SafeUnpickler(pickle._Unpickler):  # the Python machine: every instruction
         size = int.from_bytes(self.read(8), "little")
         self.append(bytes(self.read(size)))  # reads what is there: a false size allocates nothing
 
+    def load_inst(self) -> None:
+        module, name = (self.readline()[:-1].decode("utf-8", "replace") for _ in range(2))
+        refuse(f"a call of {module}.{name}")
+
+    def load_obj(self) -> None:
+        refuse(f"a call of {brief(next(iter(self.pop_mark()), None))}")
+
     def load_refused(self) -> None:
-        refuse("an instruction that imports and calls a name (INST, OBJ, EXT) or takes a buffer from outside")
+        refuse("a name by its number in a registry, or a buffer from outside")
 
     for _code, _method in {
         pickle.REDUCE: load_reduce,
@@ -184,9 +194,9 @@ class SafeUnpickler(pickle._Unpickler):  # the Python machine: every instruction
         pickle.ADDITEMS: load_additems,
         pickle.FROZENSET: load_frozenset,
         pickle.BYTEARRAY8: load_bytearray8,
-        **dict.fromkeys(
-            (pickle.INST, pickle.OBJ, pickle.EXT1, pickle.EXT2, pickle.EXT4, pickle.NEXT_BUFFER), load_refused
-        ),
+        pickle.INST: load_inst,
+        pickle.OBJ: load_obj,
+        **dict.fromkeys((pickle.EXT1, pickle.EXT2, pickle.EXT4, pickle.NEXT_BUFFER), load_refused),
     }.items():
         dispatch[_code[0]] = _method
 
@@ -220,31 +230,3 @@ def build(target: object, state: object) -> None:
             target.attributes.update(part if named else {} if part is None else {"state": part})
     elif type(target) is not OrderedDict:  # an OrderedDict's are module versions, of no use here
         refuse(f"a state set on a {type(target).__name__}")
-
-
-def plain(value: object, depth: int = 0) -> object:
-    """Settings out of a pickle as dicts, lists and scalars: bags become dicts, OmegaConf nodes what they hold.
-
-    Back references (an OmegaConf node knows its parent) are followed no further than MAX_NESTING.
-    """
-    if depth > MAX_NESTING:
-        return None
-    if isinstance(value, Bag):
-        return plain(_content(value), depth + 1)
-    if isinstance(value, dict):
-        return {_key(key): plain(entry, depth + 1) for key, entry in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [plain(entry, depth + 1) for entry in value]
-    if isinstance(value, np.generic | np.ndarray):
-        return value.tolist()
-    return value.name if isinstance(value, Unknown | Admitted) else value
-
-
-def _key(key: object) -> object:
-    return key.name if isinstance(key, Unknown) else key
-
-
-def _content(bag: Bag) -> object:
-    if bag.class_name.startswith("omegaconf."):
-        return next((bag.attributes[name] for name in ("_content", "_val") if name in bag.attributes), None)
-    return bag.elements if bag.elements and not bag.items else {**bag.attributes, **bag.items}

@@ -66,6 +66,15 @@ class Watch(pl.Callback):
         return np.array([row[name] for row in self.rows])
 
 
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Networks this small lose more to the waiting between threads than they gain."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def tiny_module(**settings) -> MBMModule:
     torch.manual_seed(0)
     return MBMModule(MaskedBrainModel(**SIZE, **DECODER), **{"warmup_epochs": 1, "num_epochs": 4, **settings})

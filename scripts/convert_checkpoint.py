@@ -1,11 +1,10 @@
 """Convert weights between the published files, this program's and safetensors, and say what matched."""
 
 import argparse
-import dataclasses
 import sys
 from collections.abc import Sequence
 
-from mindvis.checkpoints import Weights, blank_module, compare, read_ldm, read_weights, write_weights
+from mindvis.checkpoints import blank_module, compare, complete_ldm, read_weights, write_weights
 from mindvis.checkpoints.builders import EXPECTED_MISSING
 from mindvis.checkpoints.formats import FORMATS
 from mindvis.checkpoints.loading import check_report
@@ -29,19 +28,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def complete(weights: Weights, arguments: argparse.Namespace) -> Weights:
-    """A decoder with the settings that finetuned.pth does not name."""
-    if weights.kind != "ldm":
-        return weights
-    files = {"fmri_encoder": arguments.fmri_encoder, "label2img": arguments.label2img}
-    ldm_config, encoder, flags, _ = read_ldm(arguments.source, **files, checkpoint=arguments.checkpoint)
-    return dataclasses.replace(weights, settings={"encoder": encoder, **flags, "ldm_config": ldm_config})
-
-
 @entry_point
 def main(argv: Sequence[str] | None = None) -> None:
     arguments = parse(argv)
-    weights = complete(read_weights(arguments.source, arguments.checkpoint), arguments)
+    files = {"fmri_encoder": arguments.fmri_encoder, "label2img": arguments.label2img}
+    weights = complete_ldm(read_weights(arguments.source, arguments.checkpoint), arguments.source, **files)
     report = compare(weights.state_dict, blank_module(weights).state_dict())
     print(f"{arguments.source}: {weights.kind}\n{report.table()}")
     check_report(report, EXPECTED_MISSING[weights.kind], arguments.source)

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mindvis.checkpoints import Weights, export_model, read_ldm
+from mindvis.checkpoints import complete_ldm, describe_data, export_model, read_weights
 from mindvis.cli import entry_point
 from mindvis.errors import InputError
 
@@ -21,9 +21,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("source", help="run folder of finetune_ldm, or a published finetuned.pth")
     parser.add_argument("folder", help="folder to write, which generate.py takes as run=")
-    parser.add_argument("--data", help="data set it was tuned on: god, bold5000, simulated, ...")
-    parser.add_argument("--subjects", nargs="+", default=[], help="whose fMRI it decodes")
-    parser.add_argument("--roi", default="VC", help="region of the voxels (default: VC)")
+    parser.add_argument("--data", help="data set: god, bold5000, simulated ...; default: as source says")
+    parser.add_argument("--subjects", nargs="+", help="whose fMRI it decodes; default: as source says")
+    parser.add_argument("--roi", help="region of the voxels; default: as source says")
     parser.add_argument("--report", help="report.json of evaluate.py, for the scores of the model card")
     parser.add_argument("--label2img", help="finetuned.pth only: the label2img model.ckpt, for its config.yaml")
     parser.add_argument("--fmri-encoder", help="finetuned.pth only: the fmri_encoder.pth it came from, for its heads")
@@ -42,9 +42,9 @@ def read_scores(path: str | None) -> dict:
 def main(argv: Sequence[str] | None = None) -> None:
     arguments = parse(argv)
     files = {"fmri_encoder": arguments.fmri_encoder, "label2img": arguments.label2img}
-    ldm_config, encoder, flags, state = read_ldm(arguments.source, **files, checkpoint=arguments.checkpoint)
-    weights = Weights("ldm", state, {"encoder": encoder, **flags, "ldm_config": ldm_config})
-    data = {"name": arguments.data or "", "subjects": arguments.subjects, "roi": arguments.roi}
+    weights = complete_ldm(read_weights(arguments.source, arguments.checkpoint), arguments.source, **files)
+    given = {"name": arguments.data, "subjects": arguments.subjects, "roi": arguments.roi}
+    data = describe_data(weights.config) | {name: value for name, value in given.items() if value}
     export_model(arguments.folder, weights, data=data, scores=read_scores(arguments.report))
     print(f"written: {arguments.folder}")
 

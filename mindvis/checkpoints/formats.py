@@ -15,9 +15,10 @@ from mindvis.checkpoints.weights import KINDS, Weights, part
 from mindvis.errors import InputError
 from mindvis.safe_pickle import load_torch, plain
 from mindvis.safe_pickle.rules import reading
+from mindvis.training.runs import STAGES, open_run
 from mindvis.training.storage import write_atomic, write_text
 
-ENVELOPE = "mindvis"  # key of {kind, settings, config, prefix} beside `state_dict` in our checkpoints
+ENVELOPE = "weights"  # key of {kind, settings, config, prefix} beside `state_dict` in our checkpoints
 EXPORTED = ("model.safetensors", "settings.yaml")
 FORMATS = {".safetensors": "safetensors", ".pt": "mindvis", ".pth": "published", ".ckpt": "published"}
 
@@ -25,20 +26,18 @@ FORMATS = {".safetensors": "safetensors", ".pt": "mindvis", ".pth": "published",
 def read_weights(path: str | Path, checkpoint: str = "last") -> Weights:
     """Weights and settings from a file or folder of any form.
 
-    Of a run folder, `checkpoints/<checkpoint>.ckpt` is read. Raises InputError where `path` is none of the forms.
+    `checkpoint` is the one of a run folder: `last` or `best`. Raises InputError where `path` is none of the forms.
     """
     path = Path(path)
     if not path.is_dir():
         return _read_file(path)
     if (path / EXPORTED[0]).is_file():
         return _read_file(path / EXPORTED[0])
-    for candidate in (path / "checkpoints" / f"{checkpoint}.ckpt", path / "model.ckpt"):
-        if candidate.is_file():
-            return _read_file(candidate)
-    raise InputError(
-        f"{path}: no weights; needed: a run folder (checkpoints/{checkpoint}.ckpt), an exported model ({EXPORTED[0]}) "
-        "or a published file"
-    )
+    if (path / "model.ckpt").is_file():
+        return _read_file(path / "model.ckpt")
+    if (path / "manifest.json").is_file():
+        return _read_file(open_run(path, stages=STAGES).checkpoint(checkpoint))
+    raise InputError(f"{path}: no weights; needed: a run folder, an exported model or a published file")
 
 
 def write_weights(path: str | Path, weights: Weights, form: str | None = None) -> None:

@@ -1,5 +1,6 @@
 """Each stage's input, from a published file or from our own, whichever is given."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor
@@ -13,12 +14,12 @@ State = dict[str, Tensor]
 NAMES = {"mbm": "a Stage A model", "label2img": "a label-to-image LDM", "ldm": "a tuned decoder"}
 
 
-def read_mbm(path: str | Path) -> tuple[dict, State]:
+def read_mbm(path: str | Path, checkpoint: str = "last") -> tuple[dict, State]:
     """Arguments of MaskedBrainModel and its weights, from fmri_encoder.pth, a run folder or our own file.
 
     Raises InputError where `path` holds another kind of model.
     """
-    weights = _read(path, "mbm")
+    weights = _read(path, "mbm", checkpoint)
     return weights.settings, weights.state_dict
 
 
@@ -43,13 +44,29 @@ def read_ldm(
     Flags: `global_pool` and `use_time_condition`, as `build_ldm` takes them.
     Raises InputError where `path` holds another kind of model or a needed file is missing or does not fit.
     """
-    weights = _read(path, "ldm", checkpoint)
-    encoder, ldm_config = dict(weights.settings["encoder"]), weights.settings["ldm_config"]
-    if ldm_config is None:
-        encoder["num_heads"] = _find_heads(Path(path), encoder, fmri_encoder)
-        ldm_config = _find_config(Path(path), label2img)
-    flags = {name: weights.settings[name] for name in ("global_pool", "use_time_condition")}
-    return ldm_config, encoder, flags, weights.state_dict
+    weights = complete_ldm(_read(path, "ldm", checkpoint), path, fmri_encoder=fmri_encoder, label2img=label2img)
+    settings = weights.settings
+    flags = {name: settings[name] for name in ("global_pool", "use_time_condition")}
+    return settings["ldm_config"], settings["encoder"], flags, weights.state_dict
+
+
+def complete_ldm(
+    weights: Weights,
+    path: str | Path,
+    *,
+    fmri_encoder: str | Path | None = None,
+    label2img: str | Path | None = None,
+) -> Weights:
+    """Weights read from `path` with the settings that finetuned.pth does not name; others come back as they are.
+
+    Raises InputError where a file that names them is missing or does not fit.
+    """
+    if weights.kind != "ldm" or weights.settings["ldm_config"] is not None:
+        return weights
+    encoder = dict(weights.settings["encoder"])
+    encoder["num_heads"] = _find_heads(Path(path), encoder, fmri_encoder)
+    ldm_config = _find_config(Path(path), label2img)
+    return replace(weights, settings={**weights.settings, "encoder": encoder, "ldm_config": ldm_config})
 
 
 def _read(path: str | Path, kind: str, checkpoint: str = "last") -> Weights:

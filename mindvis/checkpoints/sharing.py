@@ -41,6 +41,15 @@ def export_model(
     save_safetensors(folder / EXPORTED[0], weights.state_dict, {"format": "pt"})
 
 
+def describe_data(config: Mapping) -> dict:
+    """Data set, subjects and region out of the settings of a run or of a published file."""
+    if isinstance(config.get("data"), Mapping):
+        return dict(config["data"])
+    name = str(config.get("dataset") or "").lower()
+    subjects = config.get("bold5000_subs" if name == "bold5000" else "kam_subs")
+    return {"name": name, "subjects": subjects if name else [], "roi": config.get("roi") or "-"}
+
+
 def model_card(weights: Weights, data: Mapping, scores: Mapping) -> str:
     """The card as markdown: what it is, data and subject, settings, scores, use, licence."""
     name = str(data.get("name", "")).lower()

@@ -25,8 +25,7 @@ def read_square(path: Path, size: int) -> np.ndarray:
     Grey, palette, transparent and CMYK pictures are converted. Raises InputError for a file that is damaged, too large
     or of more than 8 bits a channel.
     """
-    if size < 1:
-        raise InputError(f"size: {size}; needs the side of the pictures in pixels, e.g. 256")
+    check_side(size)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -37,6 +36,12 @@ def read_square(path: Path, size: int) -> np.ndarray:
         raise
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         raise InputError(f"{path}: not a readable picture ({one_line(error)})") from None
+
+
+def check_side(size: int) -> None:
+    """Raise InputError for a side that no picture can have."""
+    if size < 1:
+        raise InputError(f"size: {size}; needs the side of the pictures in pixels, e.g. 256")
 
 
 def _check(path: Path, picture: Image.Image) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from mindvis.data.arrays import check_images, check_real, load_npy, require_folder, require_rows
 from mindvis.data.datasets import PairedDataset
 from mindvis.data.subjects import SubjectRows, averages_then_trials, chosen_subjects, join_subjects, padded_mask
-from mindvis.data.voxels import normalise, pad_to_patches
+from mindvis.data.voxels import moments, normalise, pad_to_patches
 from mindvis.errors import InputError
 from mindvis.safe_pickle import load_object_npy
 
@@ -92,7 +92,8 @@ def _read_responses(
             require_rows(response, num_trials, str(path), f"the presentation lists of {subject}")
             columns.append(response)
             region_of += [region] * response.shape[1]
-    fmri = normalise(pad_to_patches(np.concatenate(columns, axis=1), patch_size, pad_mode))
+    padded = pad_to_patches(np.concatenate(columns, axis=1), patch_size, pad_mode)
+    fmri = normalise(padded, *moments(padded, f"{folder / RESPONSES}: fMRI of {subject}"))
     return fmri, {name: padded_mask(np.array(region_of) == name, fmri.shape[1]) for name in REGIONS}
 
 

@@ -62,15 +62,17 @@ class _SubjectFile:
     def __init__(self, folder: Path, subject: str, roi: str, patch_size: int, pad_mode: str):
         self.subject, self.patch_size, self.pad_mode = subject, patch_size, pad_mode
         self.npz = NpzReader(folder / f"{subject}.npz")
-        self.num_raw_voxels = self.npz.header("arr_0")[0][-1]
+        training = self.npz.real("arr_0")  # [n raw]
+        self.num_raw_voxels = training.shape[1]
         regions = [name for name in self.npz.names if not name.startswith("arr_")]
         self.roi_mask = self._mask(require_choice(roi, regions, f"{self.npz.path}: ROI"))
-        self.regions = [name for name in regions if self.npz.header(name)[1].kind == "b"]
-        self.scale = moments(self._rows("arr_0"))
+        self.regions = [name for name in regions if self.npz.header(name) == (self.roi_mask.shape, self.roi_mask.dtype)]
+        self.training = self._fitted(training)
+        self.scale = moments(self.training, self.npz.label("arr_0"))
 
     def training_rows(self, num_images: int) -> SubjectRows:
         """The single trials of arr_0, in their order, with the image index of arr_3 (from 0)."""
-        fmri = normalise(self._rows("arr_0"), *self.scale)
+        fmri = normalise(self.training, *self.scale)
         stimulus = check_indices(self.npz.raw("arr_3"), self.npz.label("arr_3"), num_images)
         require_rows(stimulus, len(fmri), self.npz.label("arr_3"), "arr_0")
         return self._part(fmri, stimulus, np.zeros(len(fmri), np.int64))
@@ -94,7 +96,10 @@ class _SubjectFile:
         rows = self.npz.real(name)  # [n raw]
         if rows.shape[1] != self.num_raw_voxels:
             raise InputError(f"{self.npz.label(name)} has {rows.shape[1]} voxels, arr_0 has {self.num_raw_voxels}")
-        return pad_to_patches(rows[:, self.roi_mask], self.patch_size, self.pad_mode)  # [n v]
+        return self._fitted(rows)
+
+    def _fitted(self, rows: np.ndarray) -> np.ndarray:
+        return pad_to_patches(rows[:, self.roi_mask], self.patch_size, self.pad_mode)  # [n raw] -> [n v]
 
     def _mask(self, region: str) -> np.ndarray:
         return check_mask(self.npz.raw(region), self.npz.label(region), self.num_raw_voxels)

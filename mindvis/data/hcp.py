@@ -12,7 +12,15 @@ from mindvis.data.arrays import NpzReader, require_folder
 from mindvis.data.cache import RowCache
 from mindvis.data.datasets import FMRIDataset
 from mindvis.data.subjects import chosen_subjects, padded_mask
-from mindvis.data.voxels import common_length, normalise, pad_to, pad_to_patches, patched_length, window_average
+from mindvis.data.voxels import (
+    common_length,
+    moments,
+    normalise,
+    pad_to,
+    pad_to_patches,
+    patched_length,
+    window_average,
+)
 from mindvis.errors import InputError
 
 FILE_NAME = "HCP_visual_voxel.npz"
@@ -75,10 +83,8 @@ class _Recipe:
         """One subject's windows [w v], padded to patches and scaled."""
         with NpzReader(path) as npz:
             averages = [window_average(npz.real(name), self.frames_per_window) for name in self.regions]
-        try:
-            return normalise(pad_to_patches(np.concatenate(averages, axis=1), self.patch_size, self.pad_mode))
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from error
+        padded = pad_to_patches(np.concatenate(averages, axis=1), self.patch_size, self.pad_mode)
+        return normalise(padded, *moments(padded, f"{path}: fMRI"))
 
 
 def _find_runs(root: Path, subjects: Sequence[str] | str, num_subjects: int | None) -> list[tuple[str, Path]]:

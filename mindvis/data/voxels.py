@@ -62,14 +62,14 @@ def common_length(lengths: list[int], mode: str = "wrap") -> int:
     return min(lengths) if mode == "cut" else max(lengths)
 
 
-def moments(fmri: np.ndarray) -> tuple[float, float]:
+def moments(fmri: np.ndarray, label: str = "fmri") -> tuple[float, float]:
     """One mean and one deviation over all rows and voxels of fmri [n v], in its own precision (as published).
 
-    Raises InputError when it is constant.
+    Raises InputError, which calls it `label`, when it is constant.
     """
     mean, deviation = fmri.mean(), fmri.std()
     if not deviation > 0:
-        raise InputError(f"fmri of shape {list(fmri.shape)} is constant ({mean:g}), it cannot be scaled")
+        raise InputError(f"{label} of shape {list(fmri.shape)} is constant ({mean:g}), it cannot be scaled")
     return float(mean), float(deviation)
 
 

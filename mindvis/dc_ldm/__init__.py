@@ -1,0 +1,27 @@
+"""Stage B: latent diffusion, doubly conditioned on fMRI."""
+
+from mindvis.dc_ldm.autoencoder import VQAutoencoder, build_autoencoder
+from mindvis.dc_ldm.conditioner import ClassEmbedder, FMRIConditioner
+from mindvis.dc_ldm.model import LatentDiffusion, build_class_ldm, build_ldm
+from mindvis.dc_ldm.samplers import noise_for, sample_ddim, sample_dpm_solver, sample_plms, sample_unipc
+from mindvis.dc_ldm.schedule import NoiseSchedule
+from mindvis.dc_ldm.unet import PreparedContext, UNet, build_unet
+
+__all__ = [
+    "ClassEmbedder",
+    "FMRIConditioner",
+    "LatentDiffusion",
+    "NoiseSchedule",
+    "PreparedContext",
+    "UNet",
+    "VQAutoencoder",
+    "build_autoencoder",
+    "build_class_ldm",
+    "build_ldm",
+    "build_unet",
+    "noise_for",
+    "sample_ddim",
+    "sample_dpm_solver",
+    "sample_plms",
+    "sample_unipc",
+]

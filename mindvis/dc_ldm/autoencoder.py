@@ -1,19 +1,19 @@
 """Vector-quantised autoencoder between images and the latents the diffusion runs in.
 
 Source: Esser et al. 2021 (arXiv 2012.09841) for the architecture, Rombach et al. 2022 (arXiv 2112.10752), appendix G,
-for its use as a first stage: the diffusion sees the latent before the codebook, decoding quantises first. Attribute names
-are those of the published weights.
+for its use as a first stage: the diffusion sees the latent before the codebook, decoding quantises first. Attribute
+names are those of the published weights.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mindvis.dc_ldm.layers import GROUPS, Upsample
+from mindvis.dc_ldm.quantizer import Quantizer
 from mindvis.dc_ldm.settings import read_options, section
 
 WHERE = "model.params.first_stage_config.params"
@@ -44,17 +44,6 @@ WITHOUT_EFFECT = (
     "sane_index_shape",
     "use_ema",
 )
-# distances held at once while looking for the nearest codes: 16 MB in float32
-MAX_DISTANCES = 2**22
-COMMITMENT = 0.25  # weight of the commitment loss, as in van den Oord et al. 2017 (arXiv 1711.00937)
-
-
-class Quantized(NamedTuple):
-    """Result of `autoencoder.quantize(latent)`: latent [b c h w], code indices long [b h w], loss (scalar)."""
-
-    latent: Tensor
-    indices: Tensor
-    loss: Tensor
 
 
 class ResidualBlock(nn.Module):
@@ -160,6 +149,7 @@ class Encoder(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        self.resolution = resolution
         self.conv_in = nn.Conv2d(in_channels, ch, 3, padding=1)
         self.down = nn.ModuleList()
         width = ch
@@ -219,39 +209,13 @@ class Decoder(nn.Module):
         return self.conv_out(F.silu(self.norm_out(hidden)))
 
 
-class Quantizer(nn.Module):
-    """Learned codes [n_embed embed_dim]; each vector of a latent is replaced by the code nearest to it."""
-
-    def __init__(self, n_embed: int, embed_dim: int):
-        super().__init__()
-        self.embedding = nn.Embedding(n_embed, embed_dim)
-        nn.init.uniform_(self.embedding.weight, -1.0 / n_embed, 1.0 / n_embed)
-
-    def forward(self, latent: Tensor) -> Quantized:
-        """Quantise a latent [b c h w], with gradients copied straight through; van den Oord et al. 2017, equation 3."""
-        indices = self.nearest(latent)
-        codes = self.look_up(indices)
-        loss = F.mse_loss(codes, latent.detach()) + COMMITMENT * F.mse_loss(latent, codes.detach())
-        return Quantized(latent + (codes - latent).detach(), indices, loss)
-
-    def look_up(self, indices: Tensor) -> Tensor:
-        """Codes of the indices: long [b h w] -> [b c h w]."""
-        return rearrange(self.embedding(indices), "b h w c -> b c h w")
-
-    @torch.no_grad()
-    def nearest(self, latent: Tensor) -> Tensor:
-        """Index (long [b h w]) of the code nearest to each vector of the latent [b c h w]."""
-        vectors = rearrange(latent, "b c h w -> (b h w) c").float()
-        with torch.autocast(latent.device.type, enabled=False):  # bf16 distances would confuse neighbouring codes
-            indices = _nearest(vectors, self.embedding.weight.float())
-        return indices.view(latent.shape[0], *latent.shape[2:])
-
-
 class VQAutoencoder(nn.Module):
     """Images [b 3 h w] in [-1, 1] <-> latents [b embed_dim h/f w/f]."""
 
     def __init__(self, *, encoder: Encoder, decoder: Decoder, z_channels: int, embed_dim: int, n_embed: int):
         super().__init__()
+        size = encoder.resolution // 2 ** (len(encoder.down) - 1)
+        self.latent_shape = (embed_dim, size, size)
         self.encoder = encoder
         self.decoder = decoder
         self.quantize = Quantizer(n_embed, embed_dim)
@@ -291,15 +255,6 @@ def build_autoencoder(options: Mapping[str, Any]) -> VQAutoencoder:
         z_channels=shape["z_channels"],
         **found,
     )
-
-
-def _nearest(vectors: Tensor, codes: Tensor) -> Tensor:
-    """Index (long [m]) of the code [n c] nearest to each vector [m c]."""
-    # |z - e|^2 without |z|^2, which is the same for all codes; in pieces, for m n distances are too many
-    norms = codes.square().sum(dim=1)
-    rows = max(1, MAX_DISTANCES // len(codes))
-    pieces = [torch.addmm(norms, piece, codes.T, alpha=-2.0).argmin(dim=1) for piece in vectors.split(rows)]
-    return torch.cat(pieces)
 
 
 def _norm(channels: int) -> nn.GroupNorm:

@@ -1,28 +1,26 @@
 """Denoising UNet with spatial transformers, conditioned by cross-attention and through the time embedding.
 
 Source: Dhariwal & Nichol 2021 (arXiv 2105.05233) for the UNet, Rombach et al. 2022 (arXiv 2112.10752) for the
-cross-attention, Chen et al. 2023 (arXiv 2211.06956), section 3.3, for the second condition. Attribute names are those of
-the published weights, `time_embed_condtion` and its spelling included.
+cross-attention, Chen et al. 2023 (arXiv 2211.06956), section 3.3, for the second condition. Attribute names are those
+of the published weights, `time_embed_condtion` and its spelling included.
 """
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from mindvis.dc_ldm.attention import KeyValue, SpatialTransformer
+from mindvis.dc_ldm.blocks import Downsample, ResidualBlock, UNetBlock, time_embedding
 from mindvis.dc_ldm.layers import GROUPS, Upsample, zero_init
 from mindvis.dc_ldm.settings import read_options
 from mindvis.errors import InputError
 
 CONTEXT_TOKENS = 77
-MAX_PERIOD = 10_000
 
 REQUIRED = (
     "in_channels",
@@ -56,73 +54,6 @@ class PreparedContext:
 
     keys_values: list[list[KeyValue]]  # one list a block of `UNet.blocks`, one pair a transformer block in it
     time_condition: Tensor | None  # [b e], added to the time embedding
-
-
-def time_embedding(t: Tensor, dim: int) -> Tensor:
-    """Sinusoidal embedding of the diffusion step, cosines first: [b] -> float32 [b dim]."""
-    half = dim // 2
-    frequencies = torch.exp(-math.log(MAX_PERIOD) / half * torch.arange(half, dtype=torch.float32, device=t.device))
-    angles = t[:, None].float() * frequencies  # [b dim/2]
-    return F.pad(torch.cat([angles.cos(), angles.sin()], dim=-1), (0, dim % 2))
-
-
-class ResidualBlock(nn.Module):
-    """Two convolutions with the time embedding added between them, around a skip connection."""
-
-    def __init__(self, in_channels: int, out_channels: int, *, embedding_dim: int, dropout: float = 0.0):
-        super().__init__()
-        self.in_layers = nn.Sequential(
-            nn.GroupNorm(GROUPS, in_channels), nn.SiLU(), nn.Conv2d(in_channels, out_channels, 3, padding=1)
-        )
-        self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(embedding_dim, out_channels))
-        self.out_layers = nn.Sequential(
-            nn.GroupNorm(GROUPS, out_channels),
-            nn.SiLU(),
-            nn.Dropout(dropout),
-            zero_init(nn.Conv2d(out_channels, out_channels, 3, padding=1)),
-        )
-        same = in_channels == out_channels
-        self.skip_connection = nn.Identity() if same else nn.Conv2d(in_channels, out_channels, 1)
-
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """[b c h w], [b e] -> [b out_channels h w]."""
-        hidden = self.in_layers(x) + self.emb_layers(embedding)[:, :, None, None]
-        return self.skip_connection(x) + self.out_layers(hidden)
-
-
-class Downsample(nn.Module):
-    """Half the height and width, by a strided convolution."""
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.op = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[b c h w] -> [b c h/2 w/2]."""
-        return self.op(x)
-
-
-class UNetBlock(nn.Sequential):
-    """Layers run one after another, each handed what it takes besides the feature map."""
-
-    def keys_values(self, context: Tensor) -> list[KeyValue]:
-        """Keys and values of a context [b m context_dim] for every transformer block, in order."""
-        return [pair for layer in self._transformers() for pair in layer.keys_values(context)]
-
-    def forward(self, x: Tensor, embedding: Tensor, keys_values: list[KeyValue]) -> Tensor:
-        """[b c h w], time embedding [b e], the block's keys and values -> [b c' h' w']."""
-        for layer in self:
-            if isinstance(layer, ResidualBlock):
-                x = layer(x, embedding)
-            elif isinstance(layer, SpatialTransformer):
-                depth = len(layer.transformer_blocks)
-                x, keys_values = layer(x, keys_values[:depth]), keys_values[depth:]
-            else:
-                x = layer(x)
-        return x
-
-    def _transformers(self) -> Iterator[SpatialTransformer]:
-        return (layer for layer in self if isinstance(layer, SpatialTransformer))
 
 
 class UNet(nn.Module):
@@ -160,9 +91,9 @@ class UNet(nn.Module):
         self.time_embed = nn.Sequential(
             nn.Linear(model_channels, embedding_dim), nn.SiLU(), nn.Linear(embedding_dim, embedding_dim)
         )
-        self.time_embed_condtion = (
-            _time_condition(context_dim, embedding_dim, global_pool) if use_time_condition else None
-        )
+        self.time_embed_condtion = None
+        if use_time_condition:
+            self.time_embed_condtion = _time_condition(context_dim, embedding_dim, global_pool)
         widths = self._build_down(in_channels, channel_mult, num_res_blocks)
         width = widths[-1]
         self.middle_block = UNetBlock(

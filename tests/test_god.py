@@ -102,7 +102,7 @@ FAULTS = {
     "missing array": ({"arr_2": None}, "no array 'arr_2', has arr_0, arr_1"),
     "NaN": ({"arr_0": np.where(np.arange(80) == 7, np.nan, ARRAY)}, "'arr_0' has 24 NaN or infinite of 1920"),
     "text": ({"arr_0": ARRAY.astype(str)}, "needs real numbers"),
-    "objects": ({"arr_2": ARRAY[:6].astype(object)}, "cannot be read"),
+    "objects": ({"arr_2": ARRAY[:6].astype(object)}, "holds Python objects"),
     "scalar": ({"arr_0": np.float64(1)}, "needs 2 dimensions"),
     "one dimension": ({"arr_2": ARRAY[0]}, "needs 2 dimensions"),
     "constant": ({"arr_0": np.ones_like(ARRAY)}, "sbj_3.*constant"),

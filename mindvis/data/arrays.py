@@ -111,7 +111,7 @@ class NpzReader:
 
     def raw(self, name: str) -> np.ndarray:
         """An array as it lies in the file. Raises InputError when it is missing, unreadable or of objects."""
-        self._require(name)
+        self._layout(name)  # refuses what is better not read at all
         try:
             return self._npz[name]
         except READ_ERRORS as error:
@@ -130,7 +130,7 @@ class NpzReader:
         """The array mapped from the file, or None where compression (or column order) does not allow it."""
         member = self._member(name)
         header_bytes, shape, by_column, dtype = self._layout(name)
-        if member.compress_type != zipfile.ZIP_STORED or by_column or dtype.hasobject:
+        if member.compress_type != zipfile.ZIP_STORED or by_column:
             return None
         with self.path.open("rb") as file:
             file.seek(member.header_offset + 26)  # lengths of name and extra field in the local header of a zip member
@@ -157,7 +157,9 @@ class NpzReader:
                 header_bytes = file.tell()
         except READ_ERRORS as error:
             raise InputError(f"{self.label(name)} cannot be read ({_first_line(error)})") from error
-        if math.prod(shape) * dtype.itemsize != member.file_size - header_bytes and not dtype.hasobject:
+        if dtype.hasobject:
+            raise InputError(f"{self.label(name)} holds Python objects, needs numbers or text")
+        if math.prod(shape) * dtype.itemsize != member.file_size - header_bytes:
             raise InputError(f"{self.label(name)} says shape {list(shape)}, which its {member.file_size} bytes are not")
         return header_bytes, shape, by_column, dtype
 

@@ -166,13 +166,18 @@ def check_responses(root: Path, presentations: Presentations) -> tuple[dict[str,
     return voxels, absent
 
 
-def describe(root: Path, presentations: Presentations) -> str:
-    """One line: sessions, trials, training and test images of a subject."""
+def count(root: Path, presentations: Presentations) -> tuple[int, int, int, int]:
+    """Sessions, trials, trials of images shown once (training), different repeated images (test)."""
     shown, repeated = presentations.names, set(read_lines(root / REPEATED))
     train = sum(name not in repeated for name in shown)
-    test = len(repeated & set(shown))
-    sessions = f"{len(presentations.sessions)} sessions, {len(shown)} trials"
-    return f"{presentations.subject}: {sessions}, {train} training trials, {test} test images"
+    return len(presentations.sessions), len(shown), train, len(repeated & set(shown))
+
+
+def describe(root: Path, presentations: Presentations) -> str:
+    """The same as one line."""
+    sessions, trials, train, test = count(root, presentations)
+    start = f"{presentations.subject}: {sessions} sessions, {trials} trials"
+    return f"{start}, {train} training trials, {test} test images"
 
 
 def read_lines(path: Path) -> list[str]:

@@ -1,0 +1,49 @@
+"""What is there of HCP, GOD and BOLD5000, what is missing and where it is obtained, what is broken."""
+
+import argparse
+from pathlib import Path
+
+from mindvis.cli import entry_point
+from mindvis.prepare.check import Settings
+from mindvis.prepare.check_bold5000 import check_bold5000
+from mindvis.prepare.check_god import check_god
+from mindvis.prepare.check_hcp import check_hcp
+
+DATASETS = {
+    "hcp": (check_hcp, Path("HCP/npz")),
+    "god": (check_god, Path("Kamitani/npz")),
+    "bold5000": (check_bold5000, Path("BOLD5000")),
+}
+EXAMPLE = """example:
+  python scripts/check_data.py --root data --datasets god
+
+Each line begins with ok, differs (not the published size), missing or broken. Exit status: 0 complete, 1 incomplete,
+2 broken. The network is never used.
+"""
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLE, formatter_class=form)
+    parser.add_argument("--root", type=Path, default=Path("data"), help="folder of the data sets (default: data)")
+    parser.add_argument("--datasets", nargs="+", choices=list(DATASETS), default=list(DATASETS), help="default: all")
+    parser.add_argument("--any-size", action="store_true", help="do not compare with the published sizes")
+    parser.add_argument("--quick", action="store_true", help="leave out NaN, constant voxels and hashes")
+    return parser.parse_args(argv)
+
+
+@entry_point
+def main(argv: list[str] | None = None) -> int:
+    args = parse(argv)
+    settings = Settings(published_sizes=not args.any_size, read_values=not args.quick)
+    status = 0
+    for name in args.datasets:
+        check, folder = DATASETS[name]
+        report = check(args.root / folder, settings)
+        print("\n".join(report.lines()), end="\n\n")
+        status = max(status, report.status)
+    return status
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,6 +1,27 @@
 """Scores of decoded pictures: n-way identification, similarity, FID, consistency, controls, and the report."""
 
+from mindvis.evaluation.classifiers import Classifier, load_classifier
+from mindvis.evaluation.compare import compare_reports, comparison_text
+from mindvis.evaluation.evaluate import evaluate_folder, evaluate_sets, write_report
 from mindvis.evaluation.identification import identification_accuracy, n_way_accuracy, n_way_table
+from mindvis.evaluation.report import Figure, Report, text_table
+from mindvis.evaluation.scoring import Protocol
 from mindvis.evaluation.similarity import similarity_matrix
 
-__all__ = ["identification_accuracy", "n_way_accuracy", "n_way_table", "similarity_matrix"]
+__all__ = [
+    "Classifier",
+    "Figure",
+    "Protocol",
+    "Report",
+    "compare_reports",
+    "comparison_text",
+    "evaluate_folder",
+    "evaluate_sets",
+    "identification_accuracy",
+    "load_classifier",
+    "n_way_accuracy",
+    "n_way_table",
+    "similarity_matrix",
+    "text_table",
+    "write_report",
+]

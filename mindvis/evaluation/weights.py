@@ -15,7 +15,7 @@ def find_weights(path: str | Path | None, *, cached_name: str, purpose: str) -> 
     cached = Path(torch.hub.get_dir()) / "checkpoints" / cached_name
     found = Path(path) if path else cached
     if not found.is_file():
-        raise InputError(f"{purpose}: no weights file {found}; give its path or put {cached_name} into {cached.parent}")
+        raise InputError(f"{purpose}: no weights file {found}, need {cached_name} there or its path")
     return found
 
 

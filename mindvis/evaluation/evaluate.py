@@ -1,0 +1,141 @@
+"""From decoded pictures to a report: `evaluate_folder` reads, scores, summarises; `write_report` writes the files."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+import torchmetrics
+import torchvision
+
+from mindvis import __version__
+from mindvis.errors import InputError
+from mindvis.evaluation.classifiers import Classified, Classifier
+from mindvis.evaluation.controls import copying_check, shrink
+from mindvis.evaluation.folder import ARRAYS, DecodedSet, read_controls, read_decoded
+from mindvis.evaluation.html import report_html
+from mindvis.evaluation.leakage import leakage_statements
+from mindvis.evaluation.report import (
+    Report,
+    class_table,
+    figures_csv,
+    report_json,
+    stimulus_table,
+    summarise,
+    write_whole,
+)
+from mindvis.evaluation.scoring import Judge, Protocol
+from mindvis.evaluation.weights import sha256
+from mindvis.figures import reconstruction_grid, save_png
+
+GRID_SIDE = 128  # pixels: a grid of 113 stimuli stays a file that viewers open
+
+
+def evaluate_folder(
+    path: str | Path,
+    *,
+    classifier: Classifier,
+    protocol: Protocol | None = None,
+    stimuli: str | Path | None = None,
+    controls: dict[str, str | Path] | None = None,
+    training_images: np.ndarray | None = None,
+) -> Report:
+    """Score the output folder of `generate`, or a folder of decoded pictures beside one of true pictures (`stimuli`).
+
+    Controls are the sub-folders `shuffled` and `mean_fmri`, or those given by name. `training_images`, uint8
+    [t h w 3], are for the copying check. Raises InputError for whatever cannot be scored.
+    """
+    pictures = read_decoded(path, stimuli)
+    others = read_controls(path) if controls is None else {k: read_decoded(p, stimuli) for k, p in controls.items()}
+    return evaluate_sets(
+        pictures, others, classifier=classifier, protocol=protocol or Protocol(), training_images=training_images
+    )
+
+
+def evaluate_sets(
+    pictures: DecodedSet,
+    controls: dict[str, DecodedSet],
+    *,
+    classifier: Classifier,
+    protocol: Protocol,
+    training_images: np.ndarray | None = None,
+) -> Report:
+    """The report of decoded pictures and their controls; the true pictures are classified once for all of them."""
+    for name, control in controls.items():
+        if not np.array_equal(control.stimuli, pictures.stimuli):
+            raise InputError(f"{control.path}: the true pictures of control {name!r} are not those of {pictures.path}")
+    judge = Judge(classifier, protocol)
+    true = judge.classify(pictures.stimuli)
+    scores = {"decoded": judge.score(pictures, true)}
+    scores |= {name: judge.score(control, true, is_control=True) for name, control in controls.items()}
+    options = {"n": len(pictures.stimuli), "seed": protocol.seed, "num_bootstrap": protocol.num_bootstrap}
+    rows = stimulus_table(scores["decoded"], pictures.stimulus_ids, _class_names(pictures, true, classifier))
+    copying = None
+    if training_images is not None:
+        copying = copying_check(pictures.decoded, pictures.stimuli, training_images).summary()
+    return Report(
+        main=scores["decoded"][0].name,
+        figures=[summarise(measure, name, **options) for name, of_set in scores.items() for measure in of_set],
+        per_stimulus=rows,
+        per_class=class_table(rows),
+        leakage=leakage_statements(pictures.settings),
+        settings={"evaluate": asdict(protocol), "generate": pictures.settings},
+        provenance=_provenance(pictures, classifier),
+        skipped=judge.skipped,
+        caveats=judge.caveats,
+        copying=copying,
+        pictures=pictures,
+    )
+
+
+def write_report(report: Report, folder: str | Path, *, masked_reconstruction: bytes | None = None) -> Path:
+    """Write report.json, .csv, .html and the grid, best stimulus first; returns the page. Raises InputError.
+
+    `masked_reconstruction`: PNG of the Stage A plot, for the page.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        page = report_html(report, masked_reconstruction=masked_reconstruction)
+        save_png(_sorted_grid(report), folder / "grid_sorted.png")
+        write_whole(folder / "report.csv", figures_csv(report.figures))
+        write_whole(folder / "report.html", page)
+        write_whole(folder / "report.json", report_json(report))
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written ({error.strerror}), need a writable folder") from error
+    return folder / "report.html"
+
+
+def _sorted_grid(report: Report) -> np.ndarray:
+    """Stimuli and samples, best first, at no more than `GRID_SIDE` pixels each: uint8 [H W 3]."""
+    order, pictures = report.ranking(), report.pictures
+    both = np.concatenate([pictures.stimuli[:, None], pictures.decoded], axis=1)[order]
+    if both.shape[2] > GRID_SIDE:
+        both = shrink(both.reshape(-1, *both.shape[2:]), GRID_SIDE).reshape(*both.shape[:2], GRID_SIDE, GRID_SIDE, 3)
+    return reconstruction_grid(both[:, 0], both[:, 1:])
+
+
+def _class_names(pictures: DecodedSet, true: Classified, classifier: Classifier) -> list[str]:
+    """Name of the class of each stimulus: the data set's class, or what the classifier sees in the true picture."""
+    ids = pictures.class_ids or true.top_class.tolist()
+    names = classifier.class_names or ()
+    return [names[i] if 0 <= i < len(names) else f"class {i}" for i in ids]
+
+
+def _provenance(pictures: DecodedSet, classifier: Classifier) -> dict:
+    arrays = pictures.path / ARRAYS
+    return {
+        "decoded": str(pictures.path),
+        "decoded_sha256": sha256(arrays) if arrays.is_file() else None,
+        "classifier": classifier.name,
+        "classifier_sha256": classifier.weights_sha256,
+        "target": "the classifier's most probable class of the true picture",
+        "device": str(classifier.device),
+        "versions": {
+            "mindvis": __version__,
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+            "torchmetrics": torchmetrics.__version__,
+            "numpy": np.__version__,
+        },
+    }

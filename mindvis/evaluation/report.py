@@ -1,0 +1,172 @@
+"""The report: figures with their uncertainty, and everything a reader needs to judge them.
+
+`report.json`, schema `mindvis.report/1`:
+
+- `figures`: list of {`name` (with classifier or network), `set` (decoded, shuffled, mean_fmri), `value` (mean over
+  stimuli and sample sets), `low`, `high` (95 % bootstrap over stimuli, null where none is possible), `deviation` (over
+  sample sets, null for one), `best` (the best sample set), `chance` (null where there is none), `larger_is_better`,
+  `n` (stimuli), `num_samples`, `seed` (of the bootstrap)}
+- `per_stimulus`: list of {`stimulus_id`, `class`, `scores`: {figure name: mean over samples}}, decoded set only
+- `per_class`: list of {`class`, `n`, `scores`}
+- `copying`: the copying check, or null
+- `leakage`: list of {`what`, `touched` (true, false, null = not recorded), `text`}
+- `skipped`, `caveats`: lists of lines; `main`: name of the figure that orders the pictures
+- `settings`, `provenance`: plain values, as run
+"""
+
+import csv
+import json
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+
+from mindvis.evaluation.bootstrap import interval
+from mindvis.evaluation.folder import DecodedSet
+from mindvis.evaluation.scoring import Scores
+
+SCHEMA = "mindvis.report/1"
+
+
+@dataclass
+class Figure:
+    """One number of the report; see the schema above."""
+
+    name: str
+    set: str
+    value: float
+    low: float | None
+    high: float | None
+    deviation: float | None
+    best: float
+    chance: float | None
+    larger_is_better: bool
+    n: int
+    num_samples: int
+    seed: int
+
+
+@dataclass
+class Report:
+    """All of an evaluation; `pictures` are for the page and the grid, not part of the JSON."""
+
+    main: str
+    figures: list[Figure]
+    per_stimulus: list[dict]
+    per_class: list[dict]
+    leakage: list[dict]
+    settings: dict
+    provenance: dict
+    skipped: list[str] = field(default_factory=list)
+    caveats: list[str] = field(default_factory=list)
+    copying: dict | None = None
+    pictures: DecodedSet | None = None
+
+    def figure(self, name: str, of: str = "decoded") -> Figure:
+        """The figure of that name and set."""
+        return next(figure for figure in self.figures if (figure.name, figure.set) == (name, of))
+
+    def ranking(self) -> list[int]:
+        """Positions of the stimuli, best decoded first by the main figure."""
+        scores = [-row["scores"][self.main] for row in self.per_stimulus]
+        return [int(i) for i in np.argsort(scores, kind="stable")]
+
+    def as_dict(self) -> dict:
+        """The content of report.json."""
+        plain = {key: value for key, value in vars(self).items() if key != "pictures"}
+        return _finite({"schema": SCHEMA} | plain | {"figures": [asdict(figure) for figure in self.figures]})
+
+
+def summarise(scores: Scores, of: str, *, n: int, seed: int, num_bootstrap: int = 10_000) -> Figure:
+    """The figure of a measure: [n k] -> mean, interval over stimuli, deviation over sample sets, best set."""
+    values = scores.values
+    of_sets = values.mean(axis=0)
+    low, high = interval(values.mean(axis=1), seed, num_bootstrap) if len(values) > 1 else (None, None)
+    return Figure(
+        name=scores.name,
+        set=of,
+        value=float(of_sets.mean()),
+        low=low,
+        high=high,
+        deviation=float(of_sets.std(ddof=1)) if len(of_sets) > 1 else None,
+        best=float(of_sets.max() if scores.larger_is_better else of_sets.min()),
+        chance=scores.chance,
+        larger_is_better=scores.larger_is_better,
+        n=n,
+        num_samples=values.shape[1],
+        seed=seed,
+    )
+
+
+def stimulus_table(scores: Iterable[Scores], ids: list[str], classes: list[str]) -> list[dict]:
+    """A row a stimulus, with the mean over its samples of every measure that has one."""
+    columns = {s.name: s.values.mean(axis=1) for s in scores if len(s.values) == len(ids)}
+    return [
+        {"stimulus_id": ids[i], "class": classes[i], "scores": {name: float(col[i]) for name, col in columns.items()}}
+        for i in range(len(ids))
+    ]
+
+
+def class_table(rows: list[dict]) -> list[dict]:
+    """Means of the stimulus table by class, in the order of the names."""
+    table = []
+    for name in sorted({row["class"] for row in rows}):
+        members = [row["scores"] for row in rows if row["class"] == name]
+        means = {key: float(np.mean([member[key] for member in members])) for key in members[0]}
+        table.append({"class": name, "n": len(members), "scores": means})
+    return table
+
+
+def figures_csv(figures: Iterable[Figure]) -> str:
+    """A line a figure, with a header."""
+    text = StringIO()
+    writer = csv.DictWriter(text, list(Figure.__dataclass_fields__), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(figure) for figure in figures)
+    return text.getvalue()
+
+
+def text_table(report: Report) -> str:
+    """The figures as lines for a terminal, controls and chance beside the decoded value."""
+    sets = [name for name in dict.fromkeys(figure.set for figure in report.figures) if name != "decoded"]
+    rows = [["", "decoded", "95 % interval", "+- sets", "best set", *sets, "chance"]]
+    for figure in (f for f in report.figures if f.set == "decoded"):
+        controls = [f.value for name in sets for f in report.figures if (f.name, f.set) == (figure.name, name)]
+        span = f"[{figure.low:.3f}, {figure.high:.3f}]" if figure.low is not None else ""
+        numbers = [figure.deviation, figure.best if figure.num_samples > 1 else None]
+        numbers += [*controls, *[None] * (len(sets) - len(controls)), figure.chance]
+        rows.append([figure.name, f"{figure.value:.3f}", span, *map(_short, numbers)])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    table = ["  ".join([r[0].ljust(widths[0]), *map(str.rjust, r[1:], widths[1:])]).rstrip() for r in rows]
+    return "\n".join([*table, *report.skipped])
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.partial")
+    write: Callable = temporary.write_bytes if isinstance(content, bytes) else temporary.write_text
+    write(content)
+    temporary.replace(path)
+
+
+def report_json(report: Report) -> str:
+    """The text of report.json; NaN and infinity, which JSON has not, become null."""
+    return json.dumps(report.as_dict(), indent=1, allow_nan=False, default=str) + "\n"
+
+
+def _short(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
+def _finite(value: object) -> object:
+    """The same structure with null for every number that is not finite."""
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value

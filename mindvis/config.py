@@ -191,10 +191,9 @@ class GenerateConfig:
     sampler: str = "plms"  # plms | ddim | dpm_solver | unipc
     num_steps: int = 250  # sampling steps
     batch_size: int = 16  # pictures at once, across stimuli
-    control: str = "none"  # none | shuffled (fMRI rows permuted among stimuli) | mean (one mean fMRI for all)
+    control: str = "none"  # none | shuffled (fMRI rows permuted among stimuli) | mean_fmri (one mean for all)
     precision: str = "32-true"  # 32-true | bf16-mixed
     device: str = "auto"  # auto | cpu | cuda
-    devices: int = 1  # processes that share the stimuli
     num_threads: int | None = None  # CPU threads of torch
     seed: int = 2022  # picture k of stimulus s follows from (seed, s, k)
     fmri_encoder: str | None = None  # finetuned.pth only: the fmri_encoder.pth it came from (names the heads)

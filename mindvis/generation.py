@@ -1,0 +1,139 @@
+"""The output folder of `generate`: decoded pictures as arrays, PNGs and a grid, made by one process or several.
+
+decoded.npz     decoded uint8 [n k h w 3], stimuli uint8 [n h w 3], stimulus_ids [n], class_ids [n] or empty
+generate.json   settings and where the pictures come from       grid.png   the stimulus first, then its samples
+pictures/       <stimulus>/stimulus.png and <stimulus>/<sample>.png
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mindvis.data import PairedDataset
+from mindvis.errors import InputError
+from mindvis.figures import reconstruction_grid, save_png
+from mindvis.training.storage import write_atomic, write_json
+
+CONTROLS = ("none", "shuffled", "mean_fmri")
+GRID_ROWS = 25  # stimuli in grid.png
+
+
+@dataclass(frozen=True)
+class Process:
+    """One of `count` processes that share the stimuli, as torchrun and SLURM number them."""
+
+    rank: int = 0
+    count: int = 1
+
+    @staticmethod
+    def from_environment() -> "Process":
+        names = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS"))
+        for rank, count in names:
+            if rank in os.environ and count in os.environ:
+                return Process(int(os.environ[rank]), int(os.environ[count]))
+        return Process()
+
+
+def choose_rows(dataset: PairedDataset, stimuli: Sequence[int] | None) -> list[int]:
+    """Rows of the data set to decode, all unless given. Raises `InputError` for an unknown or repeated one."""
+    if stimuli is None:
+        return list(range(dataset.num_rows))
+    for row in stimuli:
+        if not 0 <= row < dataset.num_rows:
+            raise InputError(f"setting stimuli names row {row}; needed: 0 to {dataset.num_rows - 1}")
+    if len(set(stimuli)) < len(stimuli) or not stimuli:
+        raise InputError(f"setting stimuli is {list(stimuli)}; needed: one or more rows, each once")
+    return list(stimuli)
+
+
+def control_fmri(dataset: PairedDataset, train: PairedDataset, control: str, seed: int) -> np.ndarray:
+    """fMRI [n v] to decode: the data set's own, or a control that knows nothing of the stimulus.
+
+    `shuffled` permutes the rows among the stimuli, by a draw from `seed`; `mean_fmri` is the mean training row.
+    """
+    if control == "none":
+        return np.asarray(dataset.fmri)
+    if control == "shuffled":
+        return np.asarray(dataset.fmri)[np.random.default_rng(seed).permutation(dataset.num_rows)]
+    if control == "mean_fmri":
+        return np.tile(np.asarray(train.fmri).mean(axis=0, keepdims=True), (dataset.num_rows, 1))
+    raise InputError(f"setting control is {control!r}; needed: one of {', '.join(CONTROLS)}")
+
+
+def check_output(folder: Path, overwrite: bool) -> None:
+    """Refuse a folder that already holds pictures, unless it may be overwritten. Raises `InputError`."""
+    if (folder / "decoded.npz").exists() and not overwrite:
+        raise InputError(f"{folder}: pictures are there already; needed: another output, or overwrite=true")
+
+
+def decode_share(
+    rows: Sequence[int], decode_rows: Callable[[Sequence[int]], np.ndarray], parts: Path, process: Process
+) -> None:
+    """Decode every `count`-th of the rows, from `rank` on, into a part file; one that is there is kept."""
+    path = _part(parts, process.rank)
+    if path.is_file():
+        return
+    parts.mkdir(parents=True, exist_ok=True)
+    share = rows[process.rank :: process.count]
+    decoded = decode_rows(share) if share else np.zeros((0, 0, 0, 0, 3), np.uint8)
+    write_atomic(path, lambda file: np.save(file, decoded))
+
+
+def collect(parts: Path, num_rows: int, process: Process, poll_seconds: float = 0.5) -> np.ndarray:
+    """All pictures [n k h w 3] in the order of the rows, once every process has written its part."""
+    while not all(_part(parts, rank).is_file() for rank in range(process.count)):
+        time.sleep(poll_seconds)
+    shares = [np.load(_part(parts, rank), allow_pickle=False) for rank in range(process.count)]
+    decoded = np.empty((num_rows, *shares[0].shape[1:]), np.uint8)
+    for rank, share in enumerate(shares):
+        if len(share):
+            decoded[rank :: process.count] = share
+    return decoded
+
+
+def parts_folder(output: Path, settings: dict, process: Process) -> Path:
+    """Where the parts of one output are kept until they are whole: by its settings, so that an old part never fits."""
+    text = json.dumps([settings, process.count], sort_keys=True, default=str)
+    return output.with_name(f".{output.name}.parts-{hashlib.sha256(text.encode()).hexdigest()[:12]}")
+
+
+def write_decoded(
+    output: Path, decoded: np.ndarray, dataset: PairedDataset, rows: Sequence[int], provenance: dict
+) -> Path:
+    """Write the whole folder beside its place, then put it there; controls inside an older one are kept."""
+    staging = output.with_name(f".{output.name}.partial")
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    stimuli = dataset.stimuli[dataset.stimulus[rows]]
+    class_ids = np.asarray([] if dataset.class_ids is None else [dataset.class_ids[row] for row in rows], np.int64)
+    ids = np.asarray(rows, np.int64)
+    arrays = {"decoded": decoded, "stimuli": stimuli, "stimulus_ids": ids, "fmri_rows": ids, "class_ids": class_ids}
+    np.savez(staging / "decoded.npz", **arrays)
+    write_json(staging / "generate.json", provenance)
+    for row, stimulus, samples in zip(rows, stimuli, decoded, strict=True):
+        folder = staging / "pictures" / f"{row:04d}"
+        folder.mkdir(parents=True)
+        save_png(stimulus, folder / "stimulus.png")
+        for k, sample in enumerate(samples):
+            save_png(sample, folder / f"{k}.png")
+    save_png(reconstruction_grid(stimuli[:GRID_ROWS], decoded[:GRID_ROWS]), staging / "grid.png")
+    return _put(staging, output)
+
+
+def _put(staging: Path, output: Path) -> Path:
+    for control in CONTROLS[1:]:
+        if (output / control).is_dir():
+            (output / control).replace(staging / control)
+    shutil.rmtree(output, ignore_errors=True)
+    return staging.replace(output)
+
+
+def _part(parts: Path, rank: int) -> Path:
+    return parts / f"part-{rank:05d}.npy"

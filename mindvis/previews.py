@@ -1,0 +1,62 @@
+"""Pictures made while a training runs: masked reconstructions (Stage A), decoded stimuli (Stage B)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+
+from mindvis.data import FMRIDataset, PairedDataset
+from mindvis.decoding import decode
+from mindvis.figures import masked_reconstruction_plot, reconstruction_grid
+from mindvis.training.logging import log_figure
+
+
+class _Preview(pl.Callback):
+    """Makes its picture after every `every_epochs` epochs (0: never); only the first process does."""
+
+    name = "preview"
+
+    def __init__(self, dataset: FMRIDataset, *, every_epochs: int, num_samples: int = 4):
+        self.dataset, self.every_epochs = dataset, every_epochs
+        self.rows = np.linspace(0, dataset.num_rows - 1, min(num_samples, dataset.num_rows)).astype(int)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        due = self.every_epochs and (trainer.current_epoch + 1) % self.every_epochs == 0
+        if due and trainer.is_global_zero and not trainer.fast_dev_run:
+            module.eval()
+            log_figure(trainer.loggers, self.name, self.draw(module), trainer.global_step)
+            module.train()
+
+    def draw(self, module: pl.LightningModule) -> object:
+        raise NotImplementedError
+
+
+class MaskedReconstructions(_Preview):
+    """Stimulus-free view of Stage A: the fMRI, what the encoder saw of it, and the reconstruction."""
+
+    name = "masked_reconstruction"
+
+    def draw(self, module: pl.LightningModule) -> object:
+        items = [self.dataset[int(row)] for row in self.rows]
+        batch = {name: torch.stack([item[name] for item in items]) for name in ("fmri", "key")}
+        shown = module.reconstruct({"fmri": batch["fmri"].to(module.device), "key": batch["key"]})
+        arrays = (tensor.cpu().numpy() for tensor in (shown.fmri, shown.mask, shown.reconstruction))
+        return masked_reconstruction_plot(*arrays, titles=[f"row {row}" for row in self.rows])
+
+
+class DecodedStimuli(_Preview):
+    """Validation stimuli beside what is decoded from their fMRI."""
+
+    name = "decoded"
+
+    def __init__(self, dataset: PairedDataset, *, every_epochs: int, num_stimuli: int, num_steps: int, seed: int):
+        super().__init__(dataset, every_epochs=every_epochs, num_samples=num_stimuli)
+        self.num_steps, self.seed = num_steps, seed
+
+    def draw(self, module: pl.LightningModule) -> np.ndarray:
+        fmri = np.stack([self.dataset.fmri[int(row)] for row in self.rows])
+        stimuli: Sequence[int] = self.rows.tolist()
+        settings = {"num_samples": 3, "num_steps": self.num_steps, "sampler": "dpm_solver", "seed": self.seed}
+        decoded = decode(module.ldm, fmri, stimuli, **settings)
+        return reconstruction_grid(self.dataset.stimuli[self.dataset.stimulus[self.rows]], decoded)

@@ -1,0 +1,50 @@
+"""Stage B (DC-LDM): tune encoder, cross-attention and time-step condition on {fMRI, image} pairs.
+
+Example:
+  python scripts/finetune_ldm.py --config configs/finetune_ldm_god.yaml trainer.precision=bf16-mixed
+"""
+
+from collections.abc import Sequence
+
+from mindvis.checkpoints import DescribeWeights
+from mindvis.cli import entry_point, read_settings
+from mindvis.config import FinetuneLDMConfig
+from mindvis.previews import DecodedStimuli
+from mindvis.training.fit import fit
+from mindvis.wiring import begin_run, build_ldm_module, build_stage_b, data_facts, history, open_stage_b, read_encoder
+
+
+@entry_point
+def main(argv: Sequence[str] | None = None) -> None:
+    config = read_settings(FinetuneLDMConfig, __doc__, argv)
+    encoder, state = read_encoder(config)
+    train, val, test = open_stage_b(config, encoder["patch_size"])
+    ldm, settings = build_stage_b(config, {**encoder, "num_voxels": train.num_voxels}, state)
+    module = build_ldm_module(ldm, config)
+
+    run = begin_run(config, "finetune_ldm")
+    run.record(seed=config.seed, data=data_facts(train=train, validation=val, test=test), selection=config.selection)
+    fit(
+        module,
+        train,
+        val,
+        run,
+        seed=config.seed,
+        trainer=config.trainer,
+        logging=config.logging,
+        clip=config.optim.clip,
+        callbacks=[
+            DescribeWeights("ldm", settings, config=history(config), prefix="ldm."),
+            DecodedStimuli(
+                val or test,
+                every_epochs=config.trainer.figure_every_epochs,
+                num_stimuli=config.num_preview,
+                num_steps=config.preview_steps,
+                seed=config.seed,
+            ),
+        ],
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,44 @@
+"""Stage A goes on: tune the pretrained masked brain model on the fMRI of the data set to be decoded.
+
+Example:
+  python scripts/finetune_mbm.py --config configs/finetune_mbm_god.yaml pretrained=runs/pretrain_hcp
+"""
+
+from collections.abc import Sequence
+
+from mindvis.checkpoints import DescribeWeights, build_mbm, read_mbm
+from mindvis.cli import entry_point, read_settings
+from mindvis.config import FinetuneMBMConfig, plain
+from mindvis.previews import MaskedReconstructions
+from mindvis.training.fit import fit
+from mindvis.wiring import begin_run, build_mbm_module, choose_tuning_fmri, data_facts, hold_out_tail
+
+
+@entry_point
+def main(argv: Sequence[str] | None = None) -> None:
+    config = read_settings(FinetuneMBMConfig, __doc__, argv)
+    network, _ = build_mbm(config.pretrained)
+    data = choose_tuning_fmri(config.data, config.fmri, network)
+    train, val = hold_out_tail(data, config.trainer.val_fraction)
+    module = build_mbm_module(network, config.mask, config.optim, config.trainer.max_epochs)
+
+    run = begin_run(config, "finetune_mbm")
+    run.record(seed=config.seed, data=data_facts(train=train, validation=val), fmri_seen=config.fmri)
+    fit(
+        module,
+        train.with_interpolated(config.mask.num_interpolated),
+        val,
+        run,
+        seed=config.seed,
+        trainer=config.trainer,
+        logging=config.logging,
+        clip=config.optim.clip,
+        callbacks=[
+            DescribeWeights("mbm", read_mbm(config.pretrained)[0], config=plain(config)),
+            MaskedReconstructions(val or train, every_epochs=config.trainer.figure_every_epochs),
+        ],
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,55 @@
+"""Decode pictures from the test fMRI of a run; with control=shuffled or mean_fmri, the controls.
+
+Example:
+  python scripts/generate.py --config configs/generate_god.yaml run=runs/finetune_ldm_god stimuli=[0,1,2]
+
+The stimuli are shared by the processes that torchrun or SLURM starts; a picture does not depend on how many there are.
+"""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from mindvis.cli import entry_point, read_settings
+from mindvis.config import GenerateConfig
+from mindvis.decoding import decode
+from mindvis.generation import (
+    Process,
+    check_output,
+    choose_rows,
+    collect,
+    control_fmri,
+    decode_share,
+    parts_folder,
+    write_decoded,
+)
+from mindvis.wiring import generation_provenance, load_decoder, open_generation, output_folder, place
+
+
+@entry_point
+def main(argv: Sequence[str] | None = None) -> None:
+    config = read_settings(GenerateConfig, __doc__, argv)
+    process, output = Process.from_environment(), Path(output_folder(config))
+    check_output(output, config.overwrite)
+    if config.num_threads:
+        torch.set_num_threads(config.num_threads)
+    ldm = place(load_decoder(config), config.device, process.rank)
+    dataset, train = open_generation(config, ldm)
+    rows = choose_rows(dataset, config.stimuli)
+    fmri = control_fmri(dataset, train, config.control, config.seed)
+
+    names = ("num_samples", "sampler", "num_steps", "batch_size", "seed", "precision")
+    options = {name: getattr(config, name) for name in names}
+    provenance = generation_provenance(config, dataset)
+    parts = parts_folder(output, provenance, process)
+    decode_share(rows, lambda share: decode(ldm, fmri[share], share, **options), parts, process)
+    if process.rank == 0:
+        write_decoded(output, collect(parts, len(rows), process), dataset, rows, provenance)
+        shutil.rmtree(parts)
+        print(f"pictures: {output / 'grid.png'}")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

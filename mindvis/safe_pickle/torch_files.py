@@ -111,8 +111,8 @@ def _zip_storage(mapped: torch.UntypedStorage, spans: dict, cache: dict, pid: tu
 def _view(mapped: torch.UntypedStorage, cache: dict, wanted: StorageId, offset: int) -> Storage:
     """One storage per key, so that tensors which shared memory still do."""
     if wanted.key not in cache:
-        part = mapped[offset : offset + wanted.num_bytes] if wanted.num_bytes else torch.UntypedStorage(0)
-        cache[wanted.key] = part if offset % wanted.dtype.itemsize == 0 else part.clone()
+        empty = torch.UntypedStorage(0)
+        cache[wanted.key] = mapped[offset : offset + wanted.num_bytes] if wanted.num_bytes else empty
     if cache[wanted.key].nbytes() < wanted.num_bytes:
         refuse(f"storage {wanted.key!r}, which is said to have two sizes")
     return Storage(cache[wanted.key], wanted.dtype)

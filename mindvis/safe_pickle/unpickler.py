@@ -77,7 +77,7 @@ PLAIN: Mapping[str, Callable] = {
 MENTIONED = {
     f"builtins.{kind.__name__}" for kind in (object, dict, list, tuple, set, str, bytes, int, float, bool, type)
 }
-MENTIONED |= {"argparse.Namespace", "types.NoneType"}
+MENTIONED |= {"builtins.long", "builtins.unicode", "argparse.Namespace", "types.NoneType"}  # two are of Python 2
 MODULE_NAMES = {"__builtin__": "builtins", "copy_reg": "copyreg", "numpy.core": "numpy._core"}
 
 
@@ -105,7 +105,7 @@ class SafeUnpickler(pickle._Unpickler):  # the Python machine: every instruction
             return Admitted(full, self.admitted[full])
         root = full.split(".", maxsplit=1)[0]
         if root in sys.stdlib_module_names and root != "typing" and full not in MENTIONED:
-            refuse(f"{module}.{name}: not a tensor, an array or a plain container")
+            refuse(f"{full}: not a tensor, an array or a plain container")
         return Unknown(full)
 
     def persistent_load(self, pid: object) -> object:

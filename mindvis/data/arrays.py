@@ -1,5 +1,6 @@
 """Arrays as they enter: read without pickles, checked, refused in one line that names the file and the array."""
 
+import contextlib
 import math
 import os
 import zipfile
@@ -188,7 +189,8 @@ def write_npz(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({_first_line(error)})") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()
 
 
 def _fault(array: np.ndarray) -> str:

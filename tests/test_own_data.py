@@ -1,0 +1,214 @@
+"""Anyone's own data in one file: the layout, its checks, averaging, scaling, mapping, and the writer."""
+
+import numpy as np
+import pytest
+
+from mindvis.data import load_npz, own, save_npz
+from mindvis.data.rows import VoxelRows
+from mindvis.errors import InputError
+
+
+@pytest.fixture
+def arrays(rng) -> dict:
+    """Two subjects, 7 images: 4 for training, 2 tested three times each, 1 for validation."""
+    stimulus = np.tile([0, 1, 2, 3, 5, 4, 4, 5, 5, 4, 6], 2)
+    return {
+        "fmri": rng.normal(5, 3, size=(22, 20)),
+        "images": rng.integers(0, 256, (7, 8, 8, 3), dtype=np.uint8),
+        "split": np.tile(["train"] * 4 + ["test"] * 6 + ["val"], 2),
+        "stimulus": stimulus,
+        "class_ids": stimulus + 100,
+        "class_names": np.array([f"class {i}" for i in stimulus]),
+        "subject": np.repeat(["anna", "ben"], 11),
+        "roi_names": np.array(["V1", "V4"]),
+        "roi_masks": np.stack([np.arange(20) < 6, np.arange(20) >= 15]),
+    }
+
+
+@pytest.fixture
+def path(arrays, tmp_path):
+    np.savez(tmp_path / "own.npz", **arrays)
+    return tmp_path / "own.npz"
+
+
+def scaled(arrays: dict, rows: slice) -> np.ndarray:
+    """The rows of one subject, wrap-padded to 32 and scaled by the moments of its training rows."""
+    padded = np.pad(arrays["fmri"][rows], [(0, 0), (0, 12)], mode="wrap")
+    return (padded - padded[:4].mean()) / padded[:4].std()
+
+
+def test_training_rows_are_scaled_within_a_subject(arrays, path):
+    """Each subject by its own mean and deviation, rows in the order of the file, with images and classes."""
+    train = load_npz(path).train
+    wanted = np.concatenate([scaled(arrays, slice(0, 11))[:4], scaled(arrays, slice(11, 22))[:4]])
+    assert train.fmri.dtype == np.float32
+    assert np.abs(train.fmri - wanted).max() < 1e-5
+    assert train.subject.tolist() == ["anna"] * 4 + ["ben"] * 4
+    assert train.class_ids == [100, 101, 102, 103] * 2
+    assert np.array_equal(train.images, arrays["images"][[0, 1, 2, 3] * 2])
+
+
+def test_test_rows_of_a_stimulus_are_averaged(arrays, path):
+    """Averages in the order of first appearance, scaled by the moments of the training rows."""
+    test = load_npz(path, subjects="anna").test
+    rows = scaled(arrays, slice(0, 11))
+    assert test.stimulus.tolist() == [5, 4]
+    assert np.abs(test.fmri[0] - rows[[4, 7, 8]].mean(axis=0)).max() < 1e-5
+    assert np.abs(test.fmri[1] - rows[[5, 6, 9]].mean(axis=0)).max() < 1e-5
+    assert test.class_names == ["class 5", "class 4"]
+
+
+def test_single_trials_follow_the_averages(arrays, path):
+    """All averages, then image by image in time."""
+    test = load_npz(path, "ben", include_single_trials=True).test
+    assert test.stimulus.tolist() == [5, 4, 5, 5, 5, 4, 4, 4]
+    assert test.repeat.tolist() == [0, 0, 1, 2, 3, 1, 2, 3]
+    assert np.abs(test.fmri[5] - scaled(arrays, slice(11, 22))[5]).max() < 1e-5
+
+
+def test_averaging_stays_within_a_subject(path):
+    """The same image seen by two subjects gives two rows."""
+    test = load_npz(path).test
+    assert list(zip(test.subject.tolist(), test.stimulus.tolist(), strict=True)) == [
+        ("anna", 5),
+        ("anna", 4),
+        ("ben", 5),
+        ("ben", 4),
+    ]
+
+
+def test_validation_part(arrays, path, tmp_path):
+    """Rows that say "val" become a part of their own; without any there is none."""
+    assert load_npz(path).val.stimulus.tolist() == [6, 6]
+    np.savez(tmp_path / "b.npz", **arrays | {"split": np.where(arrays["split"] == "val", "train", arrays["split"])})
+    assert load_npz(tmp_path / "b.npz").val is None
+
+
+def test_splits_as_integers(arrays, path, tmp_path):
+    """0, 1, 2 mean train, test, val."""
+    numbers = np.array([["train", "test", "val"].index(name) for name in arrays["split"]])
+    np.savez(tmp_path / "b.npz", **arrays | {"split": numbers})
+    assert np.array_equal(load_npz(tmp_path / "b.npz").train.fmri, load_npz(path).train.fmri)
+
+
+def test_scale_none_leaves_the_numbers(arrays, path):
+    """Rows are padded only."""
+    train = load_npz(path, scale="none").train
+    assert np.allclose(train.fmri[:4, :20], arrays["fmri"][:4], atol=1e-6)
+
+
+def test_regions(arrays, path):
+    """A region reduces the voxels; the masks follow; "VC" is everything where no region has that name."""
+    whole = load_npz(path, roi="VC").train
+    assert whole.roi_masks["V4"].nonzero()[0].tolist() == [15, 16, 17, 18, 19]
+    region = load_npz(path, roi="V4", patch_size=4, scale="none").train
+    assert np.allclose(region.fmri[0], np.pad(arrays["fmri"][0, 15:], (0, 3), mode="wrap"), atol=1e-6)
+    assert region.roi_masks["V4"].tolist() == [True] * 5 + [False] * 3
+
+
+def test_the_smallest_file(rng, tmp_path):
+    """fMRI, one image for each row and the split are enough."""
+    images = rng.integers(0, 256, (4, 8, 8, 3), dtype=np.uint8)
+    save_npz(tmp_path / "own.npz", rng.normal(size=(4, 10)), images, ["train", "test", "train", "test"])
+    train, test, val = load_npz(tmp_path / "own.npz")
+    assert np.array_equal(train.images, images[[0, 2]])
+    assert np.array_equal(test.images, images[[1, 3]])
+    assert val is None and train.class_ids is None and train.roi_masks is None
+
+
+def test_save_and_load_agree(arrays, path, tmp_path):
+    """What `save_npz` writes loads as the file made by hand."""
+    masks = dict(zip(arrays.pop("roi_names"), arrays.pop("roi_masks"), strict=True))
+    save_npz(tmp_path / "saved.npz", **arrays, roi_masks=masks)
+    by_hand, saved = load_npz(path), load_npz(tmp_path / "saved.npz")
+    assert np.array_equal(by_hand.train.fmri, saved.train.fmri)
+    assert saved.test.class_ids == by_hand.test.class_ids
+    assert saved.train.roi_masks.keys() == by_hand.train.roi_masks.keys()
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_large_arrays_are_mapped(arrays, path, tmp_path, monkeypatch, compressed):
+    """Above a size fMRI and images stay in the file (unless it is compressed), with the same numbers."""
+    plain = load_npz(path)
+    monkeypatch.setattr(own, "MAPPED_BYTES", 0)
+    (np.savez_compressed if compressed else np.savez)(tmp_path / "b.npz", **arrays)
+    train, test, _ = load_npz(tmp_path / "b.npz")
+    assert isinstance(train.fmri, VoxelRows) != compressed
+    assert isinstance(train.stimuli, np.memmap) != compressed
+    assert np.array_equal(np.asarray(train.fmri), plain.train.fmri)
+    assert np.array_equal(test.fmri, plain.test.fmri)
+    assert np.array_equal(train[3]["image"], plain.train[3]["image"])
+
+
+FAULTS = {
+    "no fmri": ({"fmri": None}, "no array 'fmri', has images"),
+    "no split": ({"split": None}, "no array 'split'"),
+    "unknown array": ({"fMRI": np.ones(3)}, "unknown array 'fMRI', the layout has class_ids"),
+    "NaN": ({"fmri": np.full((22, 20), np.nan)}, "'fmri', rows from 0, has 440 NaN"),
+    "three dimensions": ({"fmri": np.ones((22, 1, 20))}, "'fmri' has shape .22, 1, 20., needs 2 dimensions"),
+    "objects": ({"fmri": np.full((22, 20), None)}, "'fmri' holds Python objects"),
+    "object labels": ({"class_names": np.array(["a"] * 22, dtype=object)}, "'class_names' holds Python objects"),
+    "float images": ({"images": np.zeros((7, 8, 8, 3))}, "'images' is float64"),
+    "grey images": ({"images": np.zeros((7, 8, 8), np.uint8)}, "needs uint8 images"),
+    "image count": ({"stimulus": None}, "'images' has 7 rows, fmri has 22"),
+    "stimulus range": ({"stimulus": np.arange(22)}, "needs indices in 0 .. 6"),
+    "split length": ({"split": np.array(["train"] * 4)}, "'split' has 4 rows, fmri has 22"),
+    "split name": ({"split": np.array(["training"] * 22)}, "'training', needs train, test or val"),
+    "split number": ({"split": np.full(22, 3)}, "'3', needs train, test or val"),
+    "split matrix": ({"split": np.full((22, 2), 0)}, "needs one text or number per row"),
+    "no test": ({"split": np.array(["train"] * 22)}, "no row of split 'test' is left"),
+    "no train": ({"split": np.array(["test"] * 22)}, "no training row to scale by"),
+    "constant": ({"fmri": np.ones((22, 20))}, "constant, it cannot be scaled"),
+    "two classes": ({"class_ids": np.arange(22)}, "gives stimulus 4 6 classes"),
+    "negative class": ({"class_ids": np.full(22, -1)}, "'class_ids' spans -1 .. -1"),
+    "no ROI masks": ({"roi_masks": None}, "roi_names and roi_masks only together"),
+    "ROI count": ({"roi_names": np.array(["V1"])}, "for 1 roi_names"),
+    "ROI twice": ({"roi_names": np.array(["V1", "V1"])}, "names once"),
+    "ROI length": ({"roi_masks": np.ones((2, 19), bool)}, "ROI 'V1' is bool .19., needs a boolean over 20"),
+    "empty ROI": ({"roi_masks": np.zeros((2, 20), bool)}, "ROI 'V1' selects none of 20 voxels"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_bad_files(arrays, tmp_path, fault):
+    """One line that names the file, what was found and what is needed."""
+    changes, message = FAULTS[fault]
+    path = tmp_path / "own.npz"
+    np.savez(path, **{name: array for name, array in (arrays | changes).items() if array is not None})
+    with pytest.raises(InputError, match=message) as caught:
+        load_npz(path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"subjects": ["carl"]}, "subject 'carl' is unknown, available: anna, ben"),
+        ({"roi": "V9"}, "ROI 'V9' is unknown, available: V1, V4"),
+        ({"scale": "test"}, "scale 'test' is unknown"),
+    ],
+)
+def test_bad_settings(path, options, message):
+    """Unknown names list what there is."""
+    with pytest.raises(InputError, match=message):
+        load_npz(path, **options)
+
+
+def test_broken_or_missing_file(path, tmp_path):
+    """A truncated file, and none."""
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(InputError, match="own.npz: no readable .npz file"):
+        load_npz(path)
+    with pytest.raises(InputError, match="no such file"):
+        load_npz(tmp_path / "none.npz")
+
+
+def test_nothing_is_written_when_a_check_fails(arrays, path):
+    """The file that was there stays, and no part of a new one is left."""
+    before = path.read_bytes()
+    with pytest.raises(InputError, match="NaN"):
+        save_npz(path, arrays["fmri"] * np.nan, arrays["images"], arrays["split"], stimulus=arrays["stimulus"])
+    assert path.read_bytes() == before
+    with pytest.raises(InputError, match="cannot be written"):
+        save_npz(path / "x.npz", arrays["fmri"][:7], arrays["images"], arrays["split"][:7])
+    assert [entry.name for entry in path.parent.iterdir()] == ["own.npz"]

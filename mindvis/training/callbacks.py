@@ -1,0 +1,169 @@
+"""What watches a training: losses that are no numbers, loaders that stall, speed and memory, a limit of steps."""
+
+import csv
+import logging
+import resource
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from mindvis.errors import InputError
+from mindvis.training.logging import MetricsFile
+
+log = logging.getLogger(__name__)
+
+
+class LossGuard(pl.Callback):
+    """Stops on a NaN or infinite loss before it reaches the weights; weighs the batches of an incomplete step."""
+
+    def __init__(self, last_checkpoint: Path):
+        self.last_checkpoint = last_checkpoint
+
+    def on_before_backward(self, trainer: pl.Trainer, module: pl.LightningModule, loss: Tensor) -> None:
+        """Raises `InputError` with step, learning rate and last good checkpoint."""
+        total = loss.detach().clone()
+        if trainer.world_size > 1:
+            total = trainer.strategy.reduce(total, reduce_op="sum")
+        if not torch.isfinite(total):
+            raise InputError(self._message(trainer, loss))
+        batch = trainer.fit_loop.epoch_loop.batch_idx
+        weight = trainer.train_dataloader.batch_sampler.loss_weight(batch, trainer.accumulate_grad_batches)
+        if weight != 1.0:
+            loss.mul_(weight)
+
+    def _message(self, trainer: pl.Trainer, loss: Tensor) -> str:
+        rate = trainer.optimizers[0].param_groups[0]["lr"]
+        saved = self.last_checkpoint if self.last_checkpoint.exists() else "none yet"
+        return (
+            f"loss is {float(loss)} at step {trainer.global_step + 1} (epoch {trainer.current_epoch}), learning rate "
+            f"{rate:.3g}; last good checkpoint: {saved}; needed: finite data, a lower optim.lr, or another precision"
+        )
+
+
+class StepLimit(pl.Callback):
+    """Ends the training, with its last validation, after `max_steps` optimiser steps.
+
+    Lightning's own limit is not used: with it, a run resumed between two epochs begins in the wrong one.
+    """
+
+    def __init__(self, max_steps: int):
+        self.max_steps = max_steps
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._check(trainer)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
+        self._check(trainer)
+
+    def _check(self, trainer: pl.Trainer) -> None:
+        if 0 <= self.max_steps <= trainer.global_step:
+            trainer.should_stop = True
+
+
+class Speed(pl.Callback):
+    """Samples a second, time to finish and peak memory: progress bar, speed.csv, and loggers other than metrics.csv."""
+
+    COLUMNS = ("step", "samples_per_second", "hours_left", "loader_share", "peak_memory_gb")
+
+    def __init__(self, folder: Path, *, batch_size: int, every_steps: int):
+        self.path, self.batch_size, self.every_steps = folder / "speed.csv", batch_size, every_steps
+        self._begun: tuple[float, int] = (0.0, 0)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._restart(trainer)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
+        steps = trainer.global_step - self._begun[1]
+        if steps < self.every_steps or not trainer.is_global_zero:
+            return
+        seconds = time.monotonic() - self._begun[0]
+        per_step = self.batch_size * trainer.accumulate_grad_batches * trainer.world_size
+        loader = trainer.train_dataloader
+        values = {
+            "samples_per_second": steps * per_step / seconds,
+            "hours_left": seconds / steps * _steps_left(trainer) / 3600,
+            "loader_share": loader.waited / seconds,
+            "peak_memory_gb": peak_memory_gb(trainer.strategy.root_device),
+        }
+        self._publish(trainer, values)
+        self._restart(trainer)
+
+    def _restart(self, trainer: pl.Trainer) -> None:
+        self._begun = (time.monotonic(), trainer.global_step)
+        trainer.train_dataloader.waited = 0.0
+
+    def _publish(self, trainer: pl.Trainer, values: dict[str, float]) -> None:
+        bar = trainer.progress_bar_callback
+        if bar is not None and getattr(bar, "train_progress_bar", None) is not None:
+            bar.train_progress_bar.set_postfix_str(
+                f"{values['samples_per_second']:.3g} samples/s, {values['hours_left']:.2f} h left, "
+                f"{values['peak_memory_gb']:.2f} GB",
+                refresh=False,
+            )
+        for logger in trainer.loggers:
+            if not isinstance(logger, MetricsFile):
+                logger.log_metrics(
+                    {f"speed/{key}": value for key, value in values.items()}, step=trainer.global_step - 1
+                )
+        fresh = not self.path.exists()
+        with self.path.open("a", newline="") as file:
+            writer = csv.DictWriter(file, self.COLUMNS, lineterminator="\n")
+            if fresh:
+                writer.writeheader()
+            writer.writerow({"step": trainer.global_step} | {key: f"{value:.6g}" for key, value in values.items()})
+
+
+class WatchedLoader(DataLoader):
+    """DataLoader that says so when a batch takes longer than `stall_seconds`, and counts the seconds `waited`.
+
+    It begins to load when the first batch is asked for: Lightning makes iterators before it has restored where a run
+    stands.
+    """
+
+    def __init__(self, *args: Any, name: str, stall_seconds: float, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.name, self.stall_seconds, self.waited = name, stall_seconds, 0.0
+
+    def __iter__(self) -> Iterator[Any]:
+        batches = super().__iter__()
+        for index in range(len(self)):
+            try:
+                yield self._wait_for(lambda: next(batches), index)
+            except StopIteration:
+                return
+
+    def _wait_for(self, take: Callable[[], Any], index: int) -> Any:
+        begun = time.monotonic()
+        alarm = threading.Timer(self.stall_seconds, self._complain, (index,))
+        alarm.daemon = True
+        alarm.start()
+        try:
+            return take()
+        finally:
+            alarm.cancel()
+            self.waited += time.monotonic() - begun
+
+    def _complain(self, index: int) -> None:
+        log.warning(
+            "data loader %r has given no batch for %g s (batch %d of %d, num_workers=%d): is the storage stuck?",
+            *(self.name, self.stall_seconds, index + 1, len(self), self.num_workers),
+        )
+
+
+def peak_memory_gb(device: torch.device) -> float:
+    """Largest memory so far: of the GPU, or of this process (resident) on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+def _steps_left(trainer: pl.Trainer) -> int:
+    per_epoch = -(-trainer.num_training_batches // trainer.accumulate_grad_batches)
+    return max(0, per_epoch * trainer.max_epochs - trainer.global_step)

@@ -1,0 +1,204 @@
+"""Complete checkpoints at step boundaries, from which a run goes on as if it had never stopped.
+
+A boundary lies between two optimiser steps, after everything of the step before (its row in metrics.csv, validation,
+figures) is done. Lightning has no such hook at the end of a step, so the start of the next batch, of the next epoch and
+the end of training serve, and the counters of its loops are put where they stand at the boundary.
+"""
+
+import logging
+import math
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytorch_lightning as pl
+from lightning_fabric.plugins import CheckpointIO
+
+from mindvis.training import storage
+from mindvis.training.logging import MetricsFile
+from mindvis.training.runs import Run
+
+log = logging.getLogger(__name__)
+
+INTERRUPTED = 75  # EX_TEMPFAIL: the run saved itself on a signal and goes on when it is started again
+SIGNALS = {signal.SIGTERM: INTERRUPTED, signal.SIGUSR1: INTERRUPTED, signal.SIGINT: 130}
+EXTRA = "mindvis"  # entry of a checkpoint that holds what Lightning does not know
+
+
+class WholeCheckpointIO(CheckpointIO):
+    """Lightning's door to checkpoint files: atomic, verified, tensors and plain values only."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        # Names of classes that Lightning adds for hyper-parameters: code to import, which a checkpoint must not name.
+        kept = {key: value for key, value in checkpoint.items() if not key.endswith(("hparams_name", "hparams_type"))}
+        storage.save_tensors(kept, Path(path))
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        return storage.load_tensors(Path(path))
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        Path(path).unlink(missing_ok=True)
+
+
+class SignalWatch:
+    """Remembers the first signal that asks the run to stop; use as a context manager around the training."""
+
+    def __init__(self):
+        self.status: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "SignalWatch":
+        self._before = {number: signal.getsignal(number) for number in SIGNALS}
+        self.install()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def install(self) -> None:
+        """Take the signals, also back from Lightning, which registers handlers of its own when a fit begins."""
+        for number in SIGNALS:
+            signal.signal(number, self._receive)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and self.status is not None:
+            raise KeyboardInterrupt  # the second Ctrl-C does not wait for a checkpoint
+        self.status = SIGNALS[signal.Signals(number)]
+
+
+class Checkpoints(pl.Callback):
+    """Saves `last` by steps, minutes, best val/loss, on a signal (then exits with its status) and at the end."""
+
+    def __init__(
+        self,
+        run: Run,
+        metrics: MetricsFile,
+        signals: SignalWatch,
+        *,
+        every_steps: int,
+        every_minutes: float,
+        keep_best: int,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self.run, self.metrics, self.signals = run, metrics, signals
+        self.every_steps, self.every_seconds, self.keep_best = every_steps, 60 * every_minutes, keep_best
+        self.best: dict[str, float] = {}  # file name -> val/loss
+        self.clock, self.saved_at = clock, clock()
+        self.saved_step = 0
+        self.finished = False
+        self._score: float | None = None
+        self._next_batch = 0
+        # Without a whole `last`, `previous` is what the run stands on and must not be replaced by it.
+        self._last_is_whole = run.resume_from == run.last
+
+    def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if self.run.resume_from is None and trainer.is_global_zero:
+            self.metrics.truncate(0)  # rows of a run that was killed before its first checkpoint
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self.signals.install()
+        self.saved_at = self.clock()
+
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        score = trainer.callback_metrics.get("val/loss")
+        self._score = None if score is None else float(score)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._boundary(trainer, next_batch=0)
+
+    def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+        if batch_idx > 0 and batch_idx % trainer.accumulate_grad_batches == 0:
+            self._boundary(trainer, next_batch=batch_idx)
+
+    def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self.finished = True
+        self._save(trainer, next_batch=0)
+
+    def _boundary(self, trainer: pl.Trainer, next_batch: int) -> None:
+        stop = _any_process(trainer, self.signals.status is not None)
+        if trainer.global_step > self.saved_step and (stop or self._is_due(trainer)):
+            self._save(trainer, next_batch)
+        if stop:
+            log.warning("stopped by a signal at step %d; start it again to go on", trainer.global_step)
+            raise SystemExit(self.signals.status or INTERRUPTED)
+
+    def _is_due(self, trainer: pl.Trainer) -> bool:
+        late = bool(self.every_seconds) and self.clock() - self.saved_at >= self.every_seconds
+        by_step = bool(self.every_steps) and trainer.global_step % self.every_steps == 0
+        return by_step or _any_process(trainer, late or self._improves())
+
+    def _improves(self) -> bool:
+        if self._score is None or not math.isfinite(self._score):
+            return False
+        return len(self.best) < self.keep_best or any(self._score < score for score in self.best.values())
+
+    def _save(self, trainer: pl.Trainer, next_batch: int) -> None:
+        self._next_batch = next_batch
+        improves, step = self._improves(), trainer.global_step
+        if improves:
+            ranked = sorted((self.best | {f"best-{step:08d}.ckpt": self._score}).items(), key=lambda item: item[1])
+            self.best = dict(ranked[: self.keep_best])
+        self._score = None
+        if trainer.is_global_zero:
+            self.metrics.sync()
+            if self._last_is_whole:
+                storage.link(self.run.last, self.run.checkpoints / "previous.ckpt")
+        trainer.save_checkpoint(self.run.last)
+        self._last_is_whole, self.saved_step, self.saved_at = True, step, self.clock()
+        if trainer.is_global_zero:
+            self._settle_best(step)
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict) -> None:
+        _settle_counters(checkpoint["loops"]["fit_loop"], self._next_batch)
+        checkpoint[EXTRA] = {
+            "stage": self.run.stage,
+            "settings": self.run.settings,
+            "next_batch": self._next_batch,
+            "metrics_rows": self.metrics.num_rows,
+            "best": self.best,
+            "finished": self.finished,
+        }
+
+    def on_load_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict) -> None:
+        extra = checkpoint[EXTRA]
+        self.saved_step = checkpoint["global_step"]
+        if self.run.resume_from.parent != self.run.checkpoints:
+            return
+        self.best = dict(extra["best"])
+        if trainer.is_global_zero:
+            self.metrics.truncate(extra["metrics_rows"])
+            self._settle_best(self.saved_step)
+
+    def _settle_best(self, step: int) -> None:
+        """Make the files of the best checkpoints agree with `best`, also after a kill between two of these lines."""
+        folder, newest = self.run.checkpoints, f"best-{step:08d}.ckpt"
+        if newest in self.best and not (folder / newest).exists():
+            storage.link(self.run.last if self._last_is_whole else self.run.resume_from, folder / newest)
+        self.best = {name: score for name, score in self.best.items() if (folder / name).exists()}
+        storage.write_json(folder / "best.json", self.best)
+        for path in folder.glob("best-*.ckpt"):
+            if path.name not in self.best:
+                path.unlink()
+
+
+def _settle_counters(fit_loop: dict, next_batch: int) -> None:
+    """Counters of Lightning's loops as they stand at a boundary: what is begun but not done is not counted."""
+    epochs, batches = fit_loop["epoch_progress"], fit_loop["epoch_loop.batch_progress"]
+    batches["is_last_batch"] = False
+    for counter in (batches["total"], batches["current"]):
+        counter.update(ready=counter["completed"], started=counter["completed"], processed=counter["completed"])
+    if next_batch == 0:
+        batches["current"] = dict.fromkeys(batches["current"], 0)
+        for counter in (epochs["total"], epochs["current"]):
+            counter.update(ready=counter["processed"], started=counter["processed"], completed=counter["processed"])
+
+
+def _any_process(trainer: pl.Trainer, flag: bool) -> bool:
+    """Whether any process says so: clocks and signals differ between them, and they must act together."""
+    return flag if trainer.world_size == 1 else trainer.strategy.reduce_boolean_decision(flag, all=False)

@@ -1,0 +1,223 @@
+"""Train a module in a run folder: devices, loaders, loggers and callbacks from settings, resumed where it stopped."""
+
+import logging
+import sys
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.plugins.environments import SLURMEnvironment
+from pytorch_lightning.strategies import DDPStrategy, FSDPStrategy, Strategy
+from torch.utils.data import Dataset
+
+from mindvis.config import LoggingConfig, TrainerConfig
+from mindvis.errors import InputError
+from mindvis.training.callbacks import LossGuard, Speed, StepLimit, WatchedLoader, peak_memory_gb
+from mindvis.training.checkpointing import Checkpoints, SignalWatch, WholeCheckpointIO
+from mindvis.training.logging import MetricsFile, make_loggers
+from mindvis.training.runs import Run
+from mindvis.training.sampling import EvalSampler, TrainSampler
+
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+# Warnings of Lightning: its idea of resuming, of workers and of logging, and what it uses of torch itself.
+_NO_CONCERN = (
+    ".*ended before the epoch ended.*",
+    ".*does not have many workers.*",
+    ".*smaller than the logging interval.*",
+    ".*module.s. in eval mode.*",
+    ".*LeafSpec.*",
+)
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """Where a training ended: its checkpoints, counters and last metrics."""
+
+    last: Path
+    best: Path
+    num_steps: int
+    num_epochs: int
+    metrics: dict[str, float]
+
+
+class Loaders(pl.LightningDataModule):
+    """Train and validation loaders of one process."""
+
+    def __init__(self, train_set: Dataset, val_set: Dataset | None, *, seed: int, settings: TrainerConfig):
+        super().__init__()
+        self.train_set, self.val_set, self.seed, self.settings = train_set, val_set, seed, settings
+        self.batch_size = settings.batch_size
+
+    def train_dataloader(self) -> WatchedLoader:
+        loop = self.trainer.fit_loop
+
+        def position() -> tuple[int, int]:
+            return loop.epoch_progress.current.processed, loop.epoch_loop.batch_progress.current.completed
+
+        sampler = TrainSampler(
+            len(self.train_set), self.batch_size, seed=self.seed, position=position, **self._processes()
+        )
+        return self._loader("train", self.train_set, sampler)
+
+    def val_dataloader(self) -> WatchedLoader | list:
+        if self.val_set is None:
+            return []
+        return self._loader(
+            "validation", self.val_set, EvalSampler(len(self.val_set), self.batch_size, **self._processes())
+        )
+
+    def _processes(self) -> dict[str, int]:
+        return {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
+
+    def _loader(self, name: str, dataset: Dataset, sampler: TrainSampler | EvalSampler) -> WatchedLoader:
+        return WatchedLoader(
+            dataset,
+            name=name,
+            stall_seconds=self.settings.stall_seconds,
+            batch_sampler=sampler,
+            num_workers=self.settings.num_workers,
+            pin_memory=self.trainer.strategy.root_device.type == "cuda",
+            generator=torch.Generator(),  # else making an iterator would draw from the global generator
+        )
+
+
+def fit(
+    module: pl.LightningModule,
+    train_set: Dataset,
+    val_set: Dataset | None,
+    run: Run,
+    *,
+    seed: int,
+    trainer: TrainerConfig,
+    logging: LoggingConfig,
+    clip: float,
+    callbacks: Sequence[pl.Callback] = (),
+) -> FitResult:
+    """Train `module`, from the checkpoint the run resumes from if there is one, and leave complete checkpoints.
+
+    `train_set` gives samples for keys (seed, epoch, index); `clip` is the largest gradient norm. Raises `InputError`
+    for settings that cannot be met, a full disk, and a loss that is no number; on SIGTERM and SIGUSR1 it saves and
+    raises SystemExit(75).
+    """
+    _check(trainer)
+    _prepare(module, trainer)
+    data = Loaders(train_set, val_set, seed=seed, settings=trainer)
+    begun = time.monotonic()
+    with SignalWatch() as signals:
+        metrics = MetricsFile(run.path)
+        loggers = [] if trainer.fast_dev_run else make_loggers(run, logging, metrics)
+        watchers = _callbacks(run, trainer, metrics, signals, data.batch_size)
+        engine = _engine(trainer, run, clip=clip, loggers=loggers, callbacks=[*callbacks, *watchers])
+        _fit_quietly(engine, module, data, run)
+    return _finish(engine, run, seconds=time.monotonic() - begun, fast=trainer.fast_dev_run)
+
+
+def _check(settings: TrainerConfig) -> None:
+    choices = {"precision": PRECISIONS, "accelerator": ("auto", "cpu", "gpu"), "strategy": ("auto", "ddp", "fsdp")}
+    for name, allowed in choices.items():
+        if getattr(settings, name) not in allowed:
+            raise InputError(
+                f"setting trainer.{name} is {getattr(settings, name)!r}; needed: one of {', '.join(allowed)}"
+            )
+    for name in ("max_epochs", "batch_size", "accumulate", "devices", "num_nodes", "log_every_steps"):
+        if getattr(settings, name) < 1:
+            raise InputError(f"setting trainer.{name} is {getattr(settings, name)}; needed: at least 1")
+    if settings.accelerator == "gpu" and not torch.cuda.is_available():
+        raise InputError("setting trainer.accelerator is gpu but torch finds none; needed: a CUDA torch, or cpu")
+
+
+def _prepare(module: pl.LightningModule, settings: TrainerConfig) -> None:
+    """Settings that concern the network or torch itself."""
+    if settings.num_threads is not None:
+        torch.set_num_threads(settings.num_threads)
+    if settings.activation_checkpointing:
+        if not hasattr(module, "enable_activation_checkpointing"):
+            raise InputError(f"setting trainer.activation_checkpointing: {type(module).__name__} does not offer it")
+        module.enable_activation_checkpointing()
+    if settings.compile:
+        for network in module.children():
+            network.compile()
+
+
+def _callbacks(
+    run: Run, settings: TrainerConfig, metrics: MetricsFile, signals: SignalWatch, batch_size: int
+) -> list[pl.Callback]:
+    """The last one saves, after all others have done their part of a step."""
+    watchers = [LossGuard(run.last), StepLimit(settings.max_steps)]
+    if settings.fast_dev_run:
+        return watchers
+    speed = Speed(run.path, batch_size=batch_size, every_steps=settings.log_every_steps)
+    checkpoints = Checkpoints(
+        run,
+        metrics,
+        signals,
+        every_steps=settings.checkpoint_every_steps,
+        every_minutes=settings.checkpoint_every_minutes,
+        keep_best=settings.keep_best,
+    )
+    return [*watchers, speed, checkpoints]
+
+
+def _engine(settings: TrainerConfig, run: Run, *, clip: float, loggers: list, callbacks: list) -> pl.Trainer:
+    # Our own signals end a job; Lightning's requeueing would save checkpoints of another kind beside ours.
+    slurm = [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
+    return pl.Trainer(
+        accelerator=settings.accelerator,
+        devices=settings.devices,
+        num_nodes=settings.num_nodes,
+        strategy=_strategy(settings),
+        precision=settings.precision,
+        max_epochs=settings.max_epochs,
+        accumulate_grad_batches=settings.accumulate,
+        gradient_clip_val=clip or None,
+        check_val_every_n_epoch=max(1, settings.val_every_epochs),
+        limit_val_batches=1.0 if settings.val_every_epochs else 0,
+        log_every_n_steps=settings.log_every_steps,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        logger=loggers,
+        callbacks=callbacks,
+        plugins=[WholeCheckpointIO(), *slurm],
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=sys.stdout.isatty(),
+        deterministic="warn",
+        fast_dev_run=settings.fast_dev_run,
+        default_root_dir=run.path,
+    )
+
+
+def _strategy(settings: TrainerConfig) -> str | Strategy:
+    if settings.strategy == "fsdp":
+        return FSDPStrategy(state_dict_type="full", use_orig_params=True)
+    if settings.strategy == "ddp" or settings.devices * settings.num_nodes > 1:
+        # Published models hold parameters that their forward pass does not use (the class token of the encoder).
+        return DDPStrategy(find_unused_parameters=True)
+    return "auto"
+
+
+def _fit_quietly(engine: pl.Trainer, module: pl.LightningModule, data: Loaders, run: Run) -> None:
+    """Fit without Lightning's greetings, and without its advice that does not hold for our samplers."""
+    for name in ("pytorch_lightning", "lightning_fabric", "pytorch_lightning.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        for message in _NO_CONCERN:
+            warnings.filterwarnings("ignore", message)
+        engine.fit(module, datamodule=data, ckpt_path=run.resume_from, weights_only=True)
+
+
+def _finish(engine: pl.Trainer, run: Run, *, seconds: float, fast: bool) -> FitResult:
+    metrics = {name: float(value) for name, value in engine.callback_metrics.items()}
+    if fast:
+        return FitResult(run.last, run.last, engine.global_step, engine.current_epoch, metrics)
+    run.record(
+        finished=True,
+        num_steps=engine.global_step,
+        wall_seconds=run.manifest.get("wall_seconds", 0.0) + seconds,
+        peak_memory_gb=peak_memory_gb(engine.strategy.root_device),
+    )
+    return FitResult(run.last, run.checkpoint("best"), engine.global_step, engine.current_epoch, metrics)

@@ -1,0 +1,170 @@
+"""Where curves and pictures go: metrics.csv and figures/ always, wandb and TensorBoard by setting."""
+
+import csv
+import io
+import netrc
+import os
+import uuid
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import numpy as np
+from PIL import Image
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+from mindvis.config import LoggingConfig
+from mindvis.errors import InputError
+from mindvis.training import storage
+from mindvis.training.runs import Run
+
+WANDB_MODES = ("offline", "online", "disabled")
+
+
+class MetricsFile(Logger):
+    """metrics.csv: one row a logging step, a column a metric, in the order in which they first appear.
+
+    It holds nothing that depends on the clock or on interruptions. `step` counts optimiser steps done.
+    """
+
+    def __init__(self, folder: Path):
+        super().__init__()
+        self.folder, self.path = folder, folder / "metrics.csv"
+        self.columns: list[str] = []
+        self.num_rows = 0
+
+    @property
+    def name(self) -> str:
+        return "csv"
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """Settings are in config.yaml."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        epoch = int(metrics.get("epoch", 0))
+        row = {"step": (step or 0) + 1, "epoch": epoch} | {key: metrics[key] for key in metrics if key != "epoch"}
+        self._append(row)
+
+    def _append(self, row: dict[str, float]) -> None:
+        new = [name for name in row if name not in self.columns]
+        if new:
+            rows = self._read()
+            self.columns += new
+            storage.write_text(self.path, _to_csv(self.columns, rows))
+        with self.path.open("a", newline="") as file:
+            file.write(_to_csv(self.columns, [row], header=False))
+        self.num_rows += 1
+
+    def truncate(self, num_rows: int) -> None:
+        """Keep the first `num_rows` rows, and the columns they use: what came after a checkpoint is run again."""
+        rows = self._read()[:num_rows]
+        used = dict.fromkeys(name for row in rows for name, value in row.items() if value != "")
+        self.columns, self.num_rows = list(used), len(rows)
+        if rows:
+            storage.write_text(self.path, _to_csv(self.columns, rows))
+        else:
+            self.path.unlink(missing_ok=True)
+
+    def sync(self) -> None:
+        """Put all rows on disk before a checkpoint counts them."""
+        if self.path.exists():
+            with self.path.open("rb") as file:
+                os.fsync(file.fileno())
+
+    def _read(self) -> list[dict[str, str]]:
+        if not self.path.exists():
+            return []
+        with self.path.open(newline="") as file:
+            return list(csv.DictReader(file, restval=""))
+
+
+def _to_csv(columns: list[str], rows: Iterable[dict], header: bool = True) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", extrasaction="ignore", lineterminator="\n")
+    if header:
+        writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def make_loggers(run: Run, settings: LoggingConfig, metrics: MetricsFile) -> list[Logger]:
+    """`metrics` and what the settings add. Raises `InputError` for an unknown mode or a missing package or key."""
+    loggers: list[Logger] = [metrics]
+    if settings.wandb not in WANDB_MODES:
+        raise InputError(f"setting logging.wandb is {settings.wandb!r}; needed: one of {', '.join(WANDB_MODES)}")
+    if settings.wandb != "disabled":
+        loggers.append(_wandb_logger(run, settings))
+    if settings.tensorboard:
+        loggers.append(_tensorboard_logger(run))
+    return loggers
+
+
+def _wandb_logger(run: Run, settings: LoggingConfig) -> Logger:
+    if settings.wandb == "online":
+        _require_wandb_key()
+    from pytorch_lightning.loggers import WandbLogger
+
+    identity = run.manifest.get("wandb_id") or uuid.uuid4().hex[:8]
+    run.record(wandb_id=identity)
+    return WandbLogger(
+        name=run.path.name,
+        save_dir=str(run.path),
+        id=identity,
+        resume="allow",
+        offline=settings.wandb == "offline",
+        project=settings.project,
+        group=settings.group or run.settings.get("data", {}).get("name"),
+        config=run.settings,
+        log_model=settings.save_artifacts and settings.wandb == "online",
+    )
+
+
+def _require_wandb_key() -> None:
+    """wandb would ask for a key on the terminal, where a job has nobody to answer."""
+    if os.environ.get("WANDB_API_KEY"):
+        return
+    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname
+    try:
+        known = netrc.netrc().authenticators(host or "")
+    except (OSError, netrc.NetrcParseError):
+        known = None
+    if known is None:
+        raise InputError("setting logging.wandb is online but there is no key; needed: `wandb login`, or offline")
+
+
+def _tensorboard_logger(run: Run) -> Logger:
+    from pytorch_lightning.loggers import TensorBoardLogger
+
+    try:
+        return TensorBoardLogger(save_dir=str(run.path), name="tensorboard", version="")
+    except ModuleNotFoundError as error:
+        raise InputError(
+            "setting logging.tensorboard: the package is missing; needed: pip install tensorboard"
+        ) from error
+
+
+@rank_zero_only
+def log_figure(loggers: Iterable[Logger], name: str, picture: Any, step: int) -> None:
+    """Keep a picture as figures/<name>-<step>.png and send it to wandb.
+
+    `picture`: a matplotlib figure, or uint8 [h w 3]. `loggers`: those of the trainer.
+    """
+    content = io.BytesIO()
+    if isinstance(picture, np.ndarray):
+        Image.fromarray(picture).save(content, format="png")
+    else:
+        picture.savefig(content, format="png")
+    for logger in loggers:
+        if isinstance(logger, MetricsFile):
+            path = logger.folder / "figures" / f"{name.replace('/', '_')}-{step:08d}.png"
+            storage.write_atomic(path, lambda file: file.write(content.getvalue()))
+        elif hasattr(logger, "log_image"):
+            content.seek(0)
+            logger.log_image(key=name, images=[Image.open(content)], step=step)

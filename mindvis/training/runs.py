@@ -1,0 +1,256 @@
+"""Run folders: what a training writes, how it is begun, continued, and handed to the next stage.
+
+config.yaml     the resolved settings          metrics.csv    curves, a function of settings and seed alone
+manifest.json   command, versions, data ...    speed.csv      throughput and memory, which depend on the machine
+checkpoints/    last, previous, best-<step>    figures/       pictures made on the way
+"""
+
+import atexit
+import json
+import logging
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from mindvis.config import flatten
+from mindvis.errors import InputError
+from mindvis.training import storage
+
+log = logging.getLogger(__name__)
+
+STAGES = ("pretrain_mbm", "finetune_mbm", "finetune_ldm")
+# Settings that change neither weights nor curves nor pictures: a run may go on with others.
+FREE_SETTINGS = (
+    "run_dir",
+    "resume",
+    "resume_override",
+    "logging",
+    "trainer.num_workers",
+    "trainer.stall_seconds",
+    "trainer.checkpoint_every_steps",
+    "trainer.checkpoint_every_minutes",
+    "trainer.keep_best",
+)
+_PACKAGES = ("mindvis", "torch", "pytorch-lightning", "timm", "numpy")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder; `resume_from` is the checkpoint its training goes on from, or None for the beginning."""
+
+    path: Path
+    stage: str
+    settings: dict
+    resume_from: Path | None = None
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def figures(self) -> Path:
+        return self.path / "figures"
+
+    @property
+    def last(self) -> Path:
+        return self.checkpoints / "last.ckpt"
+
+    @property
+    def manifest(self) -> dict:
+        """Contents of manifest.json, empty before it is written."""
+        path = self.path / "manifest.json"
+        return json.loads(path.read_text()) if path.is_file() else {}
+
+    def record(self, **facts: Any) -> None:
+        """Add facts (data hashes, seeds, what fMRI was seen ...) to manifest.json; only the first process writes."""
+        if global_rank() == 0:
+            storage.write_json(self.path / "manifest.json", self.manifest | facts)
+
+    def checkpoint(self, which: str = "best") -> Path:
+        """The whole checkpoint to use: `best` by val/loss (without validation: the last) or `last`.
+
+        Raises `InputError` when there is none, or none that is whole.
+        """
+        if which == "best":
+            whole = [path for path in self._best() if storage.find_fault(path) is None]
+            if whole:
+                return whole[0]
+        found = newest_checkpoint(self.checkpoints)
+        if found is None:
+            raise InputError(f"{self.path}: no checkpoint yet; needed: a run that has saved one")
+        return found
+
+    def _best(self) -> list[Path]:
+        scores = self.checkpoints / "best.json"
+        if not scores.is_file():
+            return []
+        ranked = sorted(json.loads(scores.read_text()).items(), key=lambda item: item[1])
+        return [self.checkpoints / name for name, _ in ranked]
+
+
+def create_run(path: str | Path, *, stage: str, settings: dict, resume: str, resume_override: bool) -> Run:
+    """Begin a run in `path`, or continue the one that is there.
+
+    `resume`: `auto` continues it, `never` refuses a used folder, anything else is the path of a checkpoint to go on
+    from. Raises `InputError` for a folder that cannot be written, a run of another stage, settings that differ from
+    those the run was begun with (naming them, unless `resume_override`), or no whole checkpoint where some are.
+    """
+    if settings.get("trainer", {}).get("fast_dev_run"):
+        folder = tempfile.mkdtemp(prefix="mindvis-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        return Run(Path(folder), stage, settings)
+    run = Run(Path(path), stage, settings)
+    leads = global_rank() == 0
+    if leads:
+        _make_folders(run)
+    start = _start(run, resume)
+    if leads:
+        _check_unchanged(run, start, resume, resume_override)
+        _write_settings(run, resumed=start is not None)
+    return Run(run.path, stage, settings, start)
+
+
+def open_run(path: str | Path, *, stages: Sequence[str]) -> Run:
+    """A run folder that the next stage takes. Raises `InputError` when it is none, of another stage, or empty."""
+    path = Path(path)
+    if not (path / "config.yaml").is_file():
+        raise InputError(f"{path}: no run folder (config.yaml is missing); needed: a folder that {_or(stages)} wrote")
+    stage = _stage(path)
+    if stage not in stages:
+        raise InputError(f"{path}: a run of {stage}; needed: one of {_or(stages)}")
+    run = Run(path, stage, _read_settings(path))
+    run.checkpoint("last")
+    return run
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """`last`, or the newest whole one before it, with a warning. Raises `InputError` when all are damaged."""
+    saved = [folder / "last.ckpt", folder / "previous.ckpt", *sorted(folder.glob("best-*.ckpt"), reverse=True)]
+    faults = []
+    for path in filter(Path.is_file, saved):
+        fault = storage.find_fault(path)
+        if fault is None:
+            if faults:
+                log.warning("%s; using %s", "; ".join(faults), path)
+            return path
+        faults.append(f"{path} is {fault}")
+    if faults:
+        raise InputError(f"{'; '.join(faults)}; needed: one whole checkpoint, or a new run_dir")
+    return None
+
+
+def global_rank() -> int:
+    """Rank of this process among all of the training, before any process group exists (torchrun, SLURM, Lightning)."""
+    names = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
+    return next((int(os.environ[name]) for name in names if name in os.environ), 0)
+
+
+def _make_folders(run: Run) -> None:
+    for folder in (run.path, run.checkpoints, run.figures):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise InputError(f"{folder}: cannot be written ({error.strerror}); needed: a writable run_dir") from error
+        storage.remove_temporaries(folder)
+
+
+def _start(run: Run, resume: str) -> Path | None:
+    if resume == "auto":
+        return newest_checkpoint(run.checkpoints)
+    if resume == "never":
+        if global_rank() == 0 and (run.path / "config.yaml").exists():
+            raise InputError(f"{run.path}: holds a run already; needed: resume=auto, or another run_dir")
+        return None
+    path = Path(resume)
+    fault = storage.find_fault(path)
+    if fault:
+        raise InputError(f"resume={resume}: {fault}; needed: auto, never, or the path of a checkpoint")
+    if global_rank() == 0 and path.resolve().parent != run.checkpoints.resolve() and run.last.exists():
+        raise InputError(f"{run.path}: holds another run than {resume}; needed: another run_dir")
+    return path
+
+
+def _check_unchanged(run: Run, start: Path | None, resume: str, override: bool) -> None:
+    """Compare with the folder that is continued: this one, or the one the given checkpoint lies in."""
+    begun = start.parent.parent if start is not None and resume != "auto" else run.path
+    if not (begun / "config.yaml").is_file():
+        return
+    if _stage(begun) != run.stage:
+        raise InputError(f"{begun}: a run of {_stage(begun)}; needed: another run_dir for {run.stage}")
+    changes = changed_settings(_read_settings(begun), run.settings)
+    if changes and not override and start is not None:
+        raise InputError(
+            f"{begun}: begun with other settings: {', '.join(changes)}; "
+            "needed: the same ones, another run_dir, or resume_override=true"
+        )
+
+
+def changed_settings(old: dict, new: dict) -> list[str]:
+    """`key (old -> new)` for every setting that differs and could change results."""
+    before, after = flatten(old), flatten(new)
+    keys = [key for key in before | after if before.get(key, "absent") != after.get(key, "absent")]
+    bound = [key for key in keys if not any(key == free or key.startswith(free + ".") for free in FREE_SETTINGS)]
+    return [f"{key} ({before.get(key, 'absent')} -> {after.get(key, 'absent')})" for key in bound]
+
+
+def _write_settings(run: Run, resumed: bool) -> None:
+    storage.write_text(run.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(run.settings)))
+    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    old = run.manifest if resumed else {}
+    run.record(
+        stage=run.stage,
+        command=shlex.join([Path(sys.executable).name, *sys.argv]),
+        started=old.get("started", now),
+        resumed=[*old.get("resumed", []), now] if resumed else [],
+        finished=None,
+        wall_seconds=old.get("wall_seconds", 0.0),
+        versions={"python": sys.version.split()[0]} | {name: _version(name) for name in _PACKAGES},
+        git_revision=_git_revision(),
+    )
+
+
+def _read_settings(path: Path) -> dict:
+    try:
+        return OmegaConf.to_container(OmegaConf.load(path / "config.yaml"))
+    except Exception as error:  # yaml and OmegaConf raise unrelated classes
+        raise InputError(f"{path / 'config.yaml'}: not readable ({' '.join(str(error).split())})") from error
+
+
+def _stage(path: Path) -> str:
+    try:
+        return json.loads((path / "manifest.json").read_text())["stage"]
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{path / 'manifest.json'}: missing or unreadable; needed: a folder of a training") from error
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git_revision() -> str | None:
+    """Revision of the sources, with `-dirty` for uncommitted changes; None outside a repository."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip() or None
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _or(stages: Sequence[str]) -> str:
+    return " or ".join(stages)

@@ -1,0 +1,154 @@
+"""Files that are whole or not there: written beside their place, synced, renamed; checkpoints verified when read."""
+
+import errno
+import json
+import os
+import shutil
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+
+from mindvis.errors import InputError
+
+TEMPORARY = ".tmp"
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
+
+
+def write_atomic(path: Path, write: Callable[[BinaryIO], None]) -> None:
+    """Let `write` fill a temporary file beside `path`, sync it and rename it: `path` is old or new, never half.
+
+    Raises `InputError` when the disk is full; the temporary file is removed then, and `path` is as it was.
+    """
+    temporary = path.with_name(path.name + TEMPORARY)
+    try:
+        with temporary.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        if error.errno in _NO_SPACE:
+            raise InputError(f"{path}: {error.strerror}; what was there before is whole; needed: more space") from error
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Atomic text file; errors as in `write_atomic`."""
+    write_atomic(path, lambda file: file.write(text.encode()))
+
+
+def write_json(path: Path, content: Mapping) -> None:
+    """Atomic, indented JSON file; errors as in `write_atomic`."""
+    write_text(path, json.dumps(content, indent=2, default=str) + "\n")
+
+
+def link(source: Path, target: Path) -> None:
+    """Give `source` the second name `target`, atomically; a copy where the file system has no hard links."""
+    temporary = target.with_name(target.name + TEMPORARY)
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(source, temporary)
+    except OSError:
+        with source.open("rb") as file:
+            return write_atomic(target, lambda out: shutil.copyfileobj(file, out))
+    temporary.replace(target)
+    # Renaming one name of a file onto another name of the same file does nothing and keeps both.
+    temporary.unlink(missing_ok=True)
+    return sync_folder(target.parent)
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove what a killed process left half-written in `folder`."""
+    for path in folder.glob("*" + TEMPORARY):
+        path.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in `folder` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def save_tensors(content: Mapping, path: Path) -> None:
+    """Write tensors and plain values atomically, as a file that loads with `weights_only=True`."""
+
+    def write(file: BinaryIO) -> None:
+        sink = _Sink(file)
+        torch.save(plain(content), sink)
+        if sink.error is not None:
+            raise sink.error
+
+    write_atomic(path, write)
+
+
+def load_tensors(path: Path, map_location: Any = "cpu") -> dict:
+    """Read a file of `save_tensors` after verifying it. Raises `InputError` when it is absent, truncated or corrupt."""
+    fault = find_fault(path)
+    if fault:
+        raise InputError(f"{path}: {fault}; needed: a checkpoint written by this program")
+    return torch.load(path, map_location=map_location, weights_only=True)
+
+
+def find_fault(path: Path) -> str | None:
+    """Why `path` cannot be a whole checkpoint, or None.
+
+    torch writes a zip archive: its directory is at the end, so a truncated file has none, and each entry has a CRC-32,
+    which torch itself does not look at.
+    """
+    if not path.is_file():
+        return "no such file"
+    try:
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+    except Exception as error:  # zipfile raises many unrelated classes for damaged files
+        return f"truncated or corrupt ({' '.join(str(error).split()) or type(error).__name__})"
+    return None if broken is None else f"corrupt (checksum of {broken} differs)"
+
+
+def plain(value: Any) -> Any:
+    """`value` with subclasses of dict, list, str and numpy scalars made plain. Raises TypeError for anything else."""
+    if isinstance(value, torch.Tensor):
+        return value.detach()
+    if isinstance(value, Mapping):
+        return {plain(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return (list if isinstance(value, list) else tuple)(map(plain, value))
+    return _plain_scalar(value)
+
+
+def _plain_scalar(value: Any) -> bool | int | float | str | bytes | None:
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    kind = next((kind for kind in (bool, int, float, str, bytes) if isinstance(value, kind)), None)
+    if kind is None and value is not None:
+        raise TypeError(f"a checkpoint holds tensors and plain values only, not {type(value).__name__}")
+    return None if kind is None else kind(value)
+
+
+class _Sink:
+    """File for torch.save that remembers an error: torch's writer is C++ and must not see Python exceptions."""
+
+    def __init__(self, file: BinaryIO):
+        self.file, self.error = file, None
+
+    def write(self, data: bytes) -> int:
+        try:
+            if self.error is None:
+                self.file.write(data)
+        except OSError as error:
+            self.error = error
+        return len(data)
+
+    def flush(self) -> None:
+        """The caller syncs."""

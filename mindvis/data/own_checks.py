@@ -13,7 +13,7 @@ SPLITS = ("train", "test", "val")  # or their places 0, 1, 2
 REQUIRED = ("fmri", "images", "split")
 PER_ROW = ("split", "stimulus", "class_ids", "class_names", "subject")
 KNOWN = {*REQUIRED, *PER_ROW, "roi_names", "roi_masks"}
-BLOCK = 1024  # rows checked at a time where fmri is mapped
+BLOCK = 1024  # rows read at a time while going through fmri, which may be mapped
 
 
 @dataclass

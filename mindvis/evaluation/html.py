@@ -3,27 +3,28 @@
 import json
 from base64 import b64encode
 from html import escape
-from importlib.resources import files
 from io import BytesIO
+from pathlib import Path
 from string import Template
 
 import numpy as np
 from PIL import Image
 
-from mindvis.evaluation.report import Figure, Report
+from mindvis.evaluation.report import Figure, Report, short_number
 from mindvis.figures import per_class_bars, png_bytes
 
+ASSETS = Path(__file__).resolve().parents[1] / "assets" / "report"
 THUMBNAIL = 160  # pixels: sharp at the size of the page, and 600 of them stay below 5 MB
-NUM_FAILURES = 8
+MAX_FAILURES = 10
+LABELS = {"mean_fmri": "mean fMRI"}
 
 
 def report_html(report: Report, *, masked_reconstruction: bytes | None = None) -> str:
     """The page of a report that has its pictures; `masked_reconstruction` is the PNG of the Stage A plot."""
     order = report.ranking()
-    stylesheet = files("mindvis.evaluation").joinpath("page.css").read_text()
-    page = Template(files("mindvis.evaluation").joinpath("page.html").read_text())
+    page = Template((ASSETS / "page.html").read_text())
     return page.substitute(
-        css=stylesheet,
+        css=(ASSETS / "page.css").read_text(),
         title=escape(str(report.provenance["decoded"])),
         source=_source(report),
         cards=_cards(report),
@@ -31,7 +32,7 @@ def report_html(report: Report, *, masked_reconstruction: bytes | None = None) -
         main=escape(report.main),
         pixels="small-pixels" if report.pictures.stimuli.shape[1] < 72 else "",
         grid="".join(_stimulus(report, i) for i in order),
-        failures="".join(_stimulus(report, i) for i in order[::-1][:NUM_FAILURES]),
+        failures="".join(_stimulus(report, i) for i in _worst(order)),
         bars=_bars(report),
         masked=_masked(masked_reconstruction),
         checks=_checks(report),
@@ -39,6 +40,11 @@ def report_html(report: Report, *, masked_reconstruction: bytes | None = None) -
             json.dumps({"settings": report.settings, "provenance": report.provenance}, indent=1, default=str)
         ),
     )
+
+
+def _worst(order: list[int]) -> list[int]:
+    """The worst quarter of the stimuli, at least one and at most ten, the worst first."""
+    return order[::-1][: min(MAX_FAILURES, max(1, len(order) // 4))]
 
 
 def _source(report: Report) -> str:
@@ -51,7 +57,9 @@ def _source(report: Report) -> str:
 def _cards(report: Report) -> str:
     """The main figure for every set, and chance."""
     figures = [figure for figure in report.figures if figure.name == report.main]
-    cards = [_card(figure.set.replace("_", " "), f"{figure.value:.3f}", _span(figure)) for figure in figures]
+    cards = [
+        _card(LABELS.get(figure.set, escape(figure.set)), f"{figure.value:.3f}", _span(figure)) for figure in figures
+    ]
     cards.append(_card("chance", f"{figures[0].chance:.3f}", escape(report.main)))
     return "".join(cards)
 
@@ -61,7 +69,7 @@ def _card(label: str, value: str, note: str) -> str:
 
 
 def _span(figure: Figure) -> str:
-    return "" if figure.low is None else f"[{figure.low:.3f}, {figure.high:.3f}]"
+    return "" if figure.low is None else f"[{short_number(figure.low)}, {short_number(figure.high)}]"
 
 
 def _table(report: Report) -> str:
@@ -72,7 +80,7 @@ def _table(report: Report) -> str:
         "95 % interval",
         "&plusmn; sets",
         "best set",
-        *[s.replace("_", " ") for s in sets],
+        *[LABELS.get(s, escape(s)) for s in sets],
         "chance",
     ]
     by_key = {(figure.name, figure.set): figure for figure in report.figures}
@@ -89,15 +97,9 @@ def _row(figure: Figure, controls: list[Figure | None]) -> str:
     best = figure.best if figure.num_samples > 1 else None
     values = [control.value if control else None for control in controls]
     name = escape(figure.name) + ("" if figure.larger_is_better else ' <span class="soft">lower is better</span>')
-    cells = "".join(f"<td>{_number(v)}</td>" for v in [figure.deviation, best, *values, figure.chance])
-    value = f'<td class="{"beats" if beats else ""}">{_number(figure.value)}</td>'
+    cells = "".join(f"<td>{short_number(v)}</td>" for v in [figure.deviation, best, *values, figure.chance])
+    value = f'<td class="{"beats" if beats else ""}">{short_number(figure.value)}</td>'
     return f"<tr><td>{name}</td>{value}<td>{_span(figure)}</td>{cells}</tr>"
-
-
-def _number(value: float | None) -> str:
-    if value is None:
-        return ""
-    return f"{value:.3f}" if abs(value) < 100 else f"{value:.0f}"
 
 
 def _stimulus(report: Report, index: int) -> str:

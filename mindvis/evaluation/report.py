@@ -135,10 +135,10 @@ def text_table(report: Report) -> str:
     rows = [["", "decoded", "95 % interval", "+- sets", "best set", *sets, "chance"]]
     for figure in (f for f in report.figures if f.set == "decoded"):
         controls = [f.value for name in sets for f in report.figures if (f.name, f.set) == (figure.name, name)]
-        span = f"[{figure.low:.3f}, {figure.high:.3f}]" if figure.low is not None else ""
+        span = f"[{short_number(figure.low)}, {short_number(figure.high)}]" if figure.low is not None else ""
         numbers = [figure.deviation, figure.best if figure.num_samples > 1 else None]
         numbers += [*controls, *[None] * (len(sets) - len(controls)), figure.chance]
-        rows.append([figure.name, f"{figure.value:.3f}", span, *map(_short, numbers)])
+        rows.append([figure.name, short_number(figure.value), span, *map(short_number, numbers)])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     table = ["  ".join([r[0].ljust(widths[0]), *map(str.rjust, r[1:], widths[1:])]).rstrip() for r in rows]
     return "\n".join([*table, *report.skipped])
@@ -157,8 +157,11 @@ def report_json(report: Report) -> str:
     return json.dumps(report.as_dict(), indent=1, allow_nan=False, default=str) + "\n"
 
 
-def _short(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
+def short_number(value: float | None) -> str:
+    """Three decimals, or none from a hundred on."""
+    if value is None:
+        return ""
+    return f"{value:.3f}" if abs(value) < 100 else f"{value:.0f}"
 
 
 def _finite(value: object) -> object:

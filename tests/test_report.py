@@ -1,0 +1,256 @@
+"""From folders of pictures to a report: what it says, what it refuses, and that a browser shows it."""
+
+import json
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from mindvis.errors import InputError
+from mindvis.evaluation import Protocol, compare_reports, comparison_text, evaluate_folder, text_table, write_report
+from mindvis.evaluation.bootstrap import interval, paired_difference
+from mindvis.evaluation.classifiers import Classifier
+from mindvis.evaluation.leakage import leakage_statements
+from mindvis.evaluation.preprocess import Preprocess
+
+N, K, SIDE = 4, 3, 16
+PROTOCOL = Protocol(num_ways=(2, 5), top_k=(1, 2), num_bootstrap=500, features=None)
+
+
+@pytest.fixture
+def classifier():
+    """Six classes by the mean colour of the quarters of a picture: enough to tell the test's stimuli apart."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 6)).eval()
+    names = ("ant", "bee", "cat", "dog", "eel", "fox")
+    return Classifier("tiny", network, Preprocess(8, 8), "0" * 64, torch.device("cpu"), names)
+
+
+@pytest.fixture
+def pictures(rng):
+    """Stimuli of four flat quarters; decoded pictures are the stimuli with noise, more for the later ones."""
+    stimuli = rng.integers(40, 216, (N, 2, 2, 3)).repeat(SIDE // 2, axis=1).repeat(SIDE // 2, axis=2)
+    noise = rng.normal(0, 1, (N, K, SIDE, SIDE, 3)) * np.array([0, 5, 60, 120])[:, None, None, None, None]
+    return stimuli.astype(np.uint8), np.clip(stimuli[:, None] + noise, 0, 255).astype(np.uint8)
+
+
+def write_run(folder, stimuli, decoded, **more):
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays = {
+        "stimulus_ids": np.arange(len(stimuli)),
+        "class_ids": np.array([], int),
+        "fmri_rows": np.arange(len(stimuli)),
+    }
+    np.savez(folder / "decoded.npz", decoded=decoded, stimuli=stimuli, **(arrays | more))
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path, pictures):
+    """An output folder of `generate` with both controls and its settings."""
+    stimuli, decoded = pictures
+    folder = write_run(tmp_path / "run", stimuli, decoded)
+    write_run(folder / "shuffled", stimuli, np.roll(decoded, 1, axis=0))
+    write_run(folder / "mean_fmri", stimuli, np.repeat(decoded[:1], N, axis=0))
+    use = {"stage_a_tuning": "test", "checkpoint_selection": "validation"}
+    (folder / "generate.json").write_text(json.dumps({"seed": 3, "test_set_use": use}))
+    return folder
+
+
+def save(path, image):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(path)
+
+
+def test_report_of_a_run(run, classifier, pictures):
+    """Figures with their controls; perfect pictures score one; the copying check and the leakage are stated."""
+    report = evaluate_folder(run, classifier=classifier, protocol=PROTOCOL, training_images=pictures[0])
+    assert report.per_stimulus[0]["scores"]["2_way_top_1/tiny"] == 1.0
+    figure, shuffled = report.figure("pairwise_pcc"), report.figure("pairwise_pcc", "shuffled")
+    assert figure.value > 0.9 > shuffled.value and figure.chance == 0.5
+    assert figure.low <= figure.value <= figure.high and figure.n == N and figure.num_samples == K
+    assert {f.set for f in report.figures} == {"decoded", "shuffled", "mean_fmri"}
+    assert report.copying["true_mean"] == pytest.approx(1.0) and report.copying["near_copies"] >= K
+    assert [statement["touched"] for statement in report.leakage] == [True, False, None]
+
+
+def test_figure_is_mean_and_deviation_over_sample_sets(run, classifier):
+    """Mean, deviation and best follow from the similarities of the sample sets."""
+    report = evaluate_folder(run, classifier=classifier, protocol=PROTOCOL)
+    with np.load(run / "decoded.npz") as file:
+        difference = file["decoded"].astype(float) - file["stimuli"][:, None]
+    of_sets = (difference**2).mean(axis=(0, 2, 3, 4))
+    figure = report.figure("mse")
+    assert figure.value == pytest.approx(of_sets.mean()) and figure.deviation == pytest.approx(of_sets.std(ddof=1))
+    assert figure.best == pytest.approx(of_sets.min()) and not figure.larger_is_better
+
+
+def test_files_of_a_report(run, classifier, tmp_path):
+    """JSON by its schema, a CSV line a figure, a page without links to anywhere, a grid; the same twice."""
+    report = evaluate_folder(run, classifier=classifier, protocol=PROTOCOL)
+    page = write_report(report, tmp_path / "out", masked_reconstruction=b"png")
+    content = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert content["schema"] == "mindvis.report/1" and len(content["figures"]) == len(report.figures)
+    assert (tmp_path / "out" / "report.csv").read_text().count("\n") == len(report.figures) + 1
+    text = page.read_text()
+    assert "http" not in text.replace('http-equiv="', "") and text.count("data:image/") > N * (K + 1)
+    assert "Stage A: masked reconstruction" in text and "$" not in text
+    assert sorted(p.name for p in page.parent.iterdir()) == [
+        "grid_sorted.png",
+        "report.csv",
+        "report.html",
+        "report.json",
+    ]
+    again = write_report(evaluate_folder(run, classifier=classifier, protocol=PROTOCOL), tmp_path / "again")
+    assert (again.parent / "report.json").read_bytes() == (tmp_path / "out" / "report.json").read_bytes()
+
+
+def test_pictures_are_ranked_best_first(run, classifier):
+    """The order of the page is that of the main figure."""
+    report = evaluate_folder(run, classifier=classifier, protocol=PROTOCOL)
+    scores = [report.per_stimulus[i]["scores"][report.main] for i in report.ranking()]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_text_table_has_a_line_a_figure(run, classifier):
+    """Controls and chance stand beside the decoded value."""
+    report = evaluate_folder(run, classifier=classifier, protocol=PROTOCOL)
+    lines = text_table(report).splitlines()
+    assert lines[0].split()[-3:] == ["shuffled", "mean_fmri", "chance"]
+    assert lines[1].startswith("2_way_top_1/tiny") and lines[1].split()[-1] == "0.500"
+
+
+def test_folders_of_pictures_give_the_same_report(run, classifier, pictures, tmp_path):
+    """NAME-SAMPLE.png, NAME/SAMPLE.png and generate's own folder of pictures all equal the arrays."""
+    stimuli, decoded = pictures
+    for i in range(N):
+        save(tmp_path / "true" / f"{i}.png", stimuli[i])
+        save(tmp_path / "own" / "pictures" / str(i) / "stimulus.png", stimuli[i])
+        for k in range(K):
+            save(tmp_path / "flat" / f"{i}-{k}.png", decoded[i, k])
+            save(tmp_path / "nested" / str(i) / f"{k}.png", decoded[i, k])
+            save(tmp_path / "own" / "pictures" / str(i) / f"{k}.png", decoded[i, k])
+    save(tmp_path / "own" / "grid.png", stimuli[0])
+    wanted = evaluate_folder(run, classifier=classifier, protocol=PROTOCOL, controls={}).figures
+    for name, true in [("flat", "true"), ("nested", "true"), ("own", None)]:
+        true = true and tmp_path / true
+        found = evaluate_folder(tmp_path / name, classifier=classifier, protocol=PROTOCOL, stimuli=true)
+        assert found.figures == wanted
+
+
+def test_one_sample_a_stimulus(run, classifier, pictures):
+    """No deviation and no consistency, and the report says why."""
+    write_run(run, pictures[0], pictures[1][:, :1])
+    report = evaluate_folder(run, classifier=classifier, protocol=PROTOCOL, controls={})
+    assert report.figure("ssim").deviation is None
+    assert any("consistency skipped" in line for line in report.skipped)
+
+
+def test_absent_weights_are_skipped_with_a_line(run, classifier, tmp_path):
+    """lpips and Inception features without their files, and the suite of feature networks."""
+    protocol = Protocol(
+        num_ways=(2,),
+        top_k=(1,),
+        metrics=("mse", "lpips"),
+        lpips_weights=tmp_path / "a.pth",
+        fid=("2048",),
+        features=dict.fromkeys(
+            ("alexnet", "inception_v3", "clip_vit_l_14", "efficientnet_b1", "swav"), tmp_path / "b.pth"
+        ),
+        num_bootstrap=100,
+    )
+    report = evaluate_folder(run, classifier=classifier, protocol=protocol, controls={})
+    skipped = {line.split(" skipped: ")[0] for line in report.skipped}
+    assert {"pairwise_lpips", "fid_2048", "alexnet_2", "clip_vit_l_14", "swav"} <= skipped
+    assert report.figure("pixcorr_425").value > 0.5 and report.figure("ssim_grey_425").value > 0.3
+
+
+def test_comparison_is_paired(run, classifier, pictures, tmp_path):
+    """A better run on the same stimuli, in another order: the difference, its interval, and the sign."""
+    stimuli, decoded = pictures
+    better = write_run(
+        tmp_path / "better", stimuli[::-1], np.repeat(stimuli[::-1, None], K, 1), stimulus_ids=np.arange(N)[::-1]
+    )
+    for folder in (run, better):
+        write_report(evaluate_folder(folder, classifier=classifier, protocol=PROTOCOL), folder)
+    lines = {line["name"]: line for line in compare_reports([run, better])}
+    mse = lines["mse"]
+    assert mse["value"] == 0.0 and mse["n"] == N and mse["low"] <= mse["difference"] <= mse["high"] < 0
+    assert "pairwise_ssim" in comparison_text(list(lines.values()))
+    with pytest.raises(InputError, match="run evaluate first"):
+        compare_reports([run, tmp_path])
+
+
+def test_bootstrap_interval(rng):
+    """Near the normal approximation, seeded, and a paired difference is sharper than its parts."""
+    values = rng.standard_normal(400)
+    low, high = interval(values, 0)
+    assert (low, high) == interval(values, 0) != interval(values, 1)
+    half = 1.96 * values.std() / 20
+    assert low == pytest.approx(values.mean() - half, abs=0.015) and high == pytest.approx(
+        values.mean() + half, abs=0.015
+    )
+    difference, low, high, p = paired_difference(values + 0.1, values, 0)
+    assert difference == pytest.approx(0.1) == pytest.approx(low) == pytest.approx(high) and p < 0.001
+    assert paired_difference(values, values, 0)[3] == 1.0
+
+
+def test_leakage_that_was_not_recorded():
+    """Silence is not innocence."""
+    assert [statement["touched"] for statement in leakage_statements({})] == [None, None, None]
+    assert leakage_statements({"test_set_use": {"normalisation": "joint"}})[2]["touched"] is True
+
+
+def test_controls_of_other_stimuli_are_refused(run, classifier, pictures):
+    """A control must be decoded for the same pictures."""
+    write_run(run / "shuffled", pictures[0][::-1], pictures[1])
+    with pytest.raises(InputError, match="control 'shuffled'"):
+        evaluate_folder(run, classifier=classifier, protocol=PROTOCOL)
+
+
+def test_settings_that_cannot_be(run, classifier):
+    """More ways than classes, and an unknown metric."""
+    with pytest.raises(InputError, match="num_ways: found 50, need 2 to 6"):
+        evaluate_folder(run, classifier=classifier, protocol=Protocol())
+    with pytest.raises(InputError, match="metrics: found 'psnr'"):
+        evaluate_folder(run, classifier=classifier, protocol=Protocol(metrics=("psnr",)))
+
+
+def test_page_opens_in_a_browser(run, classifier, tmp_path):
+    """Headless Chromium lays the page out and paints it: the screenshot has text, pictures and bars."""
+    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no chromium here (Debian: apt-get install chromium)")
+    report = evaluate_folder(run, classifier=classifier, protocol=PROTOCOL)
+    page = write_report(report, tmp_path / "out")
+    shot = tmp_path / "shot.png"
+    options = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--window-size=1200,2400",
+        f"--user-data-dir={tmp_path}/profile",
+    ]
+    command = [browser, *options, f"--screenshot={shot}", page.as_uri()]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    pixels = np.asarray(Image.open(shot).convert("RGB"))
+    assert pixels.shape[:2] == (2400, 1200)
+    assert (pixels == np.array([0x2A, 0x6F, 0x97])).all(axis=-1).sum() > 500  # the bars' colour
+    assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 200
+
+
+def test_wandb_gets_tables_with_pictures(run, classifier, tmp_path):
+    """An offline run: a row a stimulus with all its pictures, a row a figure, the values as summary."""
+    wandb = pytest.importorskip("wandb")
+    from mindvis.evaluation.wandb_table import log_report, picture_table
+
+    report = evaluate_folder(run, classifier=classifier, protocol=PROTOCOL)
+    table = picture_table(report)
+    assert len(table.data) == N and len(table.columns) == 4 + K
+    with wandb.init(mode="disabled", dir=tmp_path) as session:
+        log_report(report, session)
+        assert session.summary["evaluation/decoded/mse"] == report.figure("mse").value

@@ -3,6 +3,7 @@
 from mindvis.dc_ldm.autoencoder import VQAutoencoder, build_autoencoder
 from mindvis.dc_ldm.conditioner import ClassEmbedder, FMRIConditioner
 from mindvis.dc_ldm.model import LatentDiffusion, build_class_ldm, build_ldm
+from mindvis.dc_ldm.module import LDMModule
 from mindvis.dc_ldm.samplers import noise_for, sample_ddim, sample_dpm_solver, sample_plms, sample_unipc
 from mindvis.dc_ldm.schedule import NoiseSchedule
 from mindvis.dc_ldm.unet import PreparedContext, UNet, build_unet
@@ -10,6 +11,7 @@ from mindvis.dc_ldm.unet import PreparedContext, UNet, build_unet
 __all__ = [
     "ClassEmbedder",
     "FMRIConditioner",
+    "LDMModule",
     "LatentDiffusion",
     "NoiseSchedule",
     "PreparedContext",

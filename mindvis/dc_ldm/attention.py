@@ -32,7 +32,7 @@ class CrossAttention(nn.Module):
     def forward(self, x: Tensor, key_value: KeyValue | None = None) -> Tensor:
         """[b n c] -> [b n c], attending to prepared keys and values, or to x."""
         key, value = key_value or self.keys_values(x)
-        attended = F.scaled_dot_product_attention(self._split(self.to_q(x)), key, value)  # [b heads n c/heads]
+        attended = attend(self._split(self.to_q(x)), key, value)  # [b heads n c/heads]
         return self.to_out(rearrange(attended, "b g n c -> b n (g c)"))
 
     def _split(self, x: Tensor) -> Tensor:
@@ -107,3 +107,12 @@ class SpatialTransformer(nn.Module):
         for block, key_value in zip(self.transformer_blocks, keys_values, strict=True):
             tokens = block(tokens, key_value)
         return x + self.proj_out(rearrange(tokens, "b (h w) c -> b c h w", h=x.shape[2]))
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Softmax attention of queries [b heads n c] to keys and values [b heads m c] -> [b heads n c]."""
+    if key.shape[-2] > 1:
+        return F.scaled_dot_product_attention(query, key, value)
+    # a softmax over one token has no gradient; fused kernels leave round-off there, which AdamW makes whole steps of
+    weights = (query @ key.transpose(-2, -1) * query.shape[-1] ** -0.5).softmax(dim=-1)
+    return weights @ value

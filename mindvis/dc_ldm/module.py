@@ -1,0 +1,63 @@
+"""Training of Stage B: the tuned parts of a latent diffusion model on pairs of fMRI and image."""
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from mindvis.dc_ldm.model import LatentDiffusion
+from mindvis.training import draws
+from mindvis.training.optim import adamw
+
+Batch = dict[str, Tensor]
+
+
+class LDMModule(pl.LightningModule):
+    """Tunes what `LatentDiffusion.trainable_parameters` names, at a constant learning rate.
+
+    The Trainer clips the gradient norm: `gradient_clip_val=0.5` is the published setting. A batch holds "fmri" [b 1 v],
+    "key" long [b 3] and either "image" [b 3 h w] in [-1, 1] or a kept "latent" [b c h/f w/f]. With both and "cropped"
+    (bool [b]), the rows that are cropped are encoded and the others take their latent.
+    Source: Chen et al. 2023 (arXiv 2211.06956), section 3.3 and the appendix on training.
+    """
+
+    def __init__(self, ldm: LatentDiffusion, *, lr: float = 5.3e-5, weight_decay: float = 0.01):
+        super().__init__()
+        self.ldm = ldm.freeze()
+        self.lr = lr
+        self.weight_decay = weight_decay
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        """Loss (scalar) of a batch, logged as train/loss beside train/lr."""
+        loss = self.loss(batch)
+        size = len(batch["key"])
+        self.log("train/loss", loss, prog_bar=True, batch_size=size)
+        self.log("train/lr", self.optimizers().param_groups[0]["lr"], batch_size=size)
+        return loss
+
+    def validation_step(self, batch: Batch, batch_index: int) -> Tensor:
+        """Loss (scalar), logged as val/loss; plain data set items have the same keys, and so draws, in every epoch."""
+        loss = self.loss(batch)
+        self.log("val/loss", loss, prog_bar=True, batch_size=len(batch["key"]), sync_dist=True)
+        return loss
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """AdamW over every tuned parameter once, with decay on all of them as published."""
+        groups = [{"params": list(self.ldm.trainable_parameters().values()), "weight_decay": self.weight_decay}]
+        return adamw(groups, lr=self.lr, betas=(0.9, 0.999), fused=self.trainer.precision != "16-mixed")
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Loss (scalar) of a batch; steps and noise follow from its keys alone."""
+        latent = self._latent(batch)  # [b c h w]
+        t = draws.integers(batch["key"], "t", self.ldm.schedule.num_timesteps).to(latent.device)
+        eps = draws.normal(batch["key"], "eps", latent.shape[1:]).to(latent)
+        return self.ldm.loss(latent, self.ldm.conditioner(batch["fmri"]), t, eps)
+
+    def _latent(self, batch: Batch) -> Tensor:
+        if "latent" not in batch:
+            return self.ldm.encode(batch["image"])
+        cropped = batch.get("cropped")
+        if cropped is None or not cropped.any():
+            return batch["latent"]
+        latent = batch["latent"].clone()
+        latent[cropped] = self.ldm.encode(batch["image"][cropped]).to(latent.dtype)
+        return latent

@@ -3,6 +3,7 @@
 import importlib.util
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import nibabel as nib
@@ -12,6 +13,7 @@ from nibabel.cifti2 import BrainModelAxis, Cifti2Image, LabelAxis, ParcelsAxis, 
 
 from mindvis.errors import InputError
 from mindvis.prepare import parcellation
+from mindvis.prepare.cifti import read_series
 from mindvis.prepare.hcp import find_runs, subject_of
 
 ROOT = Path(__file__).parents[1]
@@ -193,6 +195,17 @@ def test_constant_and_nan_voxels(study, rng, capsys, policy, status, width):
     assert (v1[:, :2] == 0).all() == (policy == "zero")
 
 
+def test_a_run_is_never_held_whole(tmp_path, rng):
+    """Peak memory of reading two of 8000 series is a part of the run, a chunk of it at a time."""
+    axis = BrainModelAxis.from_surface(np.arange(8000), 8000, LEFT)
+    path = save_run(tmp_path / RUN, np.zeros((1500, 8000)), axis)
+    tracemalloc.start()
+    read_series(path, lambda _: {"V1": np.array([3, 7000])})
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < path.stat().st_size / 2
+
+
 def test_subject_names():
     """<subject>_..., the HCP's own folders, and BIDS names."""
     raw = Path("raw")
@@ -295,6 +308,10 @@ def silent(path, rng):
     save_run(path, np.ones((20, 54)))
 
 
+def vertex_outside(path, rng):
+    path.write_bytes(path.read_bytes().replace(b" 28 29<", b" 28 95<"))
+
+
 def claims_more_frames(path, rng):
     content = bytearray(path.read_bytes())
     where = 16 + 8 * 5  # NIfTI-2: dim[5], the frames
@@ -316,6 +333,7 @@ BAD_RUNS = {
     no_visual_cortex: "has no vertex among the grayordinates",
     one_frame: "1 frames; needs at least 2",
     silent: "all 26 voxels are constant",
+    vertex_outside: "vertex 95 of 30",
     claims_more_frames: "needs (20, 54), the lengths of its axes",
 }
 
@@ -414,10 +432,18 @@ def test_missing_region_names_the_nearest(study, capsys):
     assert "no region 'V11'; the nearest names are" in capsys.readouterr().out
 
 
+def bad_type_code(path):
+    content = bytearray(path.read_bytes())
+    content[12:14] = np.int16(4096).tobytes()  # NIfTI-2: datatype
+    path.write_bytes(bytes(content))
+    return []
+
+
 BAD_ARGUMENTS = {
     "no_folder": (lambda s: ["--pattern", "x"], "no file called x"),
     "no_parcellation": (lambda s: (s / "areas.dlabel.nii").unlink() or [], "no such file"),
     "cut_parcellation": (lambda s: truncated(s / "areas.dlabel.nii", None) or [], "areas.dlabel.nii"),
+    "parcellation_of_no_type": (lambda s: bad_type_code(s / "areas.dlabel.nii"), "data code 4096 not recognized"),
     "series_as_parcellation": (
         lambda s: save_run(s / "areas.dlabel.nii", np.ones((2, 54))) and [],
         "needs a label file (.dlabel.nii)",

@@ -1,13 +1,16 @@
 """CIFTI-2 files: opened with their axes and size checked, read by the slice."""
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 from nibabel.cifti2 import BrainModelAxis, Cifti2Image, SeriesAxis
+from nibabel.cifti2.cifti2 import Cifti2HeaderError
 from nibabel.filebasedimages import ImageFileError
+from nibabel.imageglobals import logger
 from nibabel.spatialimages import HeaderDataError
 
 from mindvis.errors import InputError
@@ -15,7 +18,17 @@ from mindvis.prepare.files import READ_ERRORS, one_line
 
 # 2048 series of 1200 float32 frames are 10 MB.
 CHUNK = 2048
-NIFTI_ERRORS = (*READ_ERRORS, ImageFileError, HeaderDataError, MemoryError, TypeError, AttributeError, OverflowError)
+NIFTI_ERRORS = (
+    *READ_ERRORS,
+    ImageFileError,
+    HeaderDataError,
+    Cifti2HeaderError,
+    MemoryError,
+    TypeError,
+    AttributeError,
+    IndexError,
+    OverflowError,
+)
 
 
 def open_cifti(path: Path, axes: tuple[type, type], needed: str) -> Cifti2Image:
@@ -37,13 +50,24 @@ def open_cifti(path: Path, axes: tuple[type, type], needed: str) -> Cifti2Image:
 def open_image(path: Path) -> nib.filebasedimages.FileBasedImage:
     """Open any file nibabel knows; raises InputError for one it does not."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what nibabel warns of is checked here, and is an error
+        with _silent():
             return nib.load(path, keep_file_open=True)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except Exception as error:  # the XML of a damaged CIFTI header fails in ways of its own
         raise InputError(f"{path}: not a readable NIfTI or CIFTI file ({one_line(error)})") from None
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Without the warnings and log lines of nibabel: what they are about is checked here and is an error."""
+    logger.disabled = True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.disabled = False
 
 
 def read_series(path: Path, indices_of: Callable[[BrainModelAxis], Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:

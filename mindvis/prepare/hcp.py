@@ -111,8 +111,10 @@ def prepare_subject(
     try:
         regions, num_bad = _join([source.read(path) for path in paths], paths, policy)
         save_npz(target, regions)
-    except (InputError, OSError, MemoryError) as error:
-        return Outcome(subject, "failed", one_line(error) if not isinstance(error, InputError) else str(error))
+    except InputError as error:
+        return Outcome(subject, "failed", str(error))
+    except Exception as error:  # of a thousand subjects one must never stop the rest
+        return Outcome(subject, "failed", f"{paths[0]}: {type(error).__name__}: {one_line(error)}")
     sizes = " ".join(f"{roi} {series.shape[1]}" for roi, series in regions.items())
     frames = next(iter(regions.values())).shape[0]
     return Outcome(subject, "written", f"{len(paths)} runs, {frames} frames, {sizes}, {num_bad} bad voxels")

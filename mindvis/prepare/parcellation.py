@@ -9,8 +9,8 @@ import numpy as np
 from nibabel.cifti2 import BrainModelAxis, LabelAxis
 
 from mindvis.errors import InputError
-from mindvis.prepare.cifti import open_cifti
-from mindvis.prepare.files import load_npz
+from mindvis.prepare.cifti import NIFTI_ERRORS, open_cifti
+from mindvis.prepare.files import load_npz, one_line
 
 LEFT, RIGHT = "CIFTI_STRUCTURE_CORTEX_LEFT", "CIFTI_STRUCTURE_CORTEX_RIGHT"
 NUM_GRAYORDINATES = 91_282
@@ -51,6 +51,10 @@ class Parcellation:
 
     def _on_surface(self, structure: str, vertex: np.ndarray, num_vertices: int) -> np.ndarray:
         surface = self.labels[structure]
+        if vertex.max() >= num_vertices:
+            raise InputError(
+                f"time series: vertex {vertex.max()} of {num_vertices} in {structure}; its axis is damaged"
+            )
         if num_vertices != surface.size:
             raise InputError(
                 f"{self.source}: {surface.size} vertices in {structure}, the time series has {num_vertices}; "
@@ -103,12 +107,15 @@ def _spread(vertex: np.ndarray, labels: np.ndarray, num_vertices: int = NUM_VERT
 
 def _from_dlabel(path: Path) -> Parcellation:
     image = open_cifti(path, (LabelAxis, BrainModelAxis), "a label file (.dlabel.nii)")
-    table, axis = image.header.get_axis(0), image.header.get_axis(1)
-    values = np.asarray(image.dataobj[0]).astype(np.int64)  # the first map of the file
-    labels = {
-        structure: _spread(model.vertex, values[part], axis.nvertices[structure])
-        for structure, part, model in axis.iter_structures()
-        if structure in axis.nvertices
-    }
+    try:
+        table, axis = image.header.get_axis(0), image.header.get_axis(1)
+        values = np.nan_to_num(np.asarray(image.dataobj[0])).astype(np.int64)  # the first map of the file
+        labels = {
+            structure: _spread(model.vertex, values[part], axis.nvertices[structure])
+            for structure, part, model in axis.iter_structures()
+            if structure in axis.nvertices
+        }
+    except NIFTI_ERRORS as error:
+        raise InputError(f"{path}: unreadable labels ({one_line(error)})") from None
     regions = {int(key): bare_name(name) for key, (name, _) in table.label[0].items() if key}
     return Parcellation(str(path), labels, regions)

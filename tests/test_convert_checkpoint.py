@@ -1,0 +1,110 @@
+"""scripts/convert_checkpoint.py and scripts/export_model.py, run as a user runs them."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from mindvis.checkpoints import read_ldm, read_weights
+
+ROOT = Path(__file__).parents[1]
+FILES = ROOT / "tests" / "golden" / "checkpoints"
+ENCODER, DECODER = FILES / "fmri_encoder.pth", FILES / "finetuned.pth"
+
+
+def load_main(name: str):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main
+
+
+@pytest.fixture
+def convert():
+    main = load_main("convert_checkpoint")
+    return lambda *arguments: main([str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def export():
+    main = load_main("export_model")
+    return lambda *arguments: main([str(argument) for argument in arguments])
+
+
+def test_there_and_back(tmp_path, convert, capsys):
+    """A published decoder goes through safetensors and our format back to the published keys, equal to the bit."""
+    steps = [DECODER, tmp_path / "a.safetensors", tmp_path / "b.pt", tmp_path / "c.pth"]
+    for source, target in zip(steps, steps[1:], strict=False):
+        assert convert(source, target) == 0
+    first, last = read_weights(steps[0]), read_weights(steps[-1])
+    assert all(torch.equal(tensor, last.state_dict[name]) for name, tensor in first.state_dict.items())
+    assert read_weights(steps[1]).settings["encoder"]["num_heads"] == 4
+    out = capsys.readouterr().out
+    assert "matched       358  unet 212, autoencoder 121, conditioner 25" in out and "unexpected      0" in out
+
+
+def test_table_alone(convert, capsys, tmp_path):
+    """Without a target the table is printed and nothing is written."""
+    assert convert(ENCODER) == 0
+    assert capsys.readouterr().out.splitlines()[1].startswith("matched       122")
+
+
+def test_failed_conversion_writes_nothing(tmp_path, convert, capsys):
+    """Weights that do not fit their settings end with status 2, one line that names one, and no file."""
+    state = read_weights(ENCODER).state_dict
+    torch.save({"model": {**state, "evil.weight": torch.ones(1)}}, tmp_path / "x.pth")
+    assert convert(tmp_path / "x.pth", tmp_path / "y.pt") == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "evil.weight" in error
+    assert [path.name for path in tmp_path.iterdir()] == ["x.pth"]
+
+
+def test_export_states_data_and_scores(tmp_path, export):
+    """The folder holds three files; the card has the file's own data set and subject, and the report's scores."""
+    (tmp_path / "report.json").write_text(json.dumps({"top1_50way": {"mean": 0.2385}}))
+    assert export(DECODER, tmp_path / "shared", "--report", tmp_path / "report.json") == 0
+    names = sorted(path.name for path in (tmp_path / "shared").iterdir())
+    assert names == ["README.md", "model.safetensors", "settings.yaml"]
+    card = (tmp_path / "shared" / "README.md").read_text()
+    assert "god, sbj_3" in card and "| top1_50way / mean | 0.2385 |" in card
+    assert read_ldm(tmp_path / "shared")[1]["num_heads"] == 4
+
+
+@pytest.mark.parametrize("what", ["report", "folder in use", "encoder", "absent"])
+def test_export_refuses(tmp_path, export, capsys, what):
+    """A broken report, a folder in use, a Stage A file and an absent one end with status 2 and one line."""
+    (tmp_path / "report.json").write_text("{")
+    (tmp_path / "used").mkdir()
+    (tmp_path / "used" / "thesis.tex").write_text("years of work")
+    arguments = {
+        "report": (DECODER, tmp_path / "new", "--report", tmp_path / "report.json"),
+        "folder in use": (DECODER, tmp_path / "used"),
+        "encoder": (ENCODER, tmp_path / "new"),
+        "absent": (tmp_path / "absent.pth", tmp_path / "new"),
+    }[what]
+    assert export(*arguments) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("name", ["convert_checkpoint", "export_model"])
+def test_help_has_an_example(name, capsys):
+    """`--help` ends with a command to copy."""
+    with pytest.raises(SystemExit) as caught:
+        load_main(name)(["--help"])
+    assert caught.value.code == 0 and f"example:\n  python scripts/{name}.py " in capsys.readouterr().out
+
+
+def test_as_a_program(tmp_path):
+    """A bad file ends the program with status 2 and one line on stderr, without a traceback."""
+    (tmp_path / "x.pth").write_text("<html>")
+    command = [sys.executable, ROOT / "scripts" / "convert_checkpoint.py", tmp_path / "x.pth", tmp_path / "y.pt"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    failed = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert failed.returncode == 2 and failed.stderr.count("\n") == 1 and "x.pth" in failed.stderr
+    assert not (tmp_path / "y.pt").exists()

@@ -18,6 +18,8 @@ STIMULI = "BOLD5000/BOLD5000_Stimuli/Scene_Stimuli"
 LISTS = "BOLD5000/BOLD5000_Stimuli/Stimuli_Presentation_Lists"
 BETAS = "BOLD5000/BOLD5000_GLMsingle_ROI_betas/py"
 REGIONS = [side + region for region in ("EarlyVis", "LOC", "OPA", "PPA", "RSC") for side in ("LH", "RH")]
+TRAIN_IDS = [f"1518878.00000{i}" for i in range(6)]
+TEST_IDS = ["1443537.000001", "1443537.000002"]
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +42,8 @@ def make_hcp(root, rng, counts=COUNTS, subject="100307"):
 def god_subject(rng):
     masks = {"VC": np.arange(10) < 8, "V1": np.arange(10) < 3}
     arrays = {f"arr_{i}": rng.standard_normal((n, 10)) for i, n in enumerate((6, 8, 2))}
-    return arrays | {"arr_3": np.arange(6)} | masks
+    stimuli = {"train_stimuli": TRAIN_IDS, "average_stimuli": TEST_IDS}
+    return arrays | {"arr_3": np.arange(6)} | masks | {name: np.array(ids) for name, ids in stimuli.items()}
 
 
 def make_god(root, rng):
@@ -50,8 +53,8 @@ def make_god(root, rng):
         np.savez(folder / f"sbj_{number}.npz", **god_subject(rng))
     images = {"train_images": np.zeros((6, 4, 4, 3), np.uint8), "test_images": np.zeros((2, 4, 4, 3), np.uint8)}
     np.savez(folder / "images_256.npz", **images)
-    (folder / "imagenet_training_label.csv").write_text("".join(f"1518878.00000{i},1\n" for i in range(6)))
-    (folder / "imagenet_testing_label.csv").write_text("1443537.000001,1\n1443537.000002,1\n")
+    (folder / "imagenet_training_label.csv").write_text("".join(f"{name},1\n" for name in TRAIN_IDS))
+    (folder / "imagenet_testing_label.csv").write_text("".join(f"{name},1\n" for name in TEST_IDS))
     (folder / "imagenet_class_index.json").write_text(
         json.dumps({"0": ["n01518878", "ostrich"], "1": ["n01443537", "fish"]})
     )
@@ -246,6 +249,8 @@ BAD_GOD = {
     "index_length": (subject(arr_3=np.arange(5)), "needs integers [6]"),
     "index_from_1": (subject(arr_3=np.arange(1, 7)), "arr_3 spans 1 to 6; needs 0 to 5"),
     "index_floats": (subject(arr_3=np.arange(6.0)), "arr_3 is float64 [6]"),
+    "train_order": (subject(train_stimuli=np.array(TRAIN_IDS[::-1])), "train_stimuli beside the rows are not in"),
+    "test_order": (subject(average_stimuli=np.array(TEST_IDS[::-1])), "average_stimuli beside the rows are not in"),
     "labels": (write("imagenet_training_label.csv", "1518878.000001,1\n"), "needs the 1 of"),
     "classes": (write("imagenet_class_index.json", '{"0": ["n01518878", "ostrich"]}'), "the first is n01443537"),
     "images": (lambda folder: save_with(folder / "images_256.npz", test_images=ROWS), "needs uint8 [n h w 3]"),

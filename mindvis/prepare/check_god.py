@@ -40,6 +40,7 @@ def _check_subject(report: Report, path: Path, settings: Settings) -> None:
     _check_rows(path, responses)
     train, single, averages = responses.values()
     _check_stimuli(path, _array(path, arrays, "arr_3"), len(train))
+    _check_order(path, arrays)
     sizes = _sizes(path, arrays, train.shape[1])
     values = f", finite, {_count_constant(path, responses)} constant voxels" if settings.read_values else ""
     rows = f"{len(train)} training, {len(single)} single and {len(averages)} averaged test rows"
@@ -88,6 +89,20 @@ def _check_rows(path: Path, responses: dict[str, np.ndarray]) -> None:
     _, single, averages = responses.values()
     if len(single) % len(averages):
         raise InputError(f"{path}: {len(single)} single test rows of {len(averages)} images; needs a multiple")
+
+
+def _check_order(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """The stimulus ids that prepare_god wrote beside the rows against the label tables (released files have none)."""
+    tables = [path.with_name(name) for name in (TRAIN_LABELS, TEST_LABELS)]
+    if "train_stimuli" not in arrays or not all(table.is_file() for table in tables):
+        return
+    train, test = (np.array(read_labels(table)) for table in tables)
+    for name, table, expected in (
+        ("train_stimuli", tables[0], train[arrays["arr_3"]]),
+        ("average_stimuli", tables[1], test),
+    ):
+        if not np.array_equal(arrays.get(name), expected):
+            raise InputError(f"{path}: {name} beside the rows are not in the order of {table}; prepare it again")
 
 
 def _check_images(report: Report, path: Path, settings: Settings) -> None:

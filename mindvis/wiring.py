@@ -41,8 +41,7 @@ def open_pairs(config: DataConfig, patch_size: int) -> Pairs:
     options = {"patch_size": patch_size, "include_single_trials": config.include_single_trials}
     options |= {"pad_mode": config.pad_mode}
     if config.name == "god":
-        subjects = config.subjects or sorted(path.stem for path in Path(config.root).glob("sbj_*.npz"))
-        return *load_god(config.root, subjects, config.roi, scale_test=config.scale_test, **options), None
+        return *load_god(config.root, config.subjects, config.roi, scale_test=config.scale_test, **options), None
     if config.name == "bold5000":
         return *load_bold5000(config.root, config.subjects, **options), None
     if config.name == "npz":
@@ -84,7 +83,7 @@ def open_stage_b(
     """Training pairs (augmented), the pairs the checkpoint is selected by, and the test pairs, at `image_size`."""
     pairs = open_pairs(config.data, patch_size)
     train, val = _choose_validation(config, *pairs)
-    sized = [part if part is None else part.resized(config.image_size) for part in (train, val, pairs[1])]
+    sized = [part if part is None else part.with_image_size(config.image_size) for part in (train, val, pairs[1])]
     return sized[0].with_augmentation(**asdict(config.augment)), sized[1], sized[2]
 
 
@@ -162,7 +161,7 @@ def open_generation(config: GenerateConfig, ldm: LatentDiffusion) -> tuple[Paire
     if train.num_voxels != encoder.num_voxels:
         found = f"{data.root}: {train.num_voxels} voxels in ROI {data.roi!r} after padding"
         raise InputError(f"{found}, the encoder of {config.run} expects {encoder.num_voxels}")
-    return parts[config.split].resized(ldm.autoencoder.resolution), train
+    return parts[config.split].with_image_size(ldm.autoencoder.encoder.resolution), train
 
 
 def generation_provenance(config: GenerateConfig, dataset: PairedDataset) -> dict:

@@ -214,15 +214,6 @@ class PairedDataset(FMRIDataset):
         resized._stimuli = _as_source(resize_all(self.stimuli, size))
         return resized
 
-    def resized(self, image_size: int) -> "PairedDataset":
-        """The same pairs with their images squared and resized to `image_size` pixels a side."""
-        if self._stimuli.shape[1:3] == (image_size, image_size):
-            return self
-        resized = copy.copy(self)
-        resized.__dict__.pop("images", None)
-        resized._stimuli = _as_source(resize_all(self.stimuli, image_size))
-        return resized
-
     def with_augmentation(
         self, *, sparsify: float = 0.2, crop_ratio: float = 0.2, crop_probability: float = 0.5
     ) -> "PairedDataset":

@@ -33,12 +33,12 @@ def check_same_size(predictions: Tensor, targets: Tensor) -> None:
         raise InputError(f"predictions are {sizes[0]} pixels and targets {sizes[1]}, need one size")
 
 
-def as_probabilities(probabilities: Array, name: str = "probabilities") -> np.ndarray:
-    """Checked class probabilities (or logits): [n c] -> numpy; raises InputError on NaN, infinity or other shapes."""
-    probabilities = to_numpy(probabilities)
-    if probabilities.ndim != 2 or 0 in probabilities.shape:
-        raise InputError(f"{name}: found shape {list(probabilities.shape)}, need [n c] with at least one row and class")
-    if not np.isfinite(probabilities).all():
-        row = int(np.flatnonzero(~np.isfinite(probabilities).all(axis=1))[0])
-        raise InputError(f"{name}: row {row} holds NaN or infinity, need finite numbers")
-    return probabilities
+def as_finite_matrix(values: Array, name: str = "probabilities") -> np.ndarray:
+    """Checked logits, probabilities or features: [n c] -> numpy; raises InputError on NaN, infinity, other shapes."""
+    values = to_numpy(values)
+    if values.ndim != 2 or 0 in values.shape:
+        raise InputError(f"{name}: found shape {list(values.shape)}, need two axes with at least one row and column")
+    finite = np.isfinite(values).all(axis=1)
+    if not finite.all():
+        raise InputError(f"{name}: row {int(np.argmin(finite))} holds NaN or infinity, need finite numbers")
+    return values

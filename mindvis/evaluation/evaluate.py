@@ -118,8 +118,14 @@ def _sorted_grid(report: Report) -> np.ndarray:
 def _class_names(pictures: DecodedSet, true: Classified, classifier: Classifier) -> list[str]:
     """Name of the class of each stimulus: the data set's class, or what the classifier sees in the true picture."""
     ids = pictures.class_ids or true.top_class.tolist()
-    names = classifier.class_names or ()
-    return [names[i] if 0 <= i < len(names) else f"class {i}" for i in ids]
+    return [_class_name(i, classifier.class_names or ()) for i in ids]
+
+
+def _class_name(index: int, names: tuple[str, ...]) -> str:
+    """Two ImageNet classes are both called crane: the number tells them apart."""
+    if not 0 <= index < len(names):
+        return f"class {index}"
+    return names[index] if names.count(names[index]) == 1 else f"{names[index]} {index}"
 
 
 def _provenance(pictures: DecodedSet, classifier: Classifier) -> dict:

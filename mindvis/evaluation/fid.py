@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 from mindvis.errors import InputError
-from mindvis.evaluation.arrays import Array, as_probabilities
+from mindvis.evaluation.arrays import Array, as_finite_matrix
 
 INCEPTION_SIZES = (64, 2048)  # the size the published code uses, and the usual one
 CAVEAT = (
@@ -35,7 +35,7 @@ class _Identity(nn.Module):
 
 def frechet_distance(decoded: Array, true: Array) -> float:
     """FID of two sets of features: [n d], [m d]. Raises InputError on NaN, other shapes or fewer than two pictures."""
-    decoded, true = as_probabilities(decoded, "decoded features"), as_probabilities(true, "true features")
+    decoded, true = as_finite_matrix(decoded, "decoded features"), as_finite_matrix(true, "true features")
     if min(len(decoded), len(true)) < 2 or decoded.shape[1] != true.shape[1]:
         raise InputError(f"FID: found features {list(decoded.shape)} and {list(true.shape)}, need two pictures or more")
     decoded, true = _in_their_span(decoded.astype(np.float64), true.astype(np.float64))

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.special import gammaln
 
 from mindvis.errors import InputError
-from mindvis.evaluation.arrays import Array, as_probabilities, to_numpy
+from mindvis.evaluation.arrays import Array, as_finite_matrix, to_numpy
 from mindvis.evaluation.similarity import LARGER_IS_CLOSER, similarity_matrix
 from mindvis.training import draws
 
@@ -87,7 +87,7 @@ def chance_level(num_ways: int, top_k: int) -> float:
 
 def _ranks(probabilities: Array, target: Array) -> tuple[np.ndarray, int]:
     """How many classes are strictly more probable than the target: [n c], [n] -> int [n], c."""
-    probabilities, target = as_probabilities(probabilities), to_numpy(target)
+    probabilities, target = as_finite_matrix(probabilities), to_numpy(target)
     num_rows, num_classes = probabilities.shape
     if target.shape != (num_rows,) or not np.issubdtype(target.dtype, np.integer):
         raise InputError(f"target: found {target.dtype} {list(target.shape)}, need {num_rows} integers")

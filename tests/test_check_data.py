@@ -7,7 +7,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from test_prepare_hcp import script
+from hcp_files import script
 
 from mindvis.prepare import check_god
 from mindvis.prepare.files import sha256

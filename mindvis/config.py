@@ -220,7 +220,7 @@ class EvaluateConfig:
     fid_weights: str | None = None  # Inception weights for fid 64 and 2048
     features: dict[str, str] = field(default_factory=dict)  # NSD suite: network -> weights file
     controls: list[str] = field(default_factory=list)  # folders decoded from shuffled or mean fMRI
-    training_images: str | None = None  # npz or npy with training images, for the copying check
+    training_images: str | None = None  # for the copying check: auto (of the data decoded) or an .npy uint8 [n h w 3]
     num_bootstrap: int = 10000  # resamples of the stimuli
     seed: int = 2022  # bootstrap and sampled protocol
     batch_size: int = 32  # pictures at once

@@ -11,7 +11,8 @@ from mindvis.cli import entry_point, read_settings
 from mindvis.config import FinetuneLDMConfig
 from mindvis.previews import DecodedStimuli
 from mindvis.training.fit import fit
-from mindvis.wiring import begin_run, build_ldm_module, build_stage_b, data_facts, history, open_stage_b, read_encoder
+from mindvis.wiring.data import data_facts, open_stage_b
+from mindvis.wiring.models import begin_run, build_ldm_module, build_stage_b, history, read_encoder
 
 
 @entry_point

@@ -11,7 +11,8 @@ from mindvis.cli import entry_point, read_settings
 from mindvis.config import FinetuneMBMConfig, plain
 from mindvis.previews import MaskedReconstructions
 from mindvis.training.fit import fit
-from mindvis.wiring import begin_run, build_mbm_module, choose_tuning_fmri, data_facts, hold_out_tail
+from mindvis.wiring.data import choose_tuning_fmri, data_facts, hold_out_tail
+from mindvis.wiring.models import begin_run, build_mbm_module
 
 
 @entry_point

@@ -25,7 +25,7 @@ from mindvis.generation import (
     parts_folder,
     write_decoded,
 )
-from mindvis.wiring import generation_provenance, load_decoder, open_generation, output_folder, place
+from mindvis.wiring.decoding import generation_provenance, load_decoder, open_generation, output_folder, place
 
 
 @entry_point
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     names = ("num_samples", "sampler", "num_steps", "batch_size", "seed", "precision")
     options = {name: getattr(config, name) for name in names}
-    provenance = generation_provenance(config, dataset)
+    provenance = generation_provenance(config, dataset, ldm)
     parts = parts_folder(output, provenance, process)
     decode_share(rows, lambda share: decode(ldm, fmri[share], share, **options), parts, process)
     if process.rank == 0:

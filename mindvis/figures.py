@@ -9,6 +9,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
+from mindvis.training.storage import write_atomic
+
 INK, ACCENT, MUTED = "#1f2933", "#2a6f97", "#c3ccd5"
 
 
@@ -81,11 +83,8 @@ def png_bytes(picture: np.ndarray | Figure) -> bytes:
 
 def save_png(picture: np.ndarray | Figure, path: str | Path) -> Path:
     """Write a PNG whole or not at all."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_bytes(png_bytes(picture))
-    temporary.replace(path)
-    return path
+    write_atomic(Path(path), lambda file: file.write(png_bytes(picture)))
+    return Path(path)
 
 
 def _correlation(x: np.ndarray, y: np.ndarray) -> float:

@@ -140,6 +140,10 @@ def test_folders_of_pictures_give_the_same_report(run, classifier, pictures, tmp
         true = true and tmp_path / true
         found = evaluate_folder(tmp_path / name, classifier=classifier, protocol=PROTOCOL, stimuli=true)
         assert found.figures == wanted
+        write_report(found, tmp_path / name)  # beside the pictures, which can still be read then
+        assert (
+            evaluate_folder(tmp_path / name, classifier=classifier, protocol=PROTOCOL, stimuli=true).figures == wanted
+        )
 
 
 def test_one_sample_a_stimulus(run, classifier, pictures):

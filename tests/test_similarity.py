@@ -118,8 +118,11 @@ def test_bad_pictures_get_one_line(predictions, targets, metric, message):
     assert "\n" not in str(error.value)
 
 
-def test_lpips_without_weights_says_what_is_missing(rng, tmp_path):
-    """No download: one line with the name of the file."""
+def test_lpips_without_weights_says_what_is_missing(rng, tmp_path, monkeypatch):
+    """No download: one line with the name of the file, or the path that was given."""
     images = random_images(rng, 2, 64, 64)
-    with pytest.raises(InputError, match="alexnet-owt"):
+    with pytest.raises(InputError, match="no weights file .*absent.pth"):
         similarity_matrix(images, images, "lpips", lpips_weights=tmp_path / "absent.pth")
+    monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
+    with pytest.raises(InputError, match="put alexnet-owt-7be5be79.pth there"):
+        similarity_matrix(images, images, "lpips")

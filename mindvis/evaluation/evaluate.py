@@ -22,11 +22,11 @@ from mindvis.evaluation.report import (
     report_json,
     stimulus_table,
     summarise,
-    write_whole,
 )
 from mindvis.evaluation.scoring import Judge, Protocol
 from mindvis.evaluation.weights import sha256
 from mindvis.figures import reconstruction_grid, save_png
+from mindvis.training.storage import write_text
 
 GRID_SIDE = 128  # pixels: a grid of 113 stimuli stays a file that viewers open
 
@@ -98,9 +98,9 @@ def write_report(report: Report, folder: str | Path, *, masked_reconstruction: b
         folder.mkdir(parents=True, exist_ok=True)
         page = report_html(report, masked_reconstruction=masked_reconstruction)
         save_png(_sorted_grid(report), folder / "grid_sorted.png")
-        write_whole(folder / "report.csv", figures_csv(report.figures))
-        write_whole(folder / "report.html", page)
-        write_whole(folder / "report.json", report_json(report))
+        write_text(folder / "report.csv", figures_csv(report.figures))
+        write_text(folder / "report.html", page)
+        write_text(folder / "report.json", report_json(report))
     except OSError as error:
         raise InputError(f"{folder}: cannot be written ({error.strerror}), need a writable folder") from error
     return folder / "report.html"

@@ -66,7 +66,7 @@ def _from_arrays(path: Path) -> DecodedSet:
         )
     ids = _ids(path / ARRAYS, "stimulus_ids", arrays, len(stimuli)) or list(range(len(stimuli)))
     classes = _ids(path / ARRAYS, "class_ids", arrays, len(stimuli))
-    return DecodedSet(path, decoded, stimuli, [str(i) for i in ids], classes, _read_settings(path / SETTINGS))
+    return DecodedSet(path, decoded, stimuli, [str(i) for i in ids], classes, read_settings(path / SETTINGS))
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
@@ -97,7 +97,8 @@ def _ids(path: Path, name: str, arrays: dict[str, np.ndarray], n: int) -> list |
     return array.tolist()
 
 
-def _read_settings(path: Path) -> dict:
+def read_settings(path: Path) -> dict:
+    """What generate.json says, {} where there is none. Raises InputError for a damaged one."""
     if not path.is_file():
         return {}
     try:
@@ -147,7 +148,8 @@ def _list_pictures(folder: Path) -> dict[str, Path]:
 def _assign(path: Path, true: dict[str, Path]) -> dict[str, list[Path]]:
     """Decoded pictures of each stimulus, by name; one that belongs to no stimulus, or none for one, is an error."""
     root = path / PICTURES if (path / PICTURES).is_dir() else path
-    files = [f for f in sorted(root.rglob("*")) if f.suffix.lower() in SUFFIXES and f.stem not in (STIMULUS, "grid")]
+    found = [file for pattern in ("*", "*/*") for file in sorted(root.glob(pattern))]
+    files = [f for f in found if f.suffix.lower() in SUFFIXES and not _is_output(f)]
     samples: dict[str, list[Path]] = {name: [] for name in true}
     for file in files:
         if file in true.values():
@@ -160,6 +162,11 @@ def _assign(path: Path, true: dict[str, Path]) -> dict[str, list[Path]]:
     if missing is not None:
         raise InputError(f"{path}: no decoded picture of stimulus {missing!r} ({true[missing].name})")
     return samples
+
+
+def _is_output(file: Path) -> bool:
+    """Pictures that generate and evaluate themselves leave beside the decoded ones."""
+    return file.stem in (STIMULUS, "grid", "grid_sorted") or file.parent.name in ("figures", "wandb", *CONTROLS)
 
 
 def _stimulus_of(file: Path, root: Path, true: dict[str, Path]) -> str | None:

@@ -17,10 +17,9 @@
 import csv
 import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from io import StringIO
-from pathlib import Path
 
 import numpy as np
 
@@ -142,14 +141,6 @@ def text_table(report: Report) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     table = ["  ".join([r[0].ljust(widths[0]), *map(str.rjust, r[1:], widths[1:])]).rstrip() for r in rows]
     return "\n".join([*table, *report.skipped])
-
-
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.partial")
-    write: Callable = temporary.write_bytes if isinstance(content, bytes) else temporary.write_text
-    write(content)
-    temporary.replace(path)
 
 
 def report_json(report: Report) -> str:

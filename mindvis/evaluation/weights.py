@@ -12,11 +12,15 @@ from mindvis.errors import InputError
 
 def find_weights(path: str | Path | None, *, cached_name: str, purpose: str) -> Path:
     """The file given, or else `cached_name` in the torch cache; raises InputError where neither exists."""
-    cached = Path(torch.hub.get_dir()) / "checkpoints" / cached_name
-    found = Path(path) if path else cached
-    if not found.is_file():
-        raise InputError(f"{purpose}: no weights file {found}, need {cached_name} there or its path")
-    return found
+    if path is None:
+        folder = Path(torch.hub.get_dir()) / "checkpoints"
+        path, remedy = folder / cached_name, f"; put {cached_name} there, or give its path"
+    else:
+        path, remedy = Path(path), ""
+    if not path.is_file():
+        where = f"in {path.parent}" if remedy else path
+        raise InputError(f"{purpose}: no weights file {where}{remedy}")
+    return path
 
 
 def load_state(path: str | Path) -> dict[str, Tensor]:

@@ -1,0 +1,87 @@
+"""Evaluation as the settings ask for it: from an EvaluateConfig to a report on disk and in wandb."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import wandb
+
+from mindvis.config import EvaluateConfig, LoggingConfig
+from mindvis.errors import InputError
+from mindvis.evaluation import Protocol, Report, evaluate_folder, load_classifier, write_report
+from mindvis.evaluation.wandb_table import log_report
+
+IMAGE_ARRAYS = ("train_images", "images")
+PROTOCOL = ("num_ways", "top_k", "num_trials", "metrics", "lpips_weights", "fid", "fid_weights", "features")
+PROTOCOL += ("num_bootstrap", "seed", "batch_size")
+
+
+def evaluate(config: EvaluateConfig) -> tuple[Report, Path]:
+    """Score the pictures of `config.decoded` and write the report; returns it and its page. Raises InputError."""
+    output = Path(config.output or config.decoded)
+    classifier = load_classifier(config.classifier, config.classifier_weights, _device(config.device))
+    report = evaluate_folder(
+        config.decoded,
+        classifier=classifier,
+        protocol=Protocol(**{name: getattr(config, name) for name in PROTOCOL}),
+        stimuli=config.images,
+        controls={Path(folder).name: folder for folder in config.controls} or None,
+        training_images=read_images(config.training_images) if config.training_images else None,
+    )
+    page = write_report(report, output, masked_reconstruction=masked_reconstruction(report))
+    send_to_wandb(report, output, config.logging)
+    return report, page
+
+
+def read_images(path: str | Path) -> np.ndarray:
+    """Pictures uint8 [n h w 3] from a .npy, or from `train_images` or `images` of an .npz. Raises InputError."""
+    path = Path(path)
+    try:
+        found = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path}: no file of pictures that can be read ({str(error).splitlines()[0]})") from error
+    if isinstance(found, np.ndarray):
+        return found
+    with found:
+        name = next((name for name in IMAGE_ARRAYS if name in found), None)
+        if name is None:
+            raise InputError(f"{path}: found {', '.join(found.files)}, need one of {', '.join(IMAGE_ARRAYS)}")
+        return found[name]
+
+
+def masked_reconstruction(report: Report) -> bytes | None:
+    """The last Stage A plot of the run that decoded the pictures, where the folders still lie side by side."""
+    generate = report.settings["generate"].get("settings", {})
+    for folder in (generate.get("run"), report.provenance["decoded"]):
+        plots = sorted(Path(folder).glob("figures/masked_reconstruction-*.png")) if folder else []
+        if plots:
+            return plots[-1].read_bytes()
+    return None
+
+
+def send_to_wandb(report: Report, output: Path, settings: LoggingConfig) -> None:
+    """The report as tables in a run of its own; offline unless the settings say otherwise. Raises InputError."""
+    if settings.wandb == "disabled":
+        return
+    try:
+        with wandb.init(
+            project=settings.project,
+            group=settings.group,
+            job_type="evaluate",
+            mode=settings.wandb,
+            dir=output,
+            config=report.settings | {"provenance": report.provenance},
+            settings=wandb.Settings(silent=True),
+        ) as run:
+            log_report(report, run)
+    except (wandb.errors.UsageError, wandb.errors.CommError) as error:
+        raise InputError(f"setting logging.wandb is {settings.wandb}: {str(error).splitlines()[0]}") from error
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return torch.zeros(1, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"setting device is {name!r}: {str(error).splitlines()[0]}") from error

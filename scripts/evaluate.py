@@ -1,0 +1,38 @@
+"""Score decoded pictures: n-way identification, similarity, FID, consistency, controls; or compare runs.
+
+Examples:
+  python scripts/evaluate.py --config configs/evaluate_god.yaml decoded=runs/finetune_ldm_god/decoded
+  python scripts/evaluate.py decoded=my/pictures images=my/stimuli classifier=efficientnet_lite0
+  python scripts/evaluate.py compare runs/a/decoded runs/b/decoded
+
+Writes report.json, report.csv, report.html and grid_sorted.png beside the pictures, or into `output`. `compare` reads
+the reports of two or more evaluations and gives paired bootstrap intervals of their differences from the first.
+"""
+
+import sys
+from collections.abc import Sequence
+
+import torch
+
+from mindvis.cli import entry_point, read_settings
+from mindvis.config import EvaluateConfig
+from mindvis.evaluating import evaluate
+from mindvis.evaluation import compare_reports, comparison_text, text_table
+
+
+@entry_point
+def main(argv: Sequence[str] | None = None) -> None:
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["compare"]:
+        print(comparison_text(compare_reports(arguments[1:])))
+        return
+    config = read_settings(EvaluateConfig, __doc__, arguments)
+    if config.num_threads:
+        torch.set_num_threads(config.num_threads)
+    report, page = evaluate(config)
+    print(text_table(report))
+    print(f"report: {page}")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

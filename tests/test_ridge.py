@@ -1,52 +1,60 @@
-"""Ridge reference."""
+"""Ridge regression against scikit-learn, and its leave-one-out errors against refitting."""
 
 import numpy as np
 import pytest
+from sklearn.linear_model import Ridge as SklearnRidge
 
 from mindvis.errors import InputError
-from mindvis.evaluation.ridge import _leave_one_out, ridge_probabilities
+from mindvis.ridge import fit_ridge
 
 
-def separable(rng, n=60, noise=0.3):
-    class_ids = np.arange(n) % 3
-    return (3 * np.eye(3)[class_ids] @ rng.standard_normal((3, 8)) + noise * rng.standard_normal((n, 8))), class_ids
+def trials(rng, n=20, v=50, d=3):
+    """More voxels than trials, linear with noise, one voxel constant."""
+    fmri = rng.standard_normal((n, v)) * rng.uniform(0.5, 2, v) + 1
+    fmri[:, 0] = 4.0
+    return fmri, fmri @ rng.standard_normal((v, d)) + rng.standard_normal((n, d)) + 5
 
 
-def test_classes_apart_are_told_apart(rng):
-    """Held-out rows of separable classes are all recognised; probabilities sum to 1."""
-    fmri, class_ids = separable(rng)
-    probabilities = ridge_probabilities(fmri[:40], class_ids[:40], fmri[40:], 3)
-    np.testing.assert_allclose(probabilities.sum(axis=1), 1)
-    np.testing.assert_array_equal(probabilities.argmax(axis=1), class_ids[40:])
+def standardised(fmri):
+    scale = fmri.std(axis=0)
+    return (fmri - fmri.mean(axis=0)) / np.where(scale == 0, 1, scale)
 
 
-def test_closed_form_equals_leaving_each_row_out(rng):
-    """The leave-one-out error is that of n fits without the row, each with its own constant."""
-    x, y = rng.standard_normal((12, 4)), rng.standard_normal((12, 2))
-    x, y = x - x.mean(axis=0), y - y.mean(axis=0)
-    u, s, _ = np.linalg.svd(x, full_matrices=False)
-    found = _leave_one_out(u, s, u.T @ y, y, 0.7)
-    ones, penalty = np.ones((12, 1)), np.diag([0.0] + 4 * [0.7])
-    errors = []
-    for row in range(12):
-        rest = np.delete(np.arange(12), row)
-        full = np.hstack([ones, x])
-        weights = np.linalg.solve(full[rest].T @ full[rest] + penalty, full[rest].T @ y[rest])
-        errors.append((y[row] - full[row] @ weights) ** 2)
-    assert found == pytest.approx(np.mean(errors), rel=1e-8)
+def test_predictions_are_scikit_learns(rng):
+    """One penalty, standardised voxels, a free intercept."""
+    fmri, targets = trials(rng)
+    wanted = SklearnRidge(alpha=10.0).fit(standardised(fmri), targets).predict(standardised(fmri))
+    np.testing.assert_allclose(fit_ridge(fmri, targets, [10.0]).predict(fmri), wanted, rtol=1e-8)
 
 
-def test_pure_noise_gives_chance(rng):
-    """Without information the probabilities stay near uniform."""
-    fmri = rng.standard_normal((200, 20))
-    probabilities = ridge_probabilities(fmri[:150], rng.integers(0, 4, 150), fmri[150:], 4)
-    assert np.abs(probabilities - 0.25).max() < 0.25
+@pytest.mark.parametrize("alpha", [1.0, 100.0])
+def test_errors_are_those_of_refitting(rng, alpha):
+    """The closed form equals leaving out every row in turn (with the standardisation of all rows)."""
+    fmri, targets = trials(rng)
+    x, rows = standardised(fmri), np.arange(len(fmri))
+    residuals = [
+        SklearnRidge(alpha=alpha).fit(x[rows != i], targets[rows != i]).predict(x[[i]])[0] - targets[i] for i in rows
+    ]
+    assert fit_ridge(fmri, targets, [alpha]).errors[alpha] == pytest.approx(np.mean(np.square(residuals)), rel=1e-6)
 
 
-def test_mismatched_rows_are_named(rng):
-    """Counts of rows and voxels are given in the error."""
-    fmri, class_ids = separable(rng)
-    with pytest.raises(InputError, match="60 training rows, 59"):
-        ridge_probabilities(fmri, class_ids[:59], fmri, 3)
-    with pytest.raises(InputError, match="8 training voxels, 7"):
-        ridge_probabilities(fmri, class_ids, fmri[:, :7], 3)
+def test_penalty_of_least_error_is_taken(rng):
+    """Pure noise wants the largest penalty, clean data a small one."""
+    fmri, targets = trials(rng, n=60, v=10)
+    assert fit_ridge(fmri, rng.standard_normal((60, 2)), [0.1, 1e6]).alpha == 1e6
+    assert fit_ridge(fmri, targets, [0.1, 1e6]).alpha == 0.1
+
+
+@pytest.mark.parametrize(
+    ("fmri", "targets", "alphas", "message"),
+    [
+        (np.ones((4, 2)), np.ones((5, 1)), [1.0], "need .n v. and .n d."),
+        (np.ones((2, 2)), np.ones((2, 1)), [1.0], "n of 3 or more"),
+        (np.full((4, 2), np.nan), np.ones((4, 1)), [1.0], "NaN"),
+        (np.ones((4, 2)), np.ones((4, 1)), [0.0], "above 0"),
+    ],
+)
+def test_bad_input_gets_one_line(fmri, targets, alphas, message):
+    """Shapes, too few rows, NaN, penalties."""
+    with pytest.raises(InputError, match=message):
+        fit_ridge(fmri, targets, alphas)

@@ -51,8 +51,7 @@ def read_images(path: str | Path) -> np.ndarray:
 
 def masked_reconstruction(report: Report) -> bytes | None:
     """The last Stage A plot of the run that decoded the pictures, where the folders still lie side by side."""
-    generate = report.settings["generate"].get("settings", {})
-    for folder in (generate.get("run"), report.provenance["decoded"]):
+    for folder in (report.settings["generate"].get("stage_a_run"), report.provenance["decoded"]):
         plots = sorted(Path(folder).glob("figures/masked_reconstruction-*.png")) if folder else []
         if plots:
             return plots[-1].read_bytes()

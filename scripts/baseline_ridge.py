@@ -1,0 +1,42 @@
+"""The linear baseline: ridge regression from fMRI to image latents and class embeddings, decoded by the same LDM.
+
+Example:
+  python scripts/baseline_ridge.py ldm=pretrains/ldm/label2img/model.ckpt data.name=god data.subjects=[sbj_3]
+  python scripts/evaluate.py --config configs/evaluate_god.yaml decoded=runs/baseline_ridge/class
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from mindvis.baseline import BaselineConfig, decode_with_ridge, load_class_ldm
+from mindvis.cli import entry_point, read_settings
+from mindvis.config import plain
+from mindvis.generation import check_output, write_decoded
+from mindvis.wiring.data import open_pairs
+from mindvis.wiring.decoding import place
+from mindvis.wiring.models import find_ldm
+
+
+@entry_point
+def main(argv: Sequence[str] | None = None) -> None:
+    config = read_settings(BaselineConfig, __doc__, argv)
+    for target in config.targets:
+        check_output(Path(config.output) / target, config.overwrite)
+    if config.num_threads:
+        torch.set_num_threads(config.num_threads)
+    ldm = place(load_class_ldm(find_ldm(config.ldm)), config.device, 0)
+    pairs = open_pairs(config.data, config.patch_size)[:2]
+    train, test = (part.with_image_size(ldm.autoencoder.encoder.resolution) for part in pairs)
+    for target in config.targets:
+        decoded, ridge = decode_with_ridge(ldm, train, test, target, config)
+        use = {"stage_a_tuning": "none", "checkpoint_selection": "last"}
+        facts = {"settings": plain(config), "alpha": ridge.alpha, "errors": ridge.errors, "test_set_use": use}
+        folder = Path(config.output) / target
+        write_decoded(folder, decoded, test, list(range(test.num_rows)), facts)
+        print(f"pictures: {folder / 'grid.png'} (ridge to {target}, penalty {ridge.alpha:g})")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,79 @@
+"""The ridge baseline through its script, on the small published label-to-image model."""
+
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mindvis.baseline import RidgeConditioner, fit_class, load_class_ldm
+from mindvis.data import load_npz
+from mindvis.errors import InputError
+from mindvis.evaluation.folder import read_decoded
+from mindvis.ridge import fit_ridge
+
+SCRIPT = Path(__file__).parents[1] / "scripts" / "baseline_ridge.py"
+
+
+@pytest.fixture
+def data(rng, tmp_path):
+    """12 training and 3 test rows of 3 classes; the fMRI is a linear code of the class."""
+    classes = np.arange(15) % 3
+    code = rng.normal(0, 1, (3, 32))
+    np.savez(
+        tmp_path / "own.npz",
+        fmri=code[classes] + rng.normal(0, 0.05, (15, 32)),
+        images=rng.integers(0, 256, (15, 16, 16, 3), dtype=np.uint8),
+        split=np.array(["train"] * 12 + ["test"] * 3),
+        stimulus=np.arange(15),
+        class_ids=classes,
+    )
+    return tmp_path / "own.npz"
+
+
+@pytest.fixture
+def label2img(shared):
+    return shared / "parity" / "checkpoints" / "model.ckpt"
+
+
+def run(*arguments):
+    return runpy.run_path(str(SCRIPT))["main"]([str(a) for a in arguments])
+
+
+def test_script_writes_what_evaluate_reads(data, label2img, tmp_path):
+    """Both targets, from own data to two folders of pictures; a second run does not replace them."""
+    options = [f"data.root={data}", "data.name=npz", "data.roi=all", f"ldm={label2img}", f"output={tmp_path / 'out'}"]
+    options += ["data.subjects=[]", "num_samples=2", "num_steps=4", "sampler=ddim"]
+    assert run(*options) == 0
+    assert read_decoded(tmp_path / "out" / "latent").decoded.shape == (3, 1, 16, 16, 3)
+    of_class = read_decoded(tmp_path / "out" / "class")
+    assert of_class.decoded.shape == (3, 2, 16, 16, 3) and of_class.settings["alpha"] > 0
+    assert run(*options) == 2
+
+
+def test_class_embedding_is_recovered(data, label2img):
+    """With a linear code the predicted context is nearest to the embedding of the right class."""
+    ldm = load_class_ldm(label2img)
+    train, test, _ = load_npz(data, roi="all")
+    predicted = fit_class(ldm, train, [0.1, 1.0, 10.0]).predict(np.asarray(test.fmri))
+    table = ldm.conditioner.embedding.weight[:3].detach().numpy()
+    nearest = ((predicted[:, None] - table) ** 2).sum(-1).argmin(axis=1)
+    assert nearest.tolist() == list(test.class_ids)
+
+
+def test_conditioner_is_the_regression(rng):
+    """The linear layer in the LDM gives what the fitted ridge predicts."""
+    fmri, targets = rng.normal(3, 2, (10, 6)), rng.standard_normal((10, 4))
+    ridge = fit_ridge(fmri, targets, [1.0])
+    found = RidgeConditioner(ridge)(torch.from_numpy(fmri[:, None]).float())
+    np.testing.assert_allclose(found[:, 0], ridge.predict(fmri), atol=1e-5)
+
+
+def test_data_without_classes_is_one_line(data, label2img, tmp_path):
+    """The class baseline needs class ids."""
+    with np.load(data) as file:
+        np.savez(tmp_path / "bare.npz", **{k: file[k] for k in file.files if k != "class_ids"})
+    train, _, _ = load_npz(tmp_path / "bare.npz", roi="all")
+    with pytest.raises(InputError, match="needs class ids"):
+        fit_class(load_class_ldm(label2img), train, [1.0])

@@ -1,0 +1,100 @@
+"""scripts/evaluate.py: from settings to files, comparison of runs, and one line with status 2 for what is wrong."""
+
+import json
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from mindvis import evaluating
+from mindvis.errors import InputError
+from mindvis.evaluating import read_images
+from mindvis.evaluation.classifiers import Classifier
+from mindvis.evaluation.preprocess import Preprocess
+
+SCRIPT = Path(__file__).parents[1] / "scripts" / "evaluate.py"
+SETTINGS = ["classifier=tiny", "num_ways=[2]", "top_k=[1]", "num_bootstrap=100", "logging.wandb=disabled"]
+
+
+def run(*arguments):
+    return runpy.run_path(str(SCRIPT))["main"]([str(a) for a in arguments])
+
+
+@pytest.fixture(autouse=True)
+def tiny_classifier(monkeypatch):
+    """Ten classes from the mean colours of the quarters of a picture, in the place of any named classifier."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 10)).eval()
+    classifier = Classifier("tiny", network, Preprocess(8, 8), "0" * 64, torch.device("cpu"))
+    monkeypatch.setattr(evaluating, "load_classifier", lambda name, weights, device: classifier)
+
+
+@pytest.fixture
+def folder(tmp_path, rng):
+    """What `generate` writes for four stimuli of 16 pixels."""
+    decoded = rng.integers(0, 256, (4, 2, 16, 16, 3), dtype=np.uint8)
+    (tmp_path / "run").mkdir()
+    np.savez(tmp_path / "run" / "decoded.npz", decoded=decoded, stimuli=decoded[:, 0], stimulus_ids=np.arange(4))
+    np.save(tmp_path / "training.npy", decoded[:, 1])
+    return tmp_path / "run"
+
+
+def test_script_writes_a_report(folder, tmp_path, capsys):
+    """Table and path on the terminal, the files beside the pictures, the settings and the Stage A plot in them."""
+    (tmp_path / "stage_a" / "figures").mkdir(parents=True)
+    Image.new("RGB", (4, 4)).save(tmp_path / "stage_a" / "figures" / "masked_reconstruction-00000009.png")
+    (folder / "generate.json").write_text(json.dumps({"stage_a_run": str(tmp_path / "stage_a")}))
+    assert run(f"decoded={folder}", f"training_images={tmp_path / 'training.npy'}", *SETTINGS) == 0
+    printed = capsys.readouterr().out
+    assert "2_way_top_1/tiny" in printed and f"report: {folder / 'report.html'}" in printed
+    content = json.loads((folder / "report.json").read_text())
+    assert content["settings"]["evaluate"]["num_ways"] == [2] and content["copying"]["near_copies"] == 4
+    assert "Stage A: masked reconstruction" in (folder / "report.html").read_text()
+
+
+def test_script_compares_runs(folder, tmp_path, capsys):
+    """Two reports of the same pictures do not differ."""
+    assert run(f"decoded={folder}", f"output={tmp_path / 'a'}", *SETTINGS) == 0
+    assert run(f"decoded={folder}", f"output={tmp_path / 'b'}", *SETTINGS) == 0
+    capsys.readouterr()
+    assert run("compare", tmp_path / "a", tmp_path / "b") == 0
+    assert "+0.000" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["decoded=/nowhere"], "no such folder"),
+        (["decoded=RUN", "num_ways=[50]"], "num_ways: found 50"),
+        (["decoded=RUN", "metrics=[psnr]"], "metrics: found 'psnr'"),
+        (["decoded=RUN", "clasifier=tiny"], "classifier"),
+        (["decoded=RUN", "device=warp"], "setting device"),
+        (["decoded=RUN", "training_images=absent.npy"], "absent.npy"),
+        (["decoded=RUN", "output=/proc/none"], "/proc/none: cannot be written"),
+        (["compare", "RUN"], "found 1 run"),
+        (["compare", "RUN", "RUN"], "run evaluate first"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_two(folder, arguments, message, capsys):
+    """No traceback, and no report half-written."""
+    arguments = [argument.replace("RUN", str(folder)) for argument in arguments]
+    given = {argument.split("=")[0] for argument in arguments}
+    rest = [] if "compare" in arguments else [s for s in SETTINGS if s.split("=")[0] not in given]
+    assert run(*arguments, *rest) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message in error
+    assert not list(folder.glob("report*"))
+
+
+def test_images_of_own_files(tmp_path):
+    """npy, the published npz name, and what is refused."""
+    images = np.zeros((2, 8, 8, 3), np.uint8)
+    np.savez(tmp_path / "a.npz", train_images=images, test_images=images[:1])
+    np.savez(tmp_path / "b.npz", other=images)
+    assert read_images(tmp_path / "a.npz").shape == images.shape
+    with pytest.raises(InputError, match="found other, need one of train_images"):
+        read_images(tmp_path / "b.npz")

@@ -1,0 +1,109 @@
+"""Training of a small vector-quantised autoencoder, the first stage of the demo's latent diffusion model.
+
+The first half of the steps runs without the codebook, so that the latents settle; the codes then start at the cluster
+centres of the latents and are learned together with the rest (van den Oord et al. 2017, arXiv 1711.00937, section 3.2).
+Most steps see crops of half the side, which cost a quarter; whole images come last.
+The published recipe adds a perceptual and an adversarial loss; flat drawings need neither.
+"""
+
+import numpy as np
+import torch
+from einops import rearrange
+from scipy.cluster.vq import kmeans2
+from torch import Tensor
+from torch.nn import functional as F
+
+from mindvis.data.images import to_float
+from mindvis.dc_ldm.autoencoder import VQAutoencoder
+from mindvis.demo.minimise import minimise, random_batches
+
+NUM_SURVEYED = 512  # images whose latents give the moments and the first codes
+NUM_CLUSTERED = 20_000  # latent vectors that the first codes are the cluster centres of
+
+
+def train_autoencoder(
+    autoencoder: VQAutoencoder, images: np.ndarray, *, num_steps: int, batch_size: int, lr: float, seed: int
+) -> None:
+    """Train in place on uint8 images [n h w 3]; at the end latents have mean 0 and variance 1."""
+    autoencoder.train()
+    survey = images[:NUM_SURVEYED]
+    settled, whole = num_steps // 2, 7 * num_steps // 8
+    generator = torch.Generator().manual_seed(seed)
+
+    def loss_of(step: int, indices: Tensor) -> Tensor:
+        image = to_float(images[indices.numpy()])  # [b 3 h w]
+        image = image if step >= whole else _random_crop(image, generator)
+        return reconstruction_loss(autoencoder, image, quantize=step >= settled)
+
+    def after_step(step: int) -> None:
+        if step == settled:
+            normalise_latents(autoencoder, encode_all(autoencoder, survey), per_channel=True)
+            start_codes(autoencoder, encode_all(autoencoder, survey), seed=seed)
+
+    batches = random_batches(len(images), batch_size=batch_size, num_steps=num_steps, seed=seed)
+    minimise(loss_of, autoencoder.parameters(), batches=batches, lr=lr, label="autoencoder", after_step=after_step)
+    autoencoder.eval()
+    normalise_latents(autoencoder, encode_all(autoencoder, survey))
+
+
+def reconstruction_loss(autoencoder: VQAutoencoder, image: Tensor, *, quantize: bool) -> Tensor:
+    """Absolute plus squared error of the reconstruction of [b 3 h w], and the loss of the codes if quantised."""
+    with torch.autocast("cpu", torch.bfloat16):
+        latent = autoencoder.encode(image).float()  # [b c h/4 w/4]
+        latent, _, code_loss = autoencoder.quantize(latent) if quantize else (latent, None, 0.0)
+        decoded = autoencoder.decode(latent, quantize=False).float()
+    return F.l1_loss(decoded, image) + F.mse_loss(decoded, image) + code_loss
+
+
+@torch.no_grad()
+def encode_all(autoencoder: VQAutoencoder, images: np.ndarray, batch_size: int = 64) -> Tensor:
+    """Latents [n c h/4 w/4] of uint8 images [n h w 3], in full precision."""
+    batches = range(0, len(images), batch_size)
+    return torch.cat([autoencoder.encode(to_float(images[start : start + batch_size])) for start in batches])
+
+
+@torch.no_grad()
+def normalise_latents(autoencoder: VQAutoencoder, latents: Tensor, *, per_channel: bool = False) -> None:
+    """Fold mean and scale of the latents [n c h w] into the layers around them: what is decoded stays the same.
+
+    The published diffusion does not rescale latents (scale factor 1), so they must come with unit variance. Once there
+    is a codebook all channels need one scale: with one each, other codes would become the nearest.
+    """
+    mean, variance = latents.mean(dim=(0, 2, 3)), latents.var(dim=(0, 2, 3))  # [c]
+    scale = (variance if per_channel else variance.mean().expand_as(variance)).sqrt()
+    before, after, codes = autoencoder.quant_conv, autoencoder.post_quant_conv, autoencoder.quantize.embedding.weight
+    before.weight.div_(scale[:, None, None, None])
+    before.bias.sub_(mean).div_(scale)
+    codes.sub_(mean).div_(scale)
+    after.bias.add_(after.weight[:, :, 0, 0] @ mean)
+    after.weight.mul_(scale[None, :, None, None])
+
+
+@torch.no_grad()
+def start_codes(autoencoder: VQAutoencoder, latents: Tensor, *, seed: int) -> None:
+    """Set the codes to k-means centres of the vectors in latents [n c h w], so that none starts unused."""
+    vectors = rearrange(latents, "n c h w -> (n h w) c").numpy()
+    chosen = np.random.default_rng(seed).choice(len(vectors), min(NUM_CLUSTERED, len(vectors)), replace=False)
+    codes = autoencoder.quantize.embedding.weight
+    centres, _ = kmeans2(vectors[chosen].astype(np.float64), len(codes), iter=15, minit="points", rng=seed)
+    codes.copy_(torch.from_numpy(centres))
+
+
+@torch.no_grad()
+def reconstruct(autoencoder: VQAutoencoder, images: np.ndarray, batch_size: int = 64) -> Tensor:
+    """Images through the autoencoder and its codebook: uint8 [n h w 3] -> float [n 3 h w]."""
+    latents = encode_all(autoencoder, images, batch_size)
+    return torch.cat([autoencoder.decode(latent) for latent in latents.split(batch_size)])
+
+
+def peak_signal_to_noise(decoded: Tensor, images: np.ndarray) -> float:
+    """Mean PSNR in decibels of float [n 3 h w] against uint8 [n h w 3], by the range of -1 to 1."""
+    error = (decoded.clamp(-1, 1) - to_float(images)).square().mean(dim=(1, 2, 3))
+    return float((10 * torch.log10(4 / error)).mean())
+
+
+def _random_crop(image: Tensor, generator: torch.Generator) -> Tensor:
+    """One place for the whole batch: [b 3 h w] -> [b 3 h/2 w/2]."""
+    side = image.shape[-1] // 2
+    top, left = torch.randint(side + 1, (2,), generator=generator).tolist()
+    return image[..., top : top + side, left : left + side]

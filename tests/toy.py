@@ -56,12 +56,10 @@ class ToyModule(pl.LightningModule):
         return (self.network(batch["fmri"] * mask) - batch["fmri"]).square().mean()
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        loss = self.loss(batch)
-        self.log("train/loss", loss, sync_dist=True)
-        return loss
+        return self.loss(batch)
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        self.log("val/loss", self.loss(batch), batch_size=len(batch["key"]), sync_dist=True)
+        self.log("val/loss", self.loss(batch), batch_size=float(len(batch["key"])), sync_dist=True)
 
     def on_validation_epoch_end(self) -> None:
         figure = matplotlib.figure.Figure(figsize=(1, 1))

@@ -37,7 +37,8 @@ class LDMModule(pl.LightningModule):
     def validation_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Loss (scalar), logged as val/loss; plain data set items have the same keys, and so draws, in every epoch."""
         loss = self.loss(batch)
-        self.log("val/loss", loss, prog_bar=True, batch_size=len(batch["key"]), sync_dist=True)
+        # a float, because Lightning averages the sizes over processes and would cut integers off
+        self.log("val/loss", loss, prog_bar=True, batch_size=float(len(batch["key"])), sync_dist=True)
         return loss
 
     def configure_optimizers(self) -> torch.optim.Optimizer:

@@ -65,14 +65,15 @@ class MBMModule(pl.LightningModule):
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         out = self(batch)
         self.log("train/loss", out.loss, prog_bar=True)
-        self.log("train/correlation", self.correlation(batch["fmri"], out))
+        self.log("train/correlation", self.correlation(batch["fmri"], out), sync_dist=True)
         self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
         return out.loss
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         out = self(batch)
         values = {"val/loss": out.loss, "val/correlation": self.correlation(batch["fmri"], out)}
-        self.log_dict(values, batch_size=len(batch["fmri"]), sync_dist=True)
+        # a float, because Lightning averages the sizes over processes and would cut integers off
+        self.log_dict(values, batch_size=float(len(batch["fmri"])), sync_dist=True)
 
     def correlation(self, fmri: Tensor, out: MBMOutput) -> Tensor:
         """Watch metric: correlation of the whole reconstructed vector with the input, averaged over the batch."""

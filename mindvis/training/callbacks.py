@@ -1,6 +1,5 @@
 """What watches a training: losses that are no numbers, loaders that stall, speed and memory, a limit of steps."""
 
-import csv
 import logging
 import resource
 import threading
@@ -15,36 +14,63 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from mindvis.errors import InputError
-from mindvis.training.logging import MetricsFile
+from mindvis.training import storage
+from mindvis.training.logging import MetricsFile, to_csv
 
 log = logging.getLogger(__name__)
 
 
-class LossGuard(pl.Callback):
-    """Stops on a NaN or infinite loss before it reaches the weights; weighs the batches of an incomplete step."""
+class LossWatch(pl.Callback):
+    """Makes every sample of a step count alike, logs the loss of the step, and stops when it is no number.
+
+    `train/loss` is the mean over all samples of an optimiser step, on all processes and accumulated batches: the same
+    however the step is divided.
+    """
 
     def __init__(self, last_checkpoint: Path):
         self.last_checkpoint = last_checkpoint
+        self.step_loss = torch.zeros(())
 
     def on_before_backward(self, trainer: pl.Trainer, module: pl.LightningModule, loss: Tensor) -> None:
-        """Raises `InputError` with step, learning rate and last good checkpoint."""
-        total = loss.detach().clone()
-        if trainer.world_size > 1:
-            total = trainer.strategy.reduce(total, reduce_op="sum")
-        if not torch.isfinite(total):
-            raise InputError(self._message(trainer, loss))
-        batch = trainer.fit_loop.epoch_loop.batch_idx
-        weight = trainer.train_dataloader.batch_sampler.loss_weight(batch, trainer.accumulate_grad_batches)
+        """Raises `InputError` with step, learning rate and last good checkpoint, before any weight has changed."""
+        batch, accumulate = trainer.fit_loop.epoch_loop.batch_idx, trainer.accumulate_grad_batches
+        weight = trainer.train_dataloader.batch_sampler.loss_weight(batch, accumulate)
         if weight != 1.0:
             loss.mul_(weight)
+        part = _unscaled(trainer, loss.detach().clone())
+        part = trainer.strategy.reduce(part, reduce_op="mean") if trainer.world_size > 1 else part
+        if not torch.isfinite(part):
+            raise InputError(self._message(trainer, float(part)))
+        self.step_loss = part if batch % accumulate == 0 else self.step_loss + part
 
-    def _message(self, trainer: pl.Trainer, loss: Tensor) -> str:
+    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
+        module.log("train/loss", self.step_loss, prog_bar=True)
+
+    def _message(self, trainer: pl.Trainer, loss: float) -> str:
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         saved = self.last_checkpoint if self.last_checkpoint.exists() else "none yet"
         return (
-            f"loss is {float(loss)} at step {trainer.global_step + 1} (epoch {trainer.current_epoch}), learning rate "
-            f"{rate:.3g}; last good checkpoint: {saved}; needed: finite data, a lower optim.lr, or another precision"
+            f"loss is {loss} at step {trainer.global_step + 1} (epoch {trainer.current_epoch}), "
+            f"learning rate {rate:.3g}; last good checkpoint: {saved}; "
+            "needed: finite data, a lower optim.lr, or another precision"
         )
+
+
+def _unscaled(trainer: pl.Trainer, loss: Tensor) -> Tensor:
+    """The loss as it was before 16-bit training scaled it up."""
+    scaler = getattr(trainer.precision_plugin, "scaler", None)
+    return loss if scaler is None else loss / scaler.get_scale()
+
+
+class ShardedClip(pl.Callback):
+    """Clips the gradient norm over all shards of FSDP, which Lightning refuses to do by norm."""
+
+    def __init__(self, clip: float):
+        self.clip = clip
+
+    def on_before_optimizer_step(self, trainer: pl.Trainer, *_: Any) -> None:
+        if self.clip:
+            trainer.strategy.model.clip_grad_norm_(self.clip)
 
 
 class StepLimit(pl.Callback):
@@ -112,12 +138,8 @@ class Speed(pl.Callback):
                 logger.log_metrics(
                     {f"speed/{key}": value for key, value in values.items()}, step=trainer.global_step - 1
                 )
-        fresh = not self.path.exists()
-        with self.path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, self.COLUMNS, lineterminator="\n")
-            if fresh:
-                writer.writeheader()
-            writer.writerow({"step": trainer.global_step} | {key: f"{value:.6g}" for key, value in values.items()})
+        row = {"step": trainer.global_step} | {key: f"{value:.6g}" for key, value in values.items()}
+        storage.append_text(self.path, to_csv(self.COLUMNS, [row], header=not self.path.exists()))
 
 
 class WatchedLoader(DataLoader):

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from mindvis.config import LoggingConfig, TrainerConfig
 from mindvis.errors import InputError
-from mindvis.training.callbacks import LossGuard, Speed, StepLimit, WatchedLoader, peak_memory_gb
+from mindvis.training.callbacks import LossWatch, ShardedClip, Speed, StepLimit, WatchedLoader, peak_memory_gb
 from mindvis.training.checkpointing import Checkpoints, SignalWatch, WholeCheckpointIO
 from mindvis.training.logging import MetricsFile, make_loggers
 from mindvis.training.runs import Run
@@ -104,6 +104,7 @@ def fit(
     raises SystemExit(75).
     """
     _check(trainer)
+    _quiet_lightning()
     _prepare(module, trainer)
     data = Loaders(train_set, val_set, seed=seed, settings=trainer)
     begun = time.monotonic()
@@ -147,7 +148,7 @@ def _callbacks(
     run: Run, settings: TrainerConfig, metrics: MetricsFile, signals: SignalWatch, batch_size: int
 ) -> list[pl.Callback]:
     """The last one saves, after all others have done their part of a step."""
-    watchers = [LossGuard(run.last), StepLimit(settings.max_steps)]
+    watchers = [LossWatch(run.last), StepLimit(settings.max_steps)]
     if settings.fast_dev_run:
         return watchers
     speed = Speed(run.path, batch_size=batch_size, every_steps=settings.log_every_steps)
@@ -163,6 +164,7 @@ def _callbacks(
 
 
 def _engine(settings: TrainerConfig, run: Run, *, clip: float, loggers: list, callbacks: list) -> pl.Trainer:
+    sharded = settings.strategy == "fsdp"
     # Our own signals end a job; Lightning's requeueing would save checkpoints of another kind beside ours.
     slurm = [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
     return pl.Trainer(
@@ -173,14 +175,14 @@ def _engine(settings: TrainerConfig, run: Run, *, clip: float, loggers: list, ca
         precision=settings.precision,
         max_epochs=settings.max_epochs,
         accumulate_grad_batches=settings.accumulate,
-        gradient_clip_val=clip or None,
+        gradient_clip_val=None if sharded else clip or None,
         check_val_every_n_epoch=max(1, settings.val_every_epochs),
         limit_val_batches=1.0 if settings.val_every_epochs else 0,
         log_every_n_steps=settings.log_every_steps,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
         logger=loggers,
-        callbacks=callbacks,
+        callbacks=[*callbacks, ShardedClip(clip)] if sharded else callbacks,
         plugins=[WholeCheckpointIO(), *slurm],
         enable_checkpointing=False,
         enable_model_summary=False,
@@ -201,13 +203,17 @@ def _strategy(settings: TrainerConfig) -> str | Strategy:
 
 
 def _fit_quietly(engine: pl.Trainer, module: pl.LightningModule, data: Loaders, run: Run) -> None:
-    """Fit without Lightning's greetings, and without its advice that does not hold for our samplers."""
-    for name in ("pytorch_lightning", "lightning_fabric", "pytorch_lightning.utilities.rank_zero"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    """Fit without the warnings of Lightning that do not hold for our samplers."""
     with warnings.catch_warnings():
         for message in _NO_CONCERN:
             warnings.filterwarnings("ignore", message)
         engine.fit(module, datamodule=data, ckpt_path=run.resume_from, weights_only=True)
+
+
+def _quiet_lightning() -> None:
+    """No greetings, tips and notices of progress."""
+    for name in ("pytorch_lightning", "lightning_fabric", "pytorch_lightning.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def _finish(engine: pl.Trainer, run: Run, *, seconds: float, fast: bool) -> FitResult:

@@ -5,7 +5,7 @@ import io
 import netrc
 import os
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -57,9 +57,8 @@ class MetricsFile(Logger):
         if new:
             rows = self._read()
             self.columns += new
-            storage.write_text(self.path, _to_csv(self.columns, rows))
-        with self.path.open("a", newline="") as file:
-            file.write(_to_csv(self.columns, [row], header=False))
+            storage.write_text(self.path, to_csv(self.columns, rows))
+        storage.append_text(self.path, to_csv(self.columns, [row], header=False))
         self.num_rows += 1
 
     def truncate(self, num_rows: int) -> None:
@@ -68,7 +67,7 @@ class MetricsFile(Logger):
         used = dict.fromkeys(name for row in rows for name, value in row.items() if value != "")
         self.columns, self.num_rows = list(used), len(rows)
         if rows:
-            storage.write_text(self.path, _to_csv(self.columns, rows))
+            storage.write_text(self.path, to_csv(self.columns, rows))
         else:
             self.path.unlink(missing_ok=True)
 
@@ -85,7 +84,8 @@ class MetricsFile(Logger):
             return list(csv.DictReader(file, restval=""))
 
 
-def _to_csv(columns: list[str], rows: Iterable[dict], header: bool = True) -> str:
+def to_csv(columns: Sequence[str], rows: Iterable[dict], header: bool = True) -> str:
+    """Rows as CSV text; what a row lacks is empty."""
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", extrasaction="ignore", lineterminator="\n")
     if header:

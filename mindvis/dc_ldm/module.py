@@ -6,6 +6,7 @@ from torch import Tensor
 
 from mindvis.dc_ldm.model import LatentDiffusion
 from mindvis.training import draws
+from mindvis.training.memory import recompute
 from mindvis.training.optim import adamw
 
 Batch = dict[str, Tensor]
@@ -45,6 +46,11 @@ class LDMModule(pl.LightningModule):
         """AdamW over every tuned parameter once, with decay on all of them as published."""
         groups = [{"params": list(self.ldm.trainable_parameters().values()), "weight_decay": self.weight_decay}]
         return adamw(groups, lr=self.lr, betas=(0.9, 0.999), fused=self.trainer.precision != "16-mixed")
+
+    def enable_activation_checkpointing(self) -> None:
+        """Keep the inputs of the encoder's and of the UNet's blocks alone for the backward pass."""
+        recompute(self.ldm.conditioner.encoder.blocks)
+        self.ldm.unet.use_checkpoint = True
 
     def loss(self, batch: Batch) -> Tensor:
         """Loss (scalar) of a batch; steps and noise follow from its keys alone."""

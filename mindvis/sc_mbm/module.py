@@ -14,6 +14,7 @@ from mindvis.errors import InputError
 from mindvis.sc_mbm.masking import focus_noise, focus_weights
 from mindvis.sc_mbm.model import MaskedBrainModel, MBMOutput
 from mindvis.training import draws
+from mindvis.training.memory import recompute
 from mindvis.training.optim import adamw, decay_groups, warmup_cosine
 
 
@@ -85,6 +86,10 @@ class MBMModule(pl.LightningModule):
         out = self(batch)
         mask = out.mask.repeat_interleave(self.network.patch_size, dim=1)  # [b v]
         return Reconstruction(batch["fmri"][:, 0], mask, self.network.unpatchify(out.reconstruction).float())
+
+    def enable_activation_checkpointing(self) -> None:
+        """Keep the inputs of the blocks alone for the backward pass."""
+        recompute([*self.network.blocks, *self.network.decoder_blocks])
 
     def transfer_batch_to_device(self, batch: dict[str, Tensor], device: torch.device, dataloader_idx: int) -> dict:
         # keys stay on the CPU, where draws are made: reading them back would wait for the device in every step

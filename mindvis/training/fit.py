@@ -5,7 +5,7 @@ import sys
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -19,6 +19,7 @@ from mindvis.errors import InputError
 from mindvis.training.callbacks import LossWatch, ShardedClip, Speed, StepLimit, WatchedLoader, peak_memory_gb
 from mindvis.training.checkpointing import Checkpoints, SignalWatch, WholeCheckpointIO
 from mindvis.training.logging import MetricsFile, make_loggers
+from mindvis.training.memory import compile_networks, largest_batch_size
 from mindvis.training.runs import Run
 from mindvis.training.sampling import EvalSampler, TrainSampler
 
@@ -106,6 +107,8 @@ def fit(
     _check(trainer)
     _quiet_lightning()
     _prepare(module, trainer)
+    if trainer.find_batch_size:
+        trainer = replace(trainer, batch_size=_find_batch_size(module, train_set, run, trainer))
     data = Loaders(train_set, val_set, seed=seed, settings=trainer)
     begun = time.monotonic()
     with SignalWatch() as signals:
@@ -140,8 +143,24 @@ def _prepare(module: pl.LightningModule, settings: TrainerConfig) -> None:
             raise InputError(f"setting trainer.activation_checkpointing: {type(module).__name__} does not offer it")
         module.enable_activation_checkpointing()
     if settings.compile:
-        for network in module.children():
-            network.compile()
+        compile_networks(module)
+
+
+def _find_batch_size(module: pl.LightningModule, train_set: Dataset, run: Run, settings: TrainerConfig) -> int:
+    """The largest batch that fits one device; a resumed run keeps the one it was begun with."""
+    if settings.devices * settings.num_nodes > 1:
+        raise InputError("setting trainer.find_batch_size needs trainer.devices=1; find it once, then set batch_size")
+    if run.resume_from is not None and "batch_size" in run.manifest:
+        return run.manifest["batch_size"]
+
+    def attempt(copy: pl.LightningModule, size: int) -> None:
+        trial = replace(settings, batch_size=size, fast_dev_run=2)
+        engine = _engine(trial, run, clip=0.0, loggers=[], callbacks=[])
+        engine.fit(copy, datamodule=Loaders(train_set, None, seed=0, settings=trial))
+
+    size = largest_batch_size(module, attempt, start=settings.batch_size, most=len(train_set))
+    run.record(batch_size=size)
+    return size
 
 
 def _callbacks(

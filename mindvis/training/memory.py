@@ -1,0 +1,56 @@
+"""Less memory or more speed from the same network, and the largest batch that fits."""
+
+import copy
+import functools
+import gc
+import logging
+from collections.abc import Callable, Iterable, Iterator
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+log = logging.getLogger(__name__)
+
+
+def recompute(blocks: Iterable[nn.Module]) -> None:
+    """Let each block keep its inputs only, and compute its inside again in the backward pass (to the same bits)."""
+    for block in blocks:
+        block.forward = functools.partial(checkpoint, block.forward, use_reentrant=False)
+
+
+def compile_networks(module: nn.Module) -> None:
+    """torch.compile, in place, of the outermost modules below `module` that have a forward pass."""
+    for network in _outermost(module):
+        network.compile()
+
+
+def _outermost(module: nn.Module) -> Iterator[nn.Module]:
+    for child in module.children():
+        if type(child).forward is nn.Module.forward:
+            yield from _outermost(child)
+        else:
+            yield child
+
+
+def largest_batch_size(module: nn.Module, attempt: Callable[[nn.Module, int], None], *, start: int, most: int) -> int:
+    """Double the batch size from `start` up to `most`, as long as `attempt(copy of module, size)` has the memory.
+
+    `attempt` takes two optimiser steps, because the second has gradients and optimiser state in memory together.
+    """
+    size, fits = start, start
+    while True:
+        try:
+            attempt(copy.deepcopy(module), size)
+        except RuntimeError as error:  # torch.OutOfMemoryError is one; the CPU allocator has no class of its own
+            if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+                raise
+            log.warning("batch size %d does not fit in memory; using %d", size, fits)
+            return fits
+        finally:
+            gc.collect()
+            torch.cuda.empty_cache()
+        fits = size
+        if size >= most:
+            return fits
+        size = min(2 * size, most)

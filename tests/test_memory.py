@@ -1,0 +1,107 @@
+"""Activation checkpointing, compilation, and the search for the largest batch."""
+
+import pytest
+import torch
+from toy import ToyModule, train
+
+from mindvis.dc_ldm.module import LDMModule
+from mindvis.errors import InputError
+from mindvis.sc_mbm import MaskedBrainModel
+from mindvis.sc_mbm.module import MBMModule
+from mindvis.training.memory import compile_networks, largest_batch_size
+
+
+def kept_bytes(module: torch.nn.Module, loss) -> tuple[int, list[torch.Tensor]]:
+    """Bytes that the forward pass keeps for the backward pass, and the gradients."""
+    sizes = []
+
+    def pack(tensor):
+        sizes.append(tensor.numel() * tensor.element_size())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        value = loss(module)
+    value.backward()
+    return sum(sizes), [p.grad.clone() for p in module.parameters() if p.grad is not None]
+
+
+def check_checkpointing(make, loss) -> None:
+    plain, thrifty = make(), make()
+    thrifty.enable_activation_checkpointing()
+    much, expected = kept_bytes(plain, loss)
+    little, gradients = kept_bytes(thrifty, loss)
+    assert little < 0.5 * much
+    assert len(gradients) == len(expected) > 10
+    for gradient, other in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(gradient, other)
+    assert thrifty.state_dict().keys() == plain.state_dict().keys()
+
+
+def test_stage_a_keeps_less_and_has_the_same_gradients():
+    def make():
+        torch.manual_seed(0)
+        sizes = {"num_voxels": 64, "patch_size": 4, "embed_dim": 16, "depth": 4, "num_heads": 2}
+        sizes |= {"decoder_embed_dim": 8, "decoder_depth": 2, "decoder_num_heads": 2}
+        return MBMModule(MaskedBrainModel(**sizes))
+
+    batch = {"fmri": torch.randn(4, 1, 64), "key": torch.tensor([[0, 0, i] for i in range(4)])}
+    check_checkpointing(make, lambda module: module(batch).loss)
+
+
+def test_stage_b_keeps_less_and_has_the_same_gradients(golden):
+    from ldm_cases import build
+
+    case = golden("dc_ldm")
+    fmri = torch.randn(2, 1, case.meta["num_voxels"])
+    batch = {"fmri": fmri, "key": torch.tensor([[0, 0, 0], [0, 0, 1]])}
+
+    def loss(module):
+        return module.loss({**batch, "latent": torch.ones(2, *module.ldm.latent_shape)})
+
+    check_checkpointing(lambda: LDMModule(build(case)).train(), loss)
+
+
+class Greedy(ToyModule):
+    """Runs out of memory above four samples."""
+
+    def training_step(self, batch, batch_idx):
+        if len(batch["key"]) > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return super().training_step(batch, batch_idx)
+
+
+def test_the_largest_batch_that_fits_is_found_and_kept(tmp_path, caplog):
+    module = Greedy()
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    result = train(tmp_path, module=module, find_batch_size=True, batch_size=1, max_epochs=1)
+    assert result.num_steps == 3  # 11 samples in batches of 4
+    assert "batch size 8 does not fit in memory; using 4" in caplog.text
+    assert any(not torch.equal(before[name], value) for name, value in module.state_dict().items())
+
+
+def test_the_search_ends_with_the_whole_data_set_and_passes_other_errors_on():
+    tried = []
+    assert largest_batch_size(ToyModule(), lambda _, size: tried.append(size), start=3, most=10) == 10
+    assert tried == [3, 6, 10]
+    with pytest.raises(RuntimeError, match="shapes"):
+        largest_batch_size(ToyModule(), lambda *_: (_ for _ in ()).throw(RuntimeError("shapes")), start=1, most=2)
+
+
+def test_the_search_is_for_one_device(tmp_path):
+    with pytest.raises(InputError, match="needs trainer.devices=1"):
+        train(tmp_path, find_batch_size=True, devices=2)
+
+
+def test_compilation_reaches_the_outermost_networks(monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compiled.append(self))
+    container = torch.nn.Module()
+    container.parts = torch.nn.ModuleList([torch.nn.Linear(1, 1), torch.nn.Sequential(torch.nn.GELU())])
+    compile_networks(container)
+    assert compiled == list(container.parts)
+
+
+@pytest.mark.slow
+def test_a_compiled_network_trains_to_nearly_the_same_weights(tmp_path):
+    metrics = [train(tmp_path / str(on), compile=on, max_epochs=1).metrics["val/loss"] for on in (False, True)]
+    assert metrics[0] == pytest.approx(metrics[1], abs=1e-4)

@@ -30,6 +30,8 @@ _NO_CONCERN = (
     ".*does not have many workers.*",
     ".*smaller than the logging interval.*",
     ".*module.s. in eval mode.*",
+    ".*overridden `transfer_batch_to_device`.*",
+    ".*Total length of `list`.*",
     ".*LeafSpec.*",
 )
 

@@ -1,0 +1,46 @@
+"""The three trainings on a simulated experiment, each a few seconds long: commands for tests that start processes."""
+
+import sys
+from pathlib import Path
+
+from mindvis.data.experiment import Experiment
+from mindvis.data.simulate import simulate
+
+TESTS = Path(__file__).parent
+SCRIPTS = TESTS.parent / "scripts"
+LDM = TESTS / "golden" / "checkpoints" / "model.ckpt"
+VOXELS = {"V1": 20, "V2": 20, "V3": 12, "V4": 12, "LOC": 12, "FFA": 6, "PPA": 6}
+ENCODER = ["model.embed_dim=32", "model.depth=2", "model.num_heads=2"]
+DECODER = ["model.decoder_embed_dim=16", "model.decoder_depth=1", "model.decoder_num_heads=2"]
+TRAINER = [
+    "trainer.batch_size=4",
+    "trainer.val_fraction=0.2",
+    "trainer.log_every_steps=1",
+    "trainer.checkpoint_every_steps=1",
+    "trainer.figure_every_epochs=1",
+    "trainer.accelerator=cpu",
+    "trainer.num_threads=1",
+    "logging.wandb=disabled",
+]
+NUM_EPOCHS = {"pretrain_mbm": 4, "finetune_mbm": 4, "finetune_ldm": 3}
+
+
+def simulate_experiment(folder: Path) -> None:
+    """Data of one viewing and two resting subjects in `folder`/data."""
+    simulate(
+        folder / "data",
+        Experiment(num_subjects=1, train_per_class=3, num_test=8, voxels=VOXELS, num_resting=2, num_frames=400),
+    )
+
+
+def command(stage: str, folder: Path, run_dir: Path, *settings: str) -> list[str]:
+    """Command of a stage on the data in `folder`; finetune_mbm goes on from `folder`/pretrain_mbm."""
+    god = [f"data.root={folder / 'data' / 'Kamitani' / 'npz'}", "data.subjects=[sbj_1]"]
+    own = {
+        "pretrain_mbm": [f"data.root={folder / 'data' / 'HCP' / 'npz'}", *ENCODER, *DECODER, "optim.warmup_epochs=1"],
+        "finetune_mbm": [*god, f"pretrained={folder / 'pretrain_mbm'}", "fmri=both"],
+        "finetune_ldm": [*god, *ENCODER, f"ldm={LDM}", "image_size=16", "preview_steps=3"],
+    }
+    epochs = f"trainer.max_epochs={NUM_EPOCHS[stage]}"
+    script = str(SCRIPTS / f"{stage}.py")
+    return [sys.executable, script, f"run_dir={run_dir}", *own[stage], epochs, *TRAINER, *settings]

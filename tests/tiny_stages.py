@@ -1,14 +1,19 @@
 """The three trainings on a simulated experiment, each a few seconds long: commands for tests that start processes."""
 
+import shutil
 import sys
 from pathlib import Path
 
+import torch
+from omegaconf import OmegaConf
+
 from mindvis.data.experiment import Experiment
 from mindvis.data.simulate import simulate
+from mindvis.dc_ldm.model import build_class_ldm
 
 TESTS = Path(__file__).parent
 SCRIPTS = TESTS.parent / "scripts"
-LDM = TESTS / "golden" / "checkpoints" / "model.ckpt"
+LDM_CONFIG = TESTS / "golden" / "checkpoints" / "config.yaml"
 VOXELS = {"V1": 20, "V2": 20, "V3": 12, "V4": 12, "LOC": 12, "FFA": 6, "PPA": 6}
 ENCODER = ["model.embed_dim=32", "model.depth=2", "model.num_heads=2"]
 DECODER = ["model.decoder_embed_dim=16", "model.decoder_depth=1", "model.decoder_num_heads=2"]
@@ -26,11 +31,15 @@ NUM_EPOCHS = {"pretrain_mbm": 4, "finetune_mbm": 4, "finetune_ldm": 3}
 
 
 def simulate_experiment(folder: Path) -> None:
-    """Data of one viewing and two resting subjects in `folder`/data."""
-    simulate(
-        folder / "data",
-        Experiment(num_subjects=1, train_per_class=3, num_test=8, voxels=VOXELS, num_resting=2, num_frames=400),
-    )
+    """Data of one viewing and two resting subjects in `folder`/data, and an untrained label-to-image model."""
+    sizes = {"num_subjects": 1, "train_per_class": 3, "num_test": 8, "num_resting": 2, "num_frames": 400}
+    simulate(folder / "data", Experiment(voxels=VOXELS, **sizes))
+    shutil.copy(LDM_CONFIG, folder / "config.yaml")
+    torch.manual_seed(0)
+    ldm = build_class_ldm(OmegaConf.to_container(OmegaConf.load(LDM_CONFIG)))
+    parts = (("model.diffusion_model.", ldm.unet), ("first_stage_model.", ldm.autoencoder))
+    state = {prefix + name: value for prefix, part in parts for name, value in part.state_dict().items()}
+    torch.save({"state_dict": state}, folder / "model.ckpt")
 
 
 def command(stage: str, folder: Path, run_dir: Path, *settings: str) -> list[str]:
@@ -39,7 +48,7 @@ def command(stage: str, folder: Path, run_dir: Path, *settings: str) -> list[str
     own = {
         "pretrain_mbm": [f"data.root={folder / 'data' / 'HCP' / 'npz'}", *ENCODER, *DECODER, "optim.warmup_epochs=1"],
         "finetune_mbm": [*god, f"pretrained={folder / 'pretrain_mbm'}", "fmri=both"],
-        "finetune_ldm": [*god, *ENCODER, f"ldm={LDM}", "image_size=16", "preview_steps=3"],
+        "finetune_ldm": [*god, *ENCODER, f"ldm={folder / 'model.ckpt'}", "image_size=16", "preview_steps=3"],
     }
     epochs = f"trainer.max_epochs={NUM_EPOCHS[stage]}"
     script = str(SCRIPTS / f"{stage}.py")

@@ -146,6 +146,9 @@ def _prepare(module: pl.LightningModule, settings: TrainerConfig) -> None:
         module.enable_activation_checkpointing()
     if settings.compile:
         compile_networks(module)
+    if settings.strategy == "fsdp":
+        for parameter in module.parameters():
+            parameter.num_dimensions = parameter.ndim  # for the choice of what decays
 
 
 def _find_batch_size(module: pl.LightningModule, train_set: Dataset, run: Run, settings: TrainerConfig) -> int:

@@ -3,8 +3,10 @@
 import math
 from collections.abc import Sequence
 
+import pytorch_lightning as pl
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
 
 
 def warmup_cosine(epoch: float, *, lr: float, min_lr: float, warmup_epochs: float, num_epochs: float) -> float:
@@ -23,7 +25,10 @@ def warmup_cosine(epoch: float, *, lr: float, min_lr: float, warmup_epochs: floa
 def decay_groups(model: nn.Module, weight_decay: float) -> list[dict]:
     """Two AdamW groups over the trainable parameters: decayed (two or more dimensions, no biases) and not decayed."""
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    decays = {name: p.ndim >= 2 and name.rpartition(".")[2] != "bias" for name, p in named}
+    # FSDP leaves flat shards of the parameters, and `fit` what they were before
+    decays = {
+        name: getattr(p, "num_dimensions", p.ndim) >= 2 and name.rpartition(".")[2] != "bias" for name, p in named
+    }
     decayed = [p for name, p in named if decays[name]]
     kept = [p for name, p in named if not decays[name]]
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": kept, "weight_decay": 0.0}]
@@ -36,3 +41,28 @@ def adamw(groups: list[dict], *, lr: float, betas: Sequence[float], fused: bool 
     """
     devices = {p.device.type for group in groups for p in group["params"]}
     return torch.optim.AdamW(groups, lr=lr, betas=tuple(betas), fused=fused and devices <= {"cpu", "cuda"})
+
+
+def with_warmup_cosine(
+    optimizer: torch.optim.Optimizer,
+    trainer: pl.Trainer,
+    *,
+    lr: float,
+    min_lr: float,
+    warmup_epochs: float,
+    num_epochs: float,
+) -> dict:
+    """What a module's `configure_optimizers` returns: the optimiser, its rate updated every step by `warmup_cosine`."""
+    steps_per_epoch = _steps_per_epoch(trainer)
+
+    def factor(step: int) -> float:
+        epochs = {"warmup_epochs": warmup_epochs, "num_epochs": num_epochs}
+        return warmup_cosine(step / steps_per_epoch, lr=1.0, min_lr=min_lr / lr, **epochs)  # LambdaLR multiplies by lr
+
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}
+
+
+def _steps_per_epoch(trainer: pl.Trainer) -> int:
+    # the loader's length is not known before Lightning has set it up
+    trainer.fit_loop.setup_data()
+    return math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)

@@ -152,8 +152,10 @@ def newest_checkpoint(folder: Path) -> Path | None:
 
 def global_rank() -> int:
     """Rank of this process among all of the training, before any process group exists (torchrun, SLURM, Lightning)."""
-    names = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
-    return next((int(os.environ[name]) for name in names if name in os.environ), 0)
+    named = [os.environ.get(name) for name in ("RANK", "NODE_RANK", "LOCAL_RANK", "SLURM_PROCID")]
+    if named[0] is not None:
+        return int(named[0])
+    return max(int(rank or 0) for rank in named)
 
 
 def _make_folders(run: Run) -> None:

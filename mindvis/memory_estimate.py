@@ -1,0 +1,142 @@
+"""Memory of a training step at the published sizes: traced without computing anything, or measured on a CPU."""
+
+import multiprocessing
+import resource
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses import FakeTensorMode  # torch's only shape-and-dtype tracer that picks the real kernels
+
+from mindvis.dc_ldm import build_ldm
+from mindvis.sc_mbm import FMRIEncoder, MaskedBrainModel
+from mindvis.training.memory import recompute
+
+GB = 1e9
+NUM_VOXELS = 4656
+# class-conditional ImageNet LDM-4, what the published config.yaml says
+UNET = {"image_size": 64, "in_channels": 3, "out_channels": 3, "model_channels": 192, "num_res_blocks": 2}
+UNET |= {"attention_resolutions": [8, 4, 2], "channel_mult": [1, 2, 3, 5], "num_heads": 1, "context_dim": 512}
+UNET |= {"use_spatial_transformer": True, "transformer_depth": 1}
+SHAPE = {"double_z": False, "z_channels": 3, "resolution": 256, "in_channels": 3, "out_ch": 3, "ch": 128}
+SHAPE |= {"ch_mult": [1, 2, 4], "num_res_blocks": 2, "attn_resolutions": [], "dropout": 0.0}
+LABEL2IMG = {
+    "linear_start": 0.0015,
+    "linear_end": 0.0195,
+    "timesteps": 1000,
+    "unet_config": {"params": UNET},
+    "first_stage_config": {"params": {"embed_dim": 3, "n_embed": 8192, "ddconfig": SHAPE}},
+}
+
+
+class StageA(nn.Module):
+    """The published masked brain model and the loss of a random batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.network = MaskedBrainModel(num_voxels=NUM_VOXELS)
+
+    def forward(self, batch_size: int) -> Tensor:
+        noise = torch.rand(batch_size, self.network.num_patches)
+        return self.network(torch.randn(batch_size, 1, NUM_VOXELS), 0.75, noise).loss
+
+    def enable_activation_checkpointing(self) -> None:
+        recompute([*self.network.blocks, *self.network.decoder_blocks])
+
+
+class StageB(nn.Module):
+    """The published diffusion model with what is tuned, and the loss of a random batch of latents."""
+
+    def __init__(self):
+        super().__init__()
+        self.ldm = build_ldm({"model": {"params": LABEL2IMG}}, FMRIEncoder(num_voxels=NUM_VOXELS))
+
+    def forward(self, batch_size: int) -> Tensor:
+        latent, eps = torch.randn(2, batch_size, *self.ldm.latent_shape)
+        context = self.ldm.conditioner(torch.randn(batch_size, 1, NUM_VOXELS))
+        return self.ldm.loss(latent, context, torch.randint(1000, (batch_size,)), eps)
+
+    def enable_activation_checkpointing(self) -> None:
+        recompute(self.ldm.conditioner.encoder.blocks)
+        self.ldm.unet.use_checkpoint = True
+
+
+STAGES: dict[str, Callable[[], nn.Module]] = {"A": StageA, "B": StageB}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Bytes of a training step: weights, gradients and AdamW moments of what is tuned, activations kept."""
+
+    num_parameters: int
+    num_tuned: int
+    weights: int
+    gradients: int
+    moments: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.gradients + self.moments + self.activations
+
+
+def estimate(stage: str, batch_size: int, *, precision: str = "32-true", checkpointing: bool = False) -> Estimate:
+    """Memory of one step of a stage (`A` or `B`) at the published size, on one device.
+
+    Weights, gradients and moments are float32 in every precision; what a kernel needs while it runs, and with
+    checkpointing the inside of one block, come on top.
+    """
+    with FakeTensorMode():
+        model = STAGES[stage]()
+        if checkpointing:
+            model.enable_activation_checkpointing()
+        activations = _kept_bytes(model, batch_size, precision)
+        parameters = list(model.parameters())
+    tuned = [p for p in parameters if p.requires_grad]
+    sizes = [4 * sum(p.numel() for p in group) for group in (parameters, tuned)]
+    counts = [size // 4 for size in sizes]
+    return Estimate(*counts, weights=sizes[0], gradients=sizes[1], moments=2 * sizes[1], activations=activations)
+
+
+def _kept_bytes(model: nn.Module, batch_size: int, precision: str) -> int:
+    """Bytes of the storages that the forward pass keeps for the backward pass, weights left out, each once."""
+    weights = {p.untyped_storage()._cdata for p in model.parameters()}
+    kept: dict[int, tuple[int, Any]] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage._cdata] = (storage.nbytes(), storage)
+        return tensor
+
+    half = torch.autocast("cpu", torch.bfloat16) if precision == "bf16-mixed" else nullcontext()
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), half:
+        loss = model(batch_size)
+    del loss
+    return sum(size for key, (size, _) in kept.items() if key not in weights)
+
+
+def measure(stage: str, batch_size: int, *, checkpointing: bool = False) -> int:
+    """Peak resident bytes of two float32 optimiser steps on the CPU above what torch itself takes."""
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(1) as pool:
+        return pool.apply(_peak_of_two_steps, (stage, batch_size, checkpointing))
+
+
+def _peak_of_two_steps(stage: str, batch_size: int, checkpointing: bool) -> int:
+    before = _peak_bytes()
+    model = STAGES[stage]()
+    if checkpointing:
+        model.enable_activation_checkpointing()
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-6, fused=True)
+    for _ in range(2):
+        optimizer.zero_grad()
+        model(batch_size).backward()
+        optimizer.step()
+    return _peak_bytes() - before
+
+
+def _peak_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

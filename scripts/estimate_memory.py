@@ -1,0 +1,59 @@
+"""Memory of training at the published sizes: parameters, activations, optimiser, per stage and setting.
+
+Examples:
+  python scripts/estimate_memory.py                          # the table of the README, traced without computing
+  python scripts/estimate_memory.py --measure A:4 B:1        # also train two steps on this CPU and compare
+"""
+
+import argparse
+from collections.abc import Sequence
+
+from mindvis.cli import entry_point
+from mindvis.errors import InputError
+from mindvis.memory_estimate import GB, STAGES, estimate, measure
+
+# stage, samples a device: the published 8 x 62 of Stage A, and GOD and BOLD5000 in Stage B
+BATCHES = (("A", 62), ("B", 5), ("B", 25))
+COLUMNS = ("stage", "batch", "precision", "checkpointing", "parameters (tuned), M")
+COLUMNS += ("weights, GB", "gradients", "AdamW", "activations", "sum")
+
+
+@entry_point
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--measure", nargs="+", default=[], metavar="STAGE:BATCH", help="train on this CPU as well")
+    arguments = parser.parse_args(argv)
+    print(table_row(COLUMNS))
+    print(table_row(["---"] * len(COLUMNS)))
+    for stage, batch in BATCHES:
+        for precision in ("32-true", "bf16-mixed"):
+            for checkpointing in (False, True):
+                print(row(stage, batch, precision, checkpointing))
+    for stage, batch in map(parse, arguments.measure):
+        expected, found = estimate(stage, batch).total, measure(stage, batch)
+        ratio = f"{found / expected:.2f}"
+        print(f"stage {stage}, batch {batch}: estimated {expected / GB:.2f} GB, measured {found / GB:.2f} GB ({ratio})")
+
+
+def row(stage: str, batch: int, precision: str, checkpointing: bool) -> str:
+    """One line of the table, in GB."""
+    cost = estimate(stage, batch, precision=precision, checkpointing=checkpointing)
+    counts = f"{cost.num_parameters / 1e6:.1f} ({cost.num_tuned / 1e6:.1f})"
+    parts = (cost.weights, cost.gradients, cost.moments, cost.activations, cost.total)
+    words = [stage, str(batch), precision, "on" if checkpointing else "off", counts, *(f"{p / GB:.2f}" for p in parts)]
+    return table_row(words)
+
+
+def table_row(words: Sequence[str]) -> str:
+    return "| " + " | ".join(words) + " |"
+
+
+def parse(item: str) -> tuple[str, int]:
+    stage, _, batch = item.partition(":")
+    if stage not in STAGES or not batch.isdigit() or int(batch) < 1:
+        raise InputError(f"--measure {item}: needed: A:BATCH or B:BATCH, such as B:1")
+    return stage, int(batch)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,44 @@
+"""The table of memory: counts of the published models, how its parts scale, and the measured truth."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from mindvis.memory_estimate import estimate, measure
+
+SCRIPT = Path(__file__).parents[1] / "scripts" / "estimate_memory.py"
+
+
+@pytest.mark.parametrize(("stage", "total", "tuned"), [("A", 164.9e6, 164.4e6), ("B", 608.8e6, 179.2e6)])
+def test_parameters_are_those_of_the_published_models(stage, total, tuned):
+    cost = estimate(stage, 1)
+    assert cost.num_parameters == pytest.approx(total, rel=1e-3)
+    assert cost.num_tuned == pytest.approx(tuned, rel=1e-3)
+    assert (cost.weights, cost.gradients) == (4 * cost.num_parameters, 4 * cost.num_tuned)
+    assert cost.moments == 8 * cost.num_tuned
+
+
+def test_activations_grow_with_the_batch_and_shrink_by_checkpointing_and_half_precision():
+    small, large = estimate("A", 4).activations, estimate("A", 8).activations
+    assert large == pytest.approx(2 * small, rel=0.05)
+    assert estimate("A", 8, checkpointing=True).activations < 0.25 * large
+    assert estimate("A", 64, precision="bf16-mixed").activations < 0.75 * estimate("A", 64).activations
+
+
+@pytest.mark.parametrize("item", ["C:1", "A", "A:0"])
+def test_a_wrong_measurement_is_one_line(item, capsys):
+    spec = importlib.util.spec_from_file_location("estimate_memory", SCRIPT)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    script.BATCHES = ()
+    assert script.main(["--measure", item]) == 2
+    assert "needed: A:BATCH or B:BATCH" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("stage", "batch"), [("A", 8), ("B", 2)])
+def test_the_estimate_is_near_the_measured_peak(stage, batch):
+    """The peak also holds what kernels need while they run."""
+    ratio = measure(stage, batch) / estimate(stage, batch).total
+    assert 0.85 < ratio < 1.35

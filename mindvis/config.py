@@ -64,6 +64,17 @@ class OptimConfig:
 
 
 @dataclass
+class LDMOptimConfig:
+    """AdamW of Stage B: constant rate as published, unless min_lr is given."""
+
+    lr: float = 5.3e-5  # learning rate
+    min_lr: float | None = None  # learning rate at the end of a cosine; null: constant
+    weight_decay: float = 0.01  # on every tuned parameter
+    warmup_epochs: float = 0.0  # linear warm-up
+    clip: float = 0.5  # gradient norm
+
+
+@dataclass
 class TrainerConfig:
     """Loop, devices, precision and checkpoints of a training."""
 
@@ -169,11 +180,7 @@ class FinetuneLDMConfig:
     resume_override: bool = False  # continue although settings changed
     data: DataConfig = field(default_factory=lambda: DataConfig(subjects=["sbj_3"]))
     augment: AugmentConfig = field(default_factory=AugmentConfig)
-    optim: OptimConfig = field(
-        default_factory=lambda: OptimConfig(
-            lr=5.3e-5, min_lr=5.3e-5, weight_decay=0.01, betas=[0.9, 0.999], warmup_epochs=0.0, clip=0.5
-        )
-    )
+    optim: LDMOptimConfig = field(default_factory=LDMOptimConfig)
     trainer: TrainerConfig = field(default_factory=lambda: TrainerConfig(batch_size=5))
     logging: LoggingConfig = field(default_factory=LoggingConfig)
 

@@ -9,6 +9,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from mindvis.dc_ldm import LDMModule
+from mindvis.errors import InputError
 
 QUIET = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
 
@@ -57,15 +58,28 @@ def test_another_epoch_draws_another_noise(module, case):
     assert module.loss(later).item() != module.loss(batch(case, 0, 1)).item()
 
 
-def test_optimiser_holds_what_is_tuned_once(module):
+def test_optimiser_holds_what_is_tuned_once(module, monkeypatch):
     """AdamW at a constant rate over the tuned parameters, each once, all decayed."""
     module.trainer = pl.Trainer(accelerator="cpu", **QUIET)
-    optimiser = module.configure_optimizers()
+    monkeypatch.setattr("mindvis.dc_ldm.module.steps_per_epoch", lambda trainer: 4)
+    configured = module.configure_optimizers()
+    optimiser, schedule = configured["optimizer"], configured["lr_scheduler"]["scheduler"]
     held = [id(p) for group in optimiser.param_groups for p in group["params"]]
     tuned = module.ldm.trainable_parameters()
     assert sorted(held) == sorted({id(p) for p in tuned.values()})
     assert {(group["lr"], group["weight_decay"]) for group in optimiser.param_groups} == {(5.3e-5, 0.01)}
     assert all(p.requires_grad == (name in tuned) for name, p in module.ldm.named_parameters())
+    assert {schedule.lr_lambdas[0](step) for step in range(12)} == {1.0}
+
+
+def test_encoder_only_leaves_the_heads(case):
+    """The ablation tunes the conditioner and the time-step condition, and no cross-attention."""
+    module = LDMModule(ldm_cases.build(case), tune="encoder")
+    trained = {name for name, p in module.ldm.named_parameters() if p.requires_grad}
+    assert trained and trained < set(module.ldm.trainable_parameters())
+    assert not [name for name in trained if "attn2" in name or "norm2" in name and name.startswith("unet.")]
+    with pytest.raises(InputError, match="tune is 'heads'"):
+        LDMModule(ldm_cases.build(case), tune="heads")
 
 
 def test_overfits_one_batch(module, case):

@@ -125,14 +125,14 @@ def test_training_equals_the_published_one(published_run):
 
 
 @pytest.mark.parametrize("setting", [0, 1, 2])
-def test_learning_rate_equals_the_published_one(golden, setting):
+def test_learning_rate_equals_the_published_one(golden, setting, monkeypatch):
     """The module's schedule at every step of the three settings of the parity file."""
     file = golden("learning_rate")
     meta = file.meta[setting]
     module = tiny_module(
         **{name: meta[name] for name in ("lr", "min_lr", "warmup_epochs")}, num_epochs=meta["num_epoch"]
     )
-    module._steps_per_epoch = lambda: meta["steps_per_epoch"]
+    monkeypatch.setattr("mindvis.sc_mbm.module.steps_per_epoch", lambda trainer: meta["steps_per_epoch"])
     module.trainer = pl.Trainer(**QUIET)
     configured = module.configure_optimizers()
     optimizer, schedule = configured["optimizer"], configured["lr_scheduler"]["scheduler"]

@@ -98,11 +98,13 @@ class LatentDiffusion(nn.Module):
         tuned = {id(p) for module in self._tuned_modules() for p in module.parameters()}
         return {name: p for name, p in self.named_parameters() if id(p) in tuned}
 
-    def freeze(self) -> "LatentDiffusion":
-        """Switch gradients off for everything that Stage B does not tune, and on for what it does."""
+    def freeze(self, *, heads: bool = True) -> "LatentDiffusion":
+        """Gradients for what Stage B tunes and for nothing else; `heads=False` leaves the cross-attention out."""
         self.requires_grad_(False)
         for parameter in self.trainable_parameters().values():
             parameter.requires_grad_(True)
+        for head in [] if heads else self._heads():
+            head.requires_grad_(False)
         return self
 
     def train(self, mode: bool = True) -> "LatentDiffusion":
@@ -112,10 +114,13 @@ class LatentDiffusion(nn.Module):
         return self
 
     def _tuned_modules(self) -> list[nn.Module]:
-        blocks = [module for module in self.unet.modules() if isinstance(module, TransformerBlock)]
-        heads = [head for block in blocks for head in (block.attn2, block.norm2)]
         condition = self.unet.time_embed_condtion
-        return [self.conditioner, *heads, *([] if condition is None else [condition])]
+        return [self.conditioner, *self._heads(), *([] if condition is None else [condition])]
+
+    def _heads(self) -> list[nn.Module]:
+        """Cross-attention of every transformer block, and the norm before it."""
+        blocks = [module for module in self.unet.modules() if isinstance(module, TransformerBlock)]
+        return [head for block in blocks for head in (block.attn2, block.norm2)]
 
 
 def build_ldm(

@@ -1,31 +1,44 @@
 """Training of Stage B: the tuned parts of a latent diffusion model on pairs of fMRI and image."""
 
 import pytorch_lightning as pl
-import torch
 from torch import Tensor
 
 from mindvis.dc_ldm.model import LatentDiffusion
+from mindvis.errors import InputError
 from mindvis.training import draws
 from mindvis.training.memory import recompute
-from mindvis.training.optim import adamw
+from mindvis.training.optim import adamw, steps_per_epoch, with_warmup_cosine
 
 Batch = dict[str, Tensor]
 
 
 class LDMModule(pl.LightningModule):
-    """Tunes what `LatentDiffusion.trainable_parameters` names, at a constant learning rate.
+    """Tunes what `LatentDiffusion.trainable_parameters` names, at a constant rate unless `min_lr` is given.
 
+    `tune="encoder"` leaves the cross-attention heads and their norms as they are (an ablation of the paper).
+    With `min_lr` the rate warms up over `warmup_epochs` and falls to it by half a cosine over `num_epochs`.
     The Trainer clips the gradient norm: `gradient_clip_val=0.5` is the published setting. A batch holds "fmri" [b 1 v],
     "key" long [b 3] and either "image" [b 3 h w] in [-1, 1] or a kept "latent" [b c h/f w/f]. With both and "cropped"
     (bool [b]), the rows that are cropped are encoded and the others take their latent.
     Source: Chen et al. 2023 (arXiv 2211.06956), section 3.3 and the appendix on training.
     """
 
-    def __init__(self, ldm: LatentDiffusion, *, lr: float = 5.3e-5, weight_decay: float = 0.01):
+    def __init__(
+        self,
+        ldm: LatentDiffusion,
+        *,
+        lr: float = 5.3e-5,
+        weight_decay: float = 0.01,
+        min_lr: float | None = None,
+        warmup_epochs: float = 0.0,
+        num_epochs: float = 500,
+        tune: str = "all",
+    ):
         super().__init__()
-        self.ldm = ldm.freeze()
-        self.lr = lr
-        self.weight_decay = weight_decay
+        self.ldm = ldm.freeze(heads=_tunes_heads(tune))
+        self.lr, self.weight_decay = lr, weight_decay
+        self.min_lr = lr if min_lr is None else min_lr
+        self.warmup_epochs, self.num_epochs = warmup_epochs, num_epochs
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Loss (scalar) of a batch, logged as train/loss beside train/lr."""
@@ -42,10 +55,14 @@ class LDMModule(pl.LightningModule):
         self.log("val/loss", loss, prog_bar=True, batch_size=float(len(batch["key"])), sync_dist=True)
         return loss
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
+    def configure_optimizers(self) -> dict:
         """AdamW over every tuned parameter once, with decay on all of them as published."""
-        groups = [{"params": list(self.ldm.trainable_parameters().values()), "weight_decay": self.weight_decay}]
-        return adamw(groups, lr=self.lr, betas=(0.9, 0.999), fused=self.trainer.precision != "16-mixed")
+        tuned = [p for p in self.ldm.trainable_parameters().values() if p.requires_grad]
+        groups = [{"params": tuned, "weight_decay": self.weight_decay}]
+        optimizer = adamw(groups, lr=self.lr, betas=(0.9, 0.999), fused=self.trainer.precision != "16-mixed")
+        rates = {"lr": self.lr, "min_lr": self.min_lr}
+        epochs = {"warmup_epochs": self.warmup_epochs, "num_epochs": self.num_epochs}
+        return with_warmup_cosine(optimizer, steps_per_epoch=steps_per_epoch(self.trainer), **rates, **epochs)
 
     def enable_activation_checkpointing(self) -> None:
         """Keep the inputs of the encoder's and of the UNet's blocks alone for the backward pass."""
@@ -68,3 +85,9 @@ class LDMModule(pl.LightningModule):
         latent = batch["latent"].clone()
         latent[cropped] = self.ldm.encode(batch["image"][cropped]).to(latent.dtype)
         return latent
+
+
+def _tunes_heads(tune: str) -> bool:
+    if tune not in ("all", "encoder"):
+        raise InputError(f"setting tune is {tune!r}; needed: all or encoder")
+    return tune == "all"

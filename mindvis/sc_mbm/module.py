@@ -1,6 +1,5 @@
 """Training of Stage A with Lightning: steps, learning rate and what a figure needs."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,14 +7,13 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.optim.lr_scheduler import LambdaLR
 
 from mindvis.errors import InputError
 from mindvis.sc_mbm.masking import focus_noise, focus_weights
 from mindvis.sc_mbm.model import MaskedBrainModel, MBMOutput
 from mindvis.training import draws
 from mindvis.training.memory import recompute
-from mindvis.training.optim import adamw, decay_groups, warmup_cosine
+from mindvis.training.optim import adamw, decay_groups, steps_per_epoch, with_warmup_cosine
 
 
 @dataclass(frozen=True)
@@ -99,19 +97,9 @@ class MBMModule(pl.LightningModule):
     def configure_optimizers(self) -> dict:
         groups = decay_groups(self.network, self.weight_decay)
         optimizer = adamw(groups, lr=self.lr, betas=self.betas, fused=self.trainer.precision != "16-mixed")
-        steps_per_epoch = self._steps_per_epoch()
-
-        def factor(step: int) -> float:
-            rates = {"lr": 1.0, "min_lr": self.min_lr / self.lr}  # LambdaLR multiplies by lr
-            epochs = {"warmup_epochs": self.warmup_epochs, "num_epochs": self.num_epochs}
-            return warmup_cosine(step / steps_per_epoch, **rates, **epochs)
-
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}
-
-    def _steps_per_epoch(self) -> int:
-        # the loader's length is not known before Lightning has set it up
-        self.trainer.fit_loop.setup_data()
-        return math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
+        rates = {"lr": self.lr, "min_lr": self.min_lr}
+        epochs = {"warmup_epochs": self.warmup_epochs, "num_epochs": self.num_epochs}
+        return with_warmup_cosine(optimizer, steps_per_epoch=steps_per_epoch(self.trainer), **rates, **epochs)
 
 
 def pearson(x: Tensor, y: Tensor) -> Tensor:

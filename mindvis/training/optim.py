@@ -45,15 +45,14 @@ def adamw(groups: list[dict], *, lr: float, betas: Sequence[float], fused: bool 
 
 def with_warmup_cosine(
     optimizer: torch.optim.Optimizer,
-    trainer: pl.Trainer,
     *,
+    steps_per_epoch: int,
     lr: float,
     min_lr: float,
     warmup_epochs: float,
     num_epochs: float,
 ) -> dict:
     """What a module's `configure_optimizers` returns: the optimiser, its rate updated every step by `warmup_cosine`."""
-    steps_per_epoch = _steps_per_epoch(trainer)
 
     def factor(step: int) -> float:
         epochs = {"warmup_epochs": warmup_epochs, "num_epochs": num_epochs}
@@ -62,7 +61,8 @@ def with_warmup_cosine(
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}
 
 
-def _steps_per_epoch(trainer: pl.Trainer) -> int:
+def steps_per_epoch(trainer: pl.Trainer) -> int:
+    """Optimiser steps in an epoch of the training that `trainer` is about to run."""
     # the loader's length is not known before Lightning has set it up
     trainer.fit_loop.setup_data()
     return math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)

@@ -66,8 +66,8 @@ def build_stage_b(
 
 def build_ldm_module(ldm: LatentDiffusion, config: FinetuneLDMConfig) -> LDMModule:
     """Training module of Stage B."""
-    optim = config.optim
-    return LDMModule(ldm, lr=optim.lr, weight_decay=optim.weight_decay)
+    rates = {name: value for name, value in asdict(config.optim).items() if name != "clip"}
+    return LDMModule(ldm, tune=config.tune, num_epochs=config.trainer.max_epochs, **rates)
 
 
 def find_ldm(path: str) -> Path:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from mindvis.checkpoints import DescribeWeights
 from mindvis.cli import entry_point, read_settings
 from mindvis.config import FinetuneLDMConfig
+from mindvis.latents import kept_latents
 from mindvis.previews import DecodedStimuli
 from mindvis.training.fit import fit
 from mindvis.wiring.data import data_facts, open_stage_b
@@ -24,6 +25,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     module = build_ldm_module(ldm, config)
 
     run = begin_run(config, "finetune_ldm")
+    if config.cache_latents and not config.trainer.fast_dev_run:
+        train = train.with_latents(kept_latents(ldm.autoencoder, train.stimuli, run.path))
     run.record(seed=config.seed, data=data_facts(train=train, validation=val, test=test), selection=config.selection)
     fit(
         module,

@@ -179,6 +179,7 @@ class PairedDataset(FMRIDataset):
         self.class_names = None if class_names is None else [str(name) for name in class_names]
         self._require_columns("stimulus", "repeat", "class_ids", "class_names")
         self.augmentation = augmentation or Augmentation(sparsify=0, crop_ratio=0)
+        self._latents: np.ndarray | MappedArray | None = None
 
     @property
     def stimuli(self) -> np.ndarray:
@@ -194,12 +195,17 @@ class PairedDataset(FMRIDataset):
 
     def __getitem__(self, index: int | Key) -> dict[str, Tensor]:
         key, augmented = self._key(index)
-        row, image = self._row(key), self._stimuli[int(self.stimulus[key[2]])]
+        stimulus = int(self.stimulus[key[2]])
+        row, shown = self._row(key), self._stimuli[stimulus]
+        image = shown
         if augmented:
             settings = self.augmentation
             row = sparsify(row, settings.sparsify, generator(key, "sparsify"))
-            image = random_crop(image, settings.crop_ratio, settings.crop_probability, generator(key, "crop"))
-        return {**self._item(key, row), "image": to_float(image)}
+            image = random_crop(shown, settings.crop_ratio, settings.crop_probability, generator(key, "crop"))
+        item = {**self._item(key, row), "image": to_float(image)}
+        if self._latents is not None:
+            item |= {"latent": torch.from_numpy(np.array(self._latents[stimulus])), "cropped": image is not shown}
+        return item
 
     def subset(self, indices: Sequence[int] | np.ndarray) -> "PairedDataset":
         """The rows `indices`, in their order; the distinct images stay, `stimulus` goes on pointing at them."""
@@ -213,6 +219,16 @@ class PairedDataset(FMRIDataset):
         resized.__dict__.pop("images", None)
         resized._stimuli = _as_source(resize_all(self.stimuli, size))
         return resized
+
+    def with_latents(self, latents: np.ndarray) -> "PairedDataset":
+        """The same pairs with the latents [m c h w] of `stimuli`: an item then says also whether its image is cropped.
+
+        Items gain "latent" float32 [c h w] and "cropped" (bool): a latent stands for its image where that is whole.
+        """
+        require_rows(latents, len(self._stimuli), "latents", "stimuli")
+        paired = copy.copy(self)
+        paired._latents = _as_source(latents)
+        return paired
 
     def with_augmentation(
         self, *, sparsify: float = 0.2, crop_ratio: float = 0.2, crop_probability: float = 0.5

@@ -1,0 +1,47 @@
+"""Latents of whole images, encoded once and kept in a mapped file: Stage B need not encode them in every step."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from mindvis.data.images import to_float
+from mindvis.dc_ldm import VQAutoencoder
+from mindvis.training.storage import write_atomic
+
+
+def kept_latents(autoencoder: VQAutoencoder, images: np.ndarray, folder: Path, batch_size: int = 16) -> np.ndarray:
+    """Latents float32 [m c h w] of uint8 images [m h w 3], mapped from `folder`; made there when they are not yet.
+
+    The file is named by a hash of the images and of the autoencoder's weights, so a changed one is never taken.
+    """
+    path = folder / f"latents-{_fingerprint(autoencoder, images)}.npy"
+    if not path.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        latents = encode_images(autoencoder, images, batch_size)
+        write_atomic(path, lambda file: np.save(file, latents))
+    return np.load(path, mmap_mode="r")
+
+
+@torch.no_grad()
+def encode_images(autoencoder: VQAutoencoder, images: np.ndarray, batch_size: int) -> np.ndarray:
+    """Latents float32 [m c h w] of uint8 images [m h w 3], on the GPU where there is one."""
+    home = next(autoencoder.parameters()).device
+    device = torch.device("cuda") if torch.cuda.is_available() else home
+    autoencoder.to(device)
+    starts = tqdm(range(0, len(images), batch_size), desc="latents", unit="batch", disable=None, leave=False)
+    batches = (to_float(np.asarray(images[start : start + batch_size])) for start in starts)
+    latents = [autoencoder.encode(batch.to(device)).float().cpu().numpy() for batch in batches]
+    autoencoder.to(home)
+    return np.concatenate(latents)
+
+
+def _fingerprint(autoencoder: VQAutoencoder, images: np.ndarray) -> str:
+    digest = hashlib.sha256(str(images.shape).encode())
+    for start in range(0, len(images), 256):
+        digest.update(np.ascontiguousarray(images[start : start + 256]).tobytes())
+    for name, tensor in autoencoder.state_dict().items():
+        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]

@@ -32,7 +32,7 @@ def whole(tmp_path_factory) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
 def test_twenty_kills_change_nothing(tmp_path, whole, stage):
-    """About five minutes a stage on one core."""
+    """About four minutes a stage on two busy cores."""
     num_rows = (whole / stage / "metrics.csv").read_text().count("\n") - 1
     training = command(stage, whole, tmp_path / "run")
     assert run_with_kills(training, tmp_path / "run", environment(), kills=20, num_rows=num_rows, seed=7) == 20

@@ -186,6 +186,24 @@ class FinetuneLDMConfig:
 
 
 @dataclass
+class SimulateConfig:
+    """A simulated experiment in the published layouts."""
+
+    out: str = "data/simulated"  # the folder to write; Kamitani/npz and HCP/npz appear below it
+    seed: int = 0  # every random draw follows from it
+    protocol: str = "demo"  # demo | god: preset of signal-to-noise ratio and repeats
+    snr: float | None = None  # variance of signal over noise in one trial, mean over voxels; null: the preset's
+    train_repeats: int | None = None  # trials averaged for a training row; null: the preset's
+    test_repeats: int | None = None  # trials of each test picture; null: the preset's
+    num_subjects: int = 1  # subjects who see pictures
+    train_per_class: int = 100  # training pictures of each class
+    num_test: int = 48  # test pictures: new ones of the same classes
+    num_resting: int = 20  # subjects at rest
+    num_frames: int = 1200  # frames of a resting run
+    voxels: dict[str, int] = field(default_factory=dict)  # voxels of an area; those not named: the preset's
+
+
+@dataclass
 class GenerateConfig:
     """Pictures decoded from the test fMRI of a run."""
 

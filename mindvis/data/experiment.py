@@ -1,7 +1,7 @@
 """What a simulated experiment consists of: subjects, pictures, repeats, voxels, noise."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mindvis.data.cortex import AREAS
 from mindvis.errors import InputError
@@ -31,11 +31,21 @@ PROTOCOLS = {
 }
 
 
+def choose_protocol(
+    name: str, snr: float | None = None, train_repeats: int | None = None, test_repeats: int | None = None
+) -> Protocol:
+    """A preset by name, with what is given in place of its own. Raises InputError for an unknown name."""
+    if name not in PROTOCOLS:
+        raise InputError(f"setting protocol is {name!r}; needed: one of {', '.join(PROTOCOLS)}")
+    given = {"snr": snr, "train_repeats": train_repeats, "test_repeats": test_repeats}
+    return replace(PROTOCOLS[name], **{key: value for key, value in given.items() if value is not None})
+
+
 @dataclass(frozen=True)
 class Experiment:
     """Sizes and seed of a simulated experiment. Raises InputError for numbers that make none.
 
-    `voxels` are counts by area; every subject has a few more or less. `t_r` is in seconds.
+    `voxels` are counts by area (those not named: VOXELS); every subject has a few more or less. `t_r` is in seconds.
     """
 
     seed: int = 0
@@ -43,12 +53,13 @@ class Experiment:
     num_subjects: int = 2
     train_per_class: int = 100
     num_test: int = 48
-    voxels: Mapping[str, int] = field(default_factory=lambda: dict(VOXELS))
+    voxels: Mapping[str, int] = field(default_factory=dict)
     num_resting: int = 20
     num_frames: int = 1200
     t_r: float = 0.72
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "voxels", VOXELS | dict(self.voxels))
         unknown = sorted(set(self.voxels) - set(AREAS))
         if unknown:
             raise InputError(f"voxels.{unknown[0]}: no such area; needed: {', '.join(AREAS)}")

@@ -36,7 +36,13 @@ def ldm(tiny_config):
 
 
 def tiny_arguments(out, config) -> list[str]:
-    lengths = {"autoencoder_steps": 2, "classifier_steps": 2, "denoiser_steps": 2, "sampling_steps": 2}
+    lengths = {
+        "autoencoder_steps": 10,
+        "decoder_steps": 1,
+        "classifier_steps": 2,
+        "denoiser_steps": 2,
+        "sampling_steps": 2,
+    }
     sizes = {"pictures_per_class": 1, "fresh_per_class": 1, "autoencoder_batch": 2, "classifier_batch": 4}
     settings = lengths | sizes | {"denoiser_batch": 2, "out": out, "ldm_config": config, "num_threads": 1}
     return [f"{key}={value}" for key, value in settings.items()]

@@ -1,8 +1,8 @@
 """Training of a small vector-quantised autoencoder, the first stage of the demo's latent diffusion model.
 
-The first half of the steps runs without the codebook, so that the latents settle; the codes then start at the cluster
-centres of the latents and are learned together with the rest (van den Oord et al. 2017, arXiv 1711.00937, section 3.2).
-Most steps see crops of half the side, which cost a quarter; whole images come last.
+Latents start as a thumbnail of the image and are then set free. The first part of the steps runs without the codebook;
+the codes then start at the cluster centres of the latents and are learned together with the rest (van den Oord et al.
+2017, arXiv 1711.00937, section 3.2). Most steps see crops of half the side, at a quarter of the cost.
 The published recipe adds a perceptual and an adversarial loss; flat drawings need neither.
 """
 
@@ -10,14 +10,18 @@ import numpy as np
 import torch
 from einops import rearrange
 from scipy.cluster.vq import kmeans2
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mindvis.data.images import to_float
 from mindvis.dc_ldm.autoencoder import VQAutoencoder
+from mindvis.dc_ldm.layers import zero_init
 from mindvis.demo.minimise import minimise, random_batches
 
 NUM_SURVEYED = 512  # images whose latents give the moments and the first codes
+QUANTISED_FROM, WHOLE_FROM = 0.7, 0.9  # shares of the steps
+THUMBNAIL_UNTIL = 0.1  # share of the steps over which the pull towards a thumbnail fades
+THUMBNAIL_SCALE = 2.0  # brings a thumbnail in [-1, 1] to about unit variance
 NUM_CLUSTERED = 20_000  # latent vectors that the first codes are the cluster centres of
 
 
@@ -25,15 +29,16 @@ def train_autoencoder(
     autoencoder: VQAutoencoder, images: np.ndarray, *, num_steps: int, batch_size: int, lr: float, seed: int
 ) -> None:
     """Train in place on uint8 images [n h w 3]; at the end latents have mean 0 and variance 1."""
-    autoencoder.train()
+    start_as_identity(autoencoder.train())
     survey = images[:NUM_SURVEYED]
-    settled, whole = num_steps // 2, 7 * num_steps // 8
+    settled, whole = int(QUANTISED_FROM * num_steps), int(WHOLE_FROM * num_steps)
     generator = torch.Generator().manual_seed(seed)
 
     def loss_of(step: int, indices: Tensor) -> Tensor:
         image = to_float(images[indices.numpy()])  # [b 3 h w]
         image = image if step >= whole else _random_crop(image, generator)
-        return reconstruction_loss(autoencoder, image, quantize=step >= settled)
+        pull = max(0.0, 1 - step / (THUMBNAIL_UNTIL * num_steps))
+        return reconstruction_loss(autoencoder, image, quantize=step >= settled, thumbnail_pull=pull)
 
     def after_step(step: int) -> None:
         if step == settled:
@@ -46,13 +51,50 @@ def train_autoencoder(
     normalise_latents(autoencoder, encode_all(autoencoder, survey))
 
 
-def reconstruction_loss(autoencoder: VQAutoencoder, image: Tensor, *, quantize: bool) -> Tensor:
-    """Absolute plus squared error of the reconstruction of [b 3 h w], and the loss of the codes if quantised."""
+def reconstruction_loss(
+    autoencoder: VQAutoencoder, image: Tensor, *, quantize: bool, thumbnail_pull: float = 0.0
+) -> Tensor:
+    """Absolute plus squared error of the reconstruction of [b 3 h w], and the loss of the codes if quantised.
+
+    `thumbnail_pull` weighs the squared distance of the latent from a thumbnail of the image.
+    """
     with torch.autocast("cpu", torch.bfloat16):
         latent = autoencoder.encode(image).float()  # [b c h/4 w/4]
-        latent, _, code_loss = autoencoder.quantize(latent) if quantize else (latent, None, 0.0)
-        decoded = autoencoder.decode(latent, quantize=False).float()
-    return F.l1_loss(decoded, image) + F.mse_loss(decoded, image) + code_loss
+        passed, _, code_loss = autoencoder.quantize(latent) if quantize else (latent, None, 0.0)
+        decoded = autoencoder.decode(passed, quantize=False).float()
+    loss = F.l1_loss(decoded, image) + F.mse_loss(decoded, image) + code_loss
+    if thumbnail_pull:
+        thumbnail = F.adaptive_avg_pool2d(image, latent.shape[-2:])
+        loss = loss + thumbnail_pull * F.mse_loss(latent, THUMBNAIL_SCALE * thumbnail)
+    return loss
+
+
+def start_as_identity(autoencoder: VQAutoencoder) -> None:
+    """Set the last layer of every residual branch to 0, which speeds up the first steps."""
+    for name, module in autoencoder.named_modules():
+        if name.endswith((".conv2", ".proj_out")):
+            zero_init(module)
+
+
+def polish_decoder(
+    autoencoder: VQAutoencoder, images: np.ndarray, *, num_steps: int, batch_size: int, lr: float, seed: int
+) -> None:
+    """Train the decoder alone in place, on whole uint8 images [n h w 3] behind the fixed encoder and codebook.
+
+    Latents stay as they are, so this may come after, or run beside, the training of the diffusion model.
+    """
+    decoder = nn.ModuleList([autoencoder.post_quant_conv, autoencoder.decoder])
+
+    def loss_of(step: int, indices: Tensor) -> Tensor:
+        image = to_float(images[indices.numpy()])  # [b 3 h w]
+        with torch.autocast("cpu", torch.bfloat16):
+            with torch.no_grad():
+                codes = autoencoder.quantize(autoencoder.encode(image).float()).latent
+            decoded = autoencoder.decode(codes, quantize=False).float()
+        return F.l1_loss(decoded, image) + F.mse_loss(decoded, image)
+
+    batches = random_batches(len(images), batch_size=batch_size, num_steps=num_steps, seed=seed + 1)
+    minimise(loss_of, decoder.parameters(), batches=batches, lr=lr, label="decoder")
 
 
 @torch.no_grad()

@@ -17,7 +17,13 @@ from mindvis.data.images import to_float, to_uint8
 from mindvis.data.stimuli import CLASS_NAMES, draw_stimuli
 from mindvis.dc_ldm import LatentDiffusion, build_class_ldm
 from mindvis.demo.classify import accuracy, train_classifier
-from mindvis.demo.first_stage import encode_all, peak_signal_to_noise, reconstruct, train_autoencoder
+from mindvis.demo.first_stage import (
+    encode_all,
+    peak_signal_to_noise,
+    polish_decoder,
+    reconstruct,
+    train_autoencoder,
+)
 from mindvis.demo.label2img import published_state, sample_classes, train_denoiser
 from mindvis.errors import InputError
 from mindvis.evaluation.demo_classifier import CLASSIFIER_FILE, DEMO_ASSETS, DemoClassifier, save_demo_classifier
@@ -39,9 +45,11 @@ class DemoRecipe:
     seed: int = 0  # every random draw follows from it
     pictures_per_class: int = 1000  # drawings to train on
     fresh_per_class: int = 20  # drawings, and samples, of each class to judge by
-    autoencoder_steps: int = 2400  # the first half without the codebook
+    autoencoder_steps: int = 1600  # most of them without the codebook
     autoencoder_batch: int = 16  # drawings a step
     autoencoder_lr: float = 2e-3  # peak learning rate
+    decoder_steps: int = 400  # of the decoder alone
+    decoder_lr: float = 5e-4  # peak learning rate
     classifier_steps: int = 1500  # half of the drawings seen through the autoencoder
     classifier_batch: int = 64  # drawings a step
     classifier_lr: float = 3e-3  # peak learning rate
@@ -75,6 +83,8 @@ def train_demo(recipe: DemoRecipe) -> dict[str, float]:
     ldm, classifier = build_class_ldm(config), DemoClassifier(CLASS_NAMES)
     pictures = draw_pictures(TRAINING_PICTURES + recipe.seed, recipe.pictures_per_class)
     once(out / "autoencoder.part", ldm.autoencoder, lambda: _fit_autoencoder(ldm, pictures, recipe))
+    decoder = nn.ModuleList([ldm.autoencoder.post_quant_conv, ldm.autoencoder.decoder])
+    once(out / "decoder.part", decoder, lambda: _polish_decoder(ldm, pictures, recipe))
     once(out / "classifier.part", classifier, lambda: _fit_classifier(classifier, ldm, pictures, recipe))
     denoiser = nn.ModuleList([ldm.unet, ldm.conditioner])
     once(out / "denoiser.part", denoiser, lambda: _fit_denoiser(ldm, pictures, recipe))
@@ -127,6 +137,17 @@ def _fit_autoencoder(ldm: LatentDiffusion, pictures: Pictures, recipe: DemoRecip
         num_steps=recipe.autoencoder_steps,
         batch_size=recipe.autoencoder_batch,
         lr=recipe.autoencoder_lr,
+        seed=recipe.seed,
+    )
+
+
+def _polish_decoder(ldm: LatentDiffusion, pictures: Pictures, recipe: DemoRecipe) -> None:
+    polish_decoder(
+        ldm.autoencoder,
+        pictures.images,
+        num_steps=recipe.decoder_steps,
+        batch_size=recipe.autoencoder_batch,
+        lr=recipe.decoder_lr,
         seed=recipe.seed,
     )
 

@@ -1,0 +1,122 @@
+"""The whole chain on a tiny simulated experiment, script by script, as the demo and the published settings run it."""
+
+import json
+
+import numpy as np
+import pytest
+import tiny_stages
+import torch
+from PIL import Image
+from script_runner import run
+
+GENERATE = ["num_samples=2", "num_steps=4", "sampler=ddim", "stimuli=[0,3,5]"]
+
+
+def arguments(stage: str, folder, *settings: str) -> list[str]:
+    """What follows the script's name in the command of a stage."""
+    return tiny_stages.command(stage, folder, folder / stage, *settings)[2:]
+
+
+def without_zeros(path) -> None:
+    """An untrained UNet begins with layers of zeros, through which no context would be seen."""
+    generator = torch.Generator().manual_seed(0)
+    state = torch.load(path, weights_only=True)["state_dict"]
+    zeros = [tensor for name, tensor in state.items() if tensor.ndim > 1 and not tensor.any()]
+    assert zeros
+    for tensor in zeros:
+        tensor.normal_(std=0.5, generator=generator)
+    torch.save({"state_dict": state}, path)
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory):
+    """Folder in which every stage has run once."""
+    folder = tmp_path_factory.mktemp("chain")
+    tiny_stages.simulate_experiment(folder)
+    without_zeros(folder / "model.ckpt")
+    for stage in ("pretrain_mbm", "finetune_mbm"):
+        assert run(stage, *arguments(stage, folder)).status == 0
+    assert run("finetune_ldm", *arguments("finetune_ldm", folder, f"encoder={folder / 'finetune_mbm'}")).status == 0
+    for control in ("none", "shuffled"):
+        assert run("generate", f"run={folder / 'finetune_ldm'}", f"control={control}", *GENERATE).status == 0
+    return folder
+
+
+def test_stage_b_says_what_its_encoder_saw(chain):
+    """The pictures know that Stage A was tuned on test fMRI, two runs before."""
+    provenance = json.loads((chain / "finetune_ldm" / "decoded" / "generate.json").read_text())
+    assert provenance["test_set_use"] == {
+        "stage_a_tuning": "both",
+        "checkpoint_selection": "validation",
+        "normalisation": "separate",
+    }
+
+
+def test_pictures_are_there_in_every_form(chain):
+    """Arrays, PNGs and the grid agree: the stimulus first, then its samples."""
+    folder = chain / "finetune_ldm" / "decoded"
+    arrays = np.load(folder / "decoded.npz")
+    assert arrays["decoded"].shape == (3, 2, 16, 16, 3)
+    assert arrays["stimulus_ids"].tolist() == [0, 3, 5]
+    assert np.array_equal(np.asarray(Image.open(folder / "pictures" / "0003" / "1.png")), arrays["decoded"][1, 1])
+    assert np.array_equal(np.asarray(Image.open(folder / "pictures" / "0005" / "stimulus.png")), arrays["stimuli"][2])
+    grid = np.asarray(Image.open(folder / "grid.png"))
+    assert np.array_equal(grid[4:20, 4:20], arrays["stimuli"][0])
+
+
+def test_a_picture_does_not_depend_on_its_batch_or_on_other_stimuli(chain, tmp_path):
+    """One stimulus alone, one picture at a time, gives the same pictures."""
+    settings = [
+        f"run={chain / 'finetune_ldm'}",
+        *GENERATE[:3],
+        "stimuli=[3]",
+        "batch_size=1",
+        f"output={tmp_path / 'o'}",
+    ]
+    assert run("generate", *settings).status == 0
+    alone = np.load(tmp_path / "o" / "decoded.npz")["decoded"][0].astype(int)
+    together = np.load(chain / "finetune_ldm" / "decoded" / "decoded.npz")["decoded"][1].astype(int)
+    assert np.abs(alone - together).max() <= 1  # float32 round-off may turn a half into the next level
+
+
+def test_processes_share_the_stimuli(chain, tmp_path, monkeypatch):
+    """Two processes decode the pictures of one, each its share; the first one puts them together."""
+    settings = [f"run={chain / 'finetune_ldm'}", *GENERATE, f"output={tmp_path / 'o'}"]
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank in ("1", "0"):
+        monkeypatch.setenv("RANK", rank)
+        assert run("generate", *settings).status == 0
+    shared = np.load(tmp_path / "o" / "decoded.npz")["decoded"].astype(int)
+    alone = np.load(chain / "finetune_ldm" / "decoded" / "decoded.npz")["decoded"].astype(int)
+    assert np.abs(shared - alone).max() <= 1
+    assert [path.name for path in tmp_path.iterdir()] == ["o"]
+
+
+def test_shuffled_control_lies_beside_the_pictures(chain):
+    """The control decodes other fMRI for the same stimuli."""
+    folder = chain / "finetune_ldm" / "decoded"
+    decoded, shuffled = np.load(folder / "decoded.npz"), np.load(folder / "shuffled" / "decoded.npz")
+    assert np.array_equal(decoded["stimuli"], shuffled["stimuli"])
+    assert not np.array_equal(decoded["decoded"], shuffled["decoded"])
+
+
+def test_figures_are_made_on_the_way(chain):
+    """Stage A shows masked reconstructions, Stage B decoded stimuli."""
+    assert list((chain / "pretrain_mbm" / "figures").glob("masked_reconstruction-*.png"))
+    assert list((chain / "finetune_ldm" / "figures").glob("decoded-*.png"))
+
+
+@pytest.mark.parametrize("stage", ["pretrain_mbm", "finetune_mbm", "finetune_ldm"])
+def test_fast_dev_run_keeps_nothing(chain, tmp_path, stage):
+    """One batch of everything, and no run folder."""
+    settings = tiny_stages.command(stage, chain, tmp_path / "run", "trainer.fast_dev_run=true")[2:]
+    assert run(stage, *settings).status == 0
+    assert not (tmp_path / "run").exists()
+
+
+def test_mean_fmri_is_one_vector_for_all(chain):
+    """The second control: every stimulus is decoded from the mean training row."""
+    settings = [f"run={chain / 'finetune_ldm'}", "control=mean_fmri", *GENERATE]
+    assert run("generate", *settings).status == 0
+    provenance = json.loads((chain / "finetune_ldm" / "decoded" / "mean_fmri" / "generate.json").read_text())
+    assert provenance["settings"]["control"] == "mean_fmri"

@@ -228,6 +228,28 @@ class GenerateConfig:
 
 
 @dataclass
+class BaselineConfig:
+    """Ridge regression on the fMRI of a data set, decoded by a label-to-image LDM."""
+
+    output: str = "runs/baseline_ridge"  # folder for the pictures, in its sub-folders latent and class
+    ldm: str = "pretrains/ldm/label2img/model.ckpt"  # label-to-image model (config.yaml beside it), or `demo`
+    targets: list[str] = field(default_factory=lambda: ["latent", "class"])  # which of the two
+    alphas: list[float] = field(
+        default_factory=lambda: [10.0**p for p in range(-1, 8)]
+    )  # penalties to choose from, by leave-one-out
+    patch_size: int = 16  # as for the model it is compared with: the padding of the fMRI follows from it
+    num_samples: int = 5  # pictures a stimulus (class; latent gives one)
+    sampler: str = "plms"  # plms | ddim | dpm_solver | unipc
+    num_steps: int = 250  # sampling steps
+    batch_size: int = 16  # pictures at once
+    seed: int = 2022  # picture k of stimulus s follows from (seed, s, k)
+    device: str = "auto"  # auto | cpu | cuda
+    num_threads: int | None = None  # CPU threads of torch
+    overwrite: bool = False  # replace pictures that are there
+    data: DataConfig = field(default_factory=lambda: DataConfig(subjects=["sbj_3"]))
+
+
+@dataclass
 class EvaluateConfig:
     """Scores of decoded pictures."""
 
@@ -241,8 +263,9 @@ class EvaluateConfig:
     num_trials: int = 0  # also the sampled protocol with so many trials (the paper: 1000)
     metrics: list[str] = field(default_factory=lambda: ["mse", "pcc", "ssim"])  # identification; lpips needs weights
     lpips_weights: str | None = None  # AlexNet weights for lpips
-    fid: list[str] = field(default_factory=list)  # feature networks: 64 | 2048 | a classifier's name
+    fid: list[str] = field(default_factory=lambda: ["classifier"])  # features: classifier | 64 | 2048 (Inception)
     fid_weights: str | None = None  # Inception weights for fid 64 and 2048
+    nsd_suite: bool = True  # also PixCorr, SSIM on grey 425 px and the feature networks of the NSD line of work
     features: dict[str, str] = field(default_factory=dict)  # NSD suite: network -> weights file
     controls: list[str] = field(default_factory=list)  # folders decoded from shuffled or mean fMRI
     training_images: str | None = None  # for the copying check: auto (of the data decoded) or an .npy uint8 [n h w 3]

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import torch
 
-from mindvis.baseline import BaselineConfig, decode_with_ridge, load_class_ldm
+from mindvis.baseline.linear import decode_with_ridge, load_class_ldm
 from mindvis.cli import entry_point, read_settings
-from mindvis.config import plain
-from mindvis.generation import check_output, write_decoded
+from mindvis.config import BaselineConfig, plain
+from mindvis.decoding.output import check_output, write_decoded
 from mindvis.wiring.data import open_pairs
 from mindvis.wiring.decoding import place
 from mindvis.wiring.models import find_ldm

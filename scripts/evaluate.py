@@ -16,8 +16,8 @@ import torch
 
 from mindvis.cli import entry_point, read_settings
 from mindvis.config import EvaluateConfig
-from mindvis.evaluating import evaluate
 from mindvis.evaluation import compare_reports, comparison_text, text_table
+from mindvis.wiring.evaluation import evaluate
 
 
 @entry_point

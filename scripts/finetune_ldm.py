@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from mindvis.checkpoints import DescribeWeights
 from mindvis.cli import entry_point, read_settings
 from mindvis.config import FinetuneLDMConfig
-from mindvis.latents import kept_latents
-from mindvis.previews import DecodedStimuli
+from mindvis.dc_ldm.latents import kept_latents
+from mindvis.decoding.previews import DecodedStimuli
 from mindvis.training.fit import fit
 from mindvis.wiring.data import data_facts, open_stage_b
 from mindvis.wiring.models import begin_run, build_ldm_module, build_stage_b, history, read_encoder

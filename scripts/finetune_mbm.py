@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from mindvis.checkpoints import DescribeWeights, build_mbm, read_mbm
 from mindvis.cli import entry_point, read_settings
 from mindvis.config import FinetuneMBMConfig, plain
-from mindvis.previews import MaskedReconstructions
+from mindvis.decoding.previews import MaskedReconstructions
 from mindvis.training.fit import fit
 from mindvis.wiring.data import choose_tuning_fmri, data_facts, hold_out_tail
 from mindvis.wiring.models import begin_run, build_mbm_module

@@ -14,8 +14,8 @@ import torch
 
 from mindvis.cli import entry_point, read_settings
 from mindvis.config import GenerateConfig
-from mindvis.decoding import decode
-from mindvis.generation import (
+from mindvis.decoding.decode import decode
+from mindvis.decoding.output import (
     Process,
     check_output,
     choose_rows,

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from mindvis.checkpoints import DescribeWeights
 from mindvis.cli import entry_point, read_settings
 from mindvis.config import PretrainMBMConfig, plain
-from mindvis.previews import MaskedReconstructions
+from mindvis.decoding.previews import MaskedReconstructions
 from mindvis.training.fit import fit
 from mindvis.wiring.data import data_facts, hold_out_tail, open_pretraining
 from mindvis.wiring.models import begin_run, build_mbm_module, start_mbm

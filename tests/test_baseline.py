@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from mindvis.baseline import RidgeConditioner, fit_class, load_class_ldm
+from mindvis.baseline.linear import RidgeConditioner, fit_class, load_class_ldm
+from mindvis.baseline.ridge import fit_ridge
 from mindvis.data import load_npz
 from mindvis.errors import InputError
 from mindvis.evaluation.folder import read_decoded
-from mindvis.ridge import fit_ridge
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "baseline_ridge.py"
 

@@ -12,9 +12,9 @@ from torch import nn
 
 from mindvis import evaluating
 from mindvis.errors import InputError
-from mindvis.evaluating import read_images
 from mindvis.evaluation.classifiers import Classifier
 from mindvis.evaluation.preprocess import Preprocess
+from mindvis.wiring.evaluation import read_images
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "evaluate.py"
 SETTINGS = ["classifier=tiny", "num_ways=[2]", "top_k=[1]", "num_bootstrap=100", "logging.wandb=disabled"]

@@ -14,11 +14,11 @@ LAYERS = [
     {"training"},
     {"data", "sc_mbm"},
     {"dc_ldm", "prepare"},
-    {"checkpoints", "figures", "latents"},
+    {"checkpoints", "figures"},
     {"evaluation", "decoding"},
-    {"demo", "generation", "previews", "ridge"},
+    {"baseline", "demo"},
     {"wiring"},
-    {"baseline", "evaluating", "memory_estimate"},
+    {"memory_estimate"},
 ]
 WITHOUT_SETTINGS = {"data", "sc_mbm", "dc_ldm", "evaluation"}
 

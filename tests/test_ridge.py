@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from sklearn.linear_model import Ridge as SklearnRidge
 
+from mindvis.baseline.classes import class_scores
+from mindvis.baseline.ridge import fit_ridge
 from mindvis.errors import InputError
-from mindvis.ridge import fit_ridge
 
 
 def trials(rng, n=20, v=50, d=3):
@@ -58,3 +59,14 @@ def test_bad_input_gets_one_line(fmri, targets, alphas, message):
     """Shapes, too few rows, NaN, penalties."""
     with pytest.raises(InputError, match=message):
         fit_ridge(fmri, targets, alphas)
+
+
+def test_classes_are_read_off_separable_rows(rng):
+    """Rows that differ by class are told apart; rows of noise are at chance."""
+    class_ids = np.arange(60) % 6
+    patterns = 2 * rng.standard_normal((6, 40))
+    fmri = patterns[class_ids] + rng.standard_normal((60, 40))
+    test_fmri = patterns[class_ids[:12]] + rng.standard_normal((12, 40))
+    assert (class_scores(fmri, class_ids, test_fmri, 6).argmax(axis=1) == class_ids[:12]).mean() > 0.9
+    noise = rng.standard_normal((600, 40))
+    assert (class_scores(fmri, class_ids, noise, 6).argmax(axis=1) == np.arange(600) % 6).mean() < 0.25

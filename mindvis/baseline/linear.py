@@ -5,7 +5,6 @@ embedding, which conditions the untuned UNet as a class would. MinD-Vis has to b
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -13,37 +12,17 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from mindvis.baseline.ridge import Ridge, fit_ridge
 from mindvis.checkpoints import load_state, read_label2img
-from mindvis.config import DataConfig
+from mindvis.config import BaselineConfig
 from mindvis.data import PairedDataset
 from mindvis.data.images import to_float, to_uint8
 from mindvis.dc_ldm import LatentDiffusion, build_class_ldm
-from mindvis.decoding import decode
+from mindvis.decoding.decode import decode
 from mindvis.errors import InputError
-from mindvis.ridge import ALPHAS, Ridge, fit_ridge
 from mindvis.safe_pickle import load_torch
 
 CLASS_EMBEDDING = "cond_stage_model.embedding.weight"
-
-
-@dataclass
-class BaselineConfig:
-    """Ridge regression on the fMRI of a data set, decoded by a label-to-image LDM."""
-
-    output: str = "runs/baseline_ridge"  # folder for the pictures, in its sub-folders latent and class
-    ldm: str = "pretrains/ldm/label2img/model.ckpt"  # label-to-image model (config.yaml beside it), or `demo`
-    targets: list[str] = field(default_factory=lambda: ["latent", "class"])  # which of the two
-    alphas: list[float] = field(default_factory=lambda: list(ALPHAS))  # penalties to choose from, by leave-one-out
-    patch_size: int = 16  # as for the model it is compared with: the padding of the fMRI follows from it
-    num_samples: int = 5  # pictures a stimulus (class; latent gives one)
-    sampler: str = "plms"  # plms | ddim | dpm_solver | unipc
-    num_steps: int = 250  # sampling steps
-    batch_size: int = 16  # pictures at once
-    seed: int = 2022  # picture k of stimulus s follows from (seed, s, k)
-    device: str = "auto"  # auto | cpu | cuda
-    num_threads: int | None = None  # CPU threads of torch
-    overwrite: bool = False  # replace pictures that are there
-    data: DataConfig = field(default_factory=lambda: DataConfig(subjects=["sbj_3"]))
 
 
 SAMPLING = ("num_samples", "sampler", "num_steps", "batch_size", "seed")

@@ -6,13 +6,15 @@ import numpy as np
 import torch
 import wandb
 
-from mindvis.config import EvaluateConfig, LoggingConfig
+from mindvis.config import DataConfig, EvaluateConfig, LoggingConfig
 from mindvis.errors import InputError
 from mindvis.evaluation import Protocol, Report, evaluate_folder, load_classifier, write_report
+from mindvis.evaluation.folder import SETTINGS, read_settings
 from mindvis.evaluation.wandb_table import log_report
+from mindvis.wiring.data import open_pairs
 
 IMAGE_ARRAYS = ("train_images", "images")
-PROTOCOL = ("num_ways", "top_k", "num_trials", "metrics", "lpips_weights", "fid", "fid_weights", "features")
+PROTOCOL = ("num_ways", "top_k", "num_trials", "metrics", "lpips_weights", "fid", "fid_weights")
 PROTOCOL += ("num_bootstrap", "seed", "batch_size")
 
 
@@ -23,14 +25,19 @@ def evaluate(config: EvaluateConfig) -> tuple[Report, Path]:
     report = evaluate_folder(
         config.decoded,
         classifier=classifier,
-        protocol=Protocol(**{name: getattr(config, name) for name in PROTOCOL}),
+        protocol=_protocol(config),
         stimuli=config.images,
         controls={Path(folder).name: folder for folder in config.controls} or None,
-        training_images=read_images(config.training_images) if config.training_images else None,
+        training_images=_training_images(config),
     )
     page = write_report(report, output, masked_reconstruction=masked_reconstruction(report))
     send_to_wandb(report, output, config.logging)
     return report, page
+
+
+def _protocol(config: EvaluateConfig) -> Protocol:
+    settings = {name: getattr(config, name) for name in PROTOCOL}
+    return Protocol(**settings | {"features": config.features if config.nsd_suite else None})
 
 
 def read_images(path: str | Path) -> np.ndarray:
@@ -49,13 +56,22 @@ def read_images(path: str | Path) -> np.ndarray:
         return found[name]
 
 
+def _training_images(config: EvaluateConfig) -> np.ndarray | None:
+    """Pictures for the copying check: from a file, or (`auto`) those of the data set the pictures were decoded from."""
+    if config.training_images != "auto":
+        return read_images(config.training_images) if config.training_images else None
+    generated = read_settings(Path(config.decoded) / SETTINGS)
+    if "data" not in generated:
+        raise InputError(f"{config.decoded}: does not say which data it was decoded from; needed: training_images=FILE")
+    train = open_pairs(DataConfig(**generated["data"]["settings"]), generated["patch_size"])[0]
+    return np.asarray(train.stimuli)
+
+
 def masked_reconstruction(report: Report) -> bytes | None:
-    """The last Stage A plot of the run that decoded the pictures, where the folders still lie side by side."""
-    for folder in (report.settings["generate"].get("stage_a_run"), report.provenance["decoded"]):
-        plots = sorted(Path(folder).glob("figures/masked_reconstruction-*.png")) if folder else []
-        if plots:
-            return plots[-1].read_bytes()
-    return None
+    """The last Stage A plot of the run that the decoder's encoder came from, where it is still there."""
+    folder = report.settings["generate"].get("stage_a_run")
+    plots = sorted(Path(folder).glob("figures/masked_reconstruction-*.png")) if folder else []
+    return plots[-1].read_bytes() if plots else None
 
 
 def send_to_wandb(report: Report, output: Path, settings: LoggingConfig) -> None:

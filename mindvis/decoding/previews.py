@@ -7,7 +7,7 @@ import pytorch_lightning as pl
 import torch
 
 from mindvis.data import FMRIDataset, PairedDataset
-from mindvis.decoding import decode
+from mindvis.decoding.decode import decode
 from mindvis.figures import masked_reconstruction_plot, reconstruction_grid
 from mindvis.training.logging import log_figure
 

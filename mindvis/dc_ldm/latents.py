@@ -8,7 +8,7 @@ import torch
 from tqdm import tqdm
 
 from mindvis.data.images import to_float
-from mindvis.dc_ldm import VQAutoencoder
+from mindvis.dc_ldm.autoencoder import VQAutoencoder
 from mindvis.training.storage import write_atomic
 
 

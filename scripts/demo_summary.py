@@ -1,0 +1,40 @@
+"""The last lines of the demo: what a linear classifier reads off the same fMRI, the picture grid, and the score.
+
+Example:
+  python scripts/demo_summary.py --config configs/evaluate_demo.yaml
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from mindvis.baseline.classes import ridge_accuracy
+from mindvis.cli import entry_point, read_settings
+from mindvis.config import DataConfig, EvaluateConfig
+from mindvis.errors import InputError
+from mindvis.wiring.data import open_pairs
+
+
+@entry_point
+def main(argv: Sequence[str] | None = None) -> None:
+    config = read_settings(EvaluateConfig, __doc__, argv)
+    folder, ways = Path(config.output or config.decoded), config.num_ways[0]
+    if not (folder / "report.json").is_file():
+        raise InputError(f"{folder}: no report.json; needed: run scripts/evaluate.py on it first")
+    report = json.loads((folder / "report.json").read_text())
+    named = f"{ways}-way top-1"
+    decoded, shuffled = (
+        next(f for f in report["figures"] if named in f["name"] and f["set"] == part)
+        for part in ("decoded", "shuffled")
+    )
+    generated = report["settings"]["generate"]
+    train, test, _ = open_pairs(DataConfig(**generated["data"]["settings"]), generated["patch_size"])
+    ridge = ridge_accuracy(train, test, num_ways=ways).mean()
+    print(f"ridge classifier on the same fMRI, without pictures: {ways}-way top-1 {ridge:.2f}")
+    print(f"pictures: {folder / 'grid.png'}")
+    score = f"{ways}-way top-1 {decoded['value']:.2f} [{decoded['low']:.2f}, {decoded['high']:.2f}] decoded"
+    print(f"demo: {score}, {shuffled['value']:.2f} shuffled, {decoded['chance']:.2f} chance")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from mindvis import evaluating
+from mindvis.wiring import evaluation as evaluating
 from mindvis.errors import InputError
 from mindvis.evaluation.classifiers import Classifier
 from mindvis.evaluation.preprocess import Preprocess

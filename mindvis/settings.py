@@ -35,6 +35,13 @@ def plain(settings: Any) -> dict:
     return OmegaConf.to_container(OmegaConf.structured(settings), resolve=True)
 
 
+def from_plain(schema: type[Settings], content: dict) -> Settings:
+    """Settings from the nested dicts that `plain` made of them. Raises `InputError` where they are of another schema."""
+    return OmegaConf.to_object(
+        _merge(schema, OmegaConf.structured(schema), OmegaConf.create(content), "saved settings")
+    )
+
+
 def flatten(settings: dict, prefix: str = "") -> dict[str, Any]:
     """Nested settings as one level of dotted keys."""
     flat = {}

@@ -30,9 +30,11 @@ def build_encoder(path: str | Path, *, num_voxels: int | None = None, global_poo
     return encoder
 
 
-def build_mbm(path: str | Path, *, num_voxels: int | None = None) -> tuple[MaskedBrainModel, LoadReport]:
+def build_mbm(
+    path: str | Path, *, num_voxels: int | None = None, checkpoint: str = "last"
+) -> tuple[MaskedBrainModel, LoadReport]:
     """Stage A model to go on with, and what matched; `num_voxels` as in `build_encoder`."""
-    settings, state = read_mbm(path)
+    settings, state = read_mbm(path, checkpoint)
     model = MaskedBrainModel(**settings | ({"num_voxels": num_voxels} if num_voxels else {}))
     return model, load_state(model, state, resize=True, source=str(path))
 

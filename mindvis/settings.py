@@ -36,10 +36,9 @@ def plain(settings: Any) -> dict:
 
 
 def from_plain(schema: type[Settings], content: dict) -> Settings:
-    """Settings from the nested dicts that `plain` made of them. Raises `InputError` where they are of another schema."""
-    return OmegaConf.to_object(
-        _merge(schema, OmegaConf.structured(schema), OmegaConf.create(content), "saved settings")
-    )
+    """Settings from the nested dicts that `plain` made of them. Raises `InputError` for those of another schema."""
+    merged = _merge(schema, OmegaConf.structured(schema), OmegaConf.create(content), "saved settings")
+    return OmegaConf.to_object(merged)
 
 
 def flatten(settings: dict, prefix: str = "") -> dict[str, Any]:

@@ -24,6 +24,7 @@ class DataConfig:
     include_single_trials: bool = False  # test rows: averages, then the single trials
     scale_test: str = "none"  # god: none (released arrays are z-scored) | train (moments of the training rows)
     pad_mode: str = "wrap"  # unequal lengths: wrap | constant | cut
+    frames_per_window: int = 10  # hcp: frames averaged into one row (10 are 7.2 s)
     cache_dir: str | None = None  # hcp: where the mapped cache is kept; default beside the data
 
 

@@ -11,43 +11,37 @@ from mindvis.cli import entry_point, read_settings
 from mindvis.config import FinetuneLDMConfig
 from mindvis.dc_ldm.latents import kept_latents
 from mindvis.decoding.previews import DecodedStimuli
-from mindvis.training.fit import fit
 from mindvis.wiring.data import data_facts, open_stage_b
-from mindvis.wiring.models import begin_run, build_ldm_module, build_stage_b, history, read_encoder
+from mindvis.wiring.models import begin_run, build_ldm_module, build_stage_b, history, read_encoder, train
 
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> None:
     config = read_settings(FinetuneLDMConfig, __doc__, argv)
     encoder, state = read_encoder(config)
-    train, val, test = open_stage_b(config, encoder["patch_size"])
-    ldm, settings = build_stage_b(config, {**encoder, "num_voxels": train.num_voxels}, state)
+    train_set, val_set, test_set = open_stage_b(config, encoder["patch_size"])
+    ldm, settings = build_stage_b(config, {**encoder, "num_voxels": train_set.num_voxels}, state)
     module = build_ldm_module(ldm, config)
 
     run = begin_run(config, "finetune_ldm")
     if config.cache_latents and not config.trainer.fast_dev_run:
-        train = train.with_latents(kept_latents(ldm.autoencoder, train.stimuli, run.path))
-    run.record(seed=config.seed, data=data_facts(train=train, validation=val, test=test), selection=config.selection)
-    fit(
-        module,
-        train,
-        val,
-        run,
+        train_set = train_set.with_latents(kept_latents(ldm.autoencoder, train_set.stimuli, run.path))
+    run.record(
         seed=config.seed,
-        trainer=config.trainer,
-        logging=config.logging,
-        clip=config.optim.clip,
-        callbacks=[
-            DescribeWeights("ldm", settings, config=history(config), prefix="ldm."),
-            DecodedStimuli(
-                val or test,
-                every_epochs=config.trainer.figure_every_epochs,
-                num_stimuli=config.num_preview,
-                num_steps=config.preview_steps,
-                seed=config.seed,
-            ),
-        ],
+        data=data_facts(train=train_set, validation=val_set, test=test_set),
+        selection=config.selection,
     )
+    callbacks = [
+        DescribeWeights("ldm", settings, config=history(config), prefix="ldm."),
+        DecodedStimuli(
+            val_set or test_set,
+            every_epochs=config.trainer.figure_every_epochs,
+            num_stimuli=config.num_preview,
+            num_steps=config.preview_steps,
+            seed=config.seed,
+        ),
+    ]
+    train(config, run, module, (train_set, val_set), callbacks)
 
 
 if __name__ == "__main__":

@@ -10,9 +10,8 @@ from mindvis.checkpoints import DescribeWeights, build_mbm, read_mbm
 from mindvis.cli import entry_point, read_settings
 from mindvis.config import FinetuneMBMConfig, plain
 from mindvis.decoding.previews import MaskedReconstructions
-from mindvis.training.fit import fit
 from mindvis.wiring.data import choose_tuning_fmri, data_facts, hold_out_tail
-from mindvis.wiring.models import begin_run, build_mbm_module
+from mindvis.wiring.models import begin_run, build_mbm_module, train
 
 
 @entry_point
@@ -20,25 +19,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = read_settings(FinetuneMBMConfig, __doc__, argv)
     network, _ = build_mbm(config.pretrained)
     data = choose_tuning_fmri(config.data, config.fmri, network)
-    train, val = hold_out_tail(data, config.trainer.val_fraction)
+    train_set, val_set = hold_out_tail(data, config.trainer.val_fraction)
     module = build_mbm_module(network, config.mask, config.optim, config.trainer.max_epochs)
 
     run = begin_run(config, "finetune_mbm")
-    run.record(seed=config.seed, data=data_facts(train=train, validation=val), fmri_seen=config.fmri)
-    fit(
-        module,
-        train.with_interpolated(config.mask.num_interpolated),
-        val,
-        run,
-        seed=config.seed,
-        trainer=config.trainer,
-        logging=config.logging,
-        clip=config.optim.clip,
-        callbacks=[
-            DescribeWeights("mbm", read_mbm(config.pretrained)[0], config=plain(config)),
-            MaskedReconstructions(val or train, every_epochs=config.trainer.figure_every_epochs),
-        ],
-    )
+    run.record(seed=config.seed, data=data_facts(train=train_set, validation=val_set), fmri_seen=config.fmri)
+    callbacks = [
+        DescribeWeights("mbm", read_mbm(config.pretrained)[0], config=plain(config)),
+        MaskedReconstructions(val_set or train_set, every_epochs=config.trainer.figure_every_epochs),
+    ]
+    train_set = train_set.with_interpolated(config.mask.num_interpolated)
+    train(config, run, module, (train_set, val_set), callbacks)
 
 
 if __name__ == "__main__":

@@ -10,35 +10,26 @@ from mindvis.checkpoints import DescribeWeights
 from mindvis.cli import entry_point, read_settings
 from mindvis.config import PretrainMBMConfig, plain
 from mindvis.decoding.previews import MaskedReconstructions
-from mindvis.training.fit import fit
 from mindvis.wiring.data import data_facts, hold_out_tail, open_pretraining
-from mindvis.wiring.models import begin_run, build_mbm_module, start_mbm
+from mindvis.wiring.models import begin_run, build_mbm_module, start_mbm, train
 
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> None:
     config = read_settings(PretrainMBMConfig, __doc__, argv)
     data = open_pretraining(config.data, config.extra_data, config.model.patch_size)
-    train, val = hold_out_tail(data, config.trainer.val_fraction)
+    train_set, val_set = hold_out_tail(data, config.trainer.val_fraction)
     network, settings = start_mbm(config.model, data.num_voxels, config.seed)
     module = build_mbm_module(network, config.mask, config.optim, config.trainer.max_epochs)
 
     run = begin_run(config, "pretrain_mbm")
-    run.record(seed=config.seed, data=data_facts(train=train, validation=val), fmri_seen="pretraining")
-    fit(
-        module,
-        train.with_interpolated(config.mask.num_interpolated),
-        val,
-        run,
-        seed=config.seed,
-        trainer=config.trainer,
-        logging=config.logging,
-        clip=config.optim.clip,
-        callbacks=[
-            DescribeWeights("mbm", settings, config=plain(config)),
-            MaskedReconstructions(val or train, every_epochs=config.trainer.figure_every_epochs),
-        ],
-    )
+    run.record(seed=config.seed, data=data_facts(train=train_set, validation=val_set), fmri_seen="pretraining")
+    callbacks = [
+        DescribeWeights("mbm", settings, config=plain(config)),
+        MaskedReconstructions(val_set or train_set, every_epochs=config.trainer.figure_every_epochs),
+    ]
+    train_set = train_set.with_interpolated(config.mask.num_interpolated)
+    train(config, run, module, (train_set, val_set), callbacks)
 
 
 if __name__ == "__main__":

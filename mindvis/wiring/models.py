@@ -1,17 +1,28 @@
 """Networks, training modules and run folders from settings."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
+import pytorch_lightning as pl
 import torch
 
 from mindvis.checkpoints import build_label2img, read_label2img, read_mbm, read_weights
-from mindvis.config import FinetuneLDMConfig, MaskConfig, ModelConfig, OptimConfig, plain
+from mindvis.config import (
+    FinetuneLDMConfig,
+    FinetuneMBMConfig,
+    MaskConfig,
+    ModelConfig,
+    OptimConfig,
+    PretrainMBMConfig,
+    plain,
+)
+from mindvis.data import FMRIDataset
 from mindvis.dc_ldm import LatentDiffusion
 from mindvis.dc_ldm.module import LDMModule
 from mindvis.sc_mbm import FMRIEncoder, MaskedBrainModel, MBMModule
+from mindvis.training.fit import FitResult, fit
 from mindvis.training.runs import Run, create_run
 
 DEMO_LDM = Path(__file__).resolve().parents[1] / "assets" / "demo" / "model.ckpt"
@@ -22,6 +33,18 @@ def begin_run(config: object, stage: str) -> Run:
     """The run folder of a training, new or resumed as the settings say."""
     names = ("resume", "resume_override")
     return create_run(config.run_dir, stage=stage, settings=plain(config), **{n: getattr(config, n) for n in names})
+
+
+def train(
+    config: PretrainMBMConfig | FinetuneMBMConfig | FinetuneLDMConfig,
+    run: Run,
+    module: pl.LightningModule,
+    datasets: tuple[FMRIDataset, FMRIDataset | None],
+    callbacks: Sequence[pl.Callback],
+) -> FitResult:
+    """Train a module on (training, validation) data in its run folder, as the settings of its stage say."""
+    settings = {"seed": config.seed, "trainer": config.trainer, "logging": config.logging, "clip": config.optim.clip}
+    return fit(module, *datasets, run, callbacks=callbacks, **settings)
 
 
 def start_mbm(model: ModelConfig, num_voxels: int, seed: int) -> tuple[MaskedBrainModel, dict]:

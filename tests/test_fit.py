@@ -1,5 +1,7 @@
 """Training: exact resumption, real accumulation, precision, limits of steps, dry runs."""
 
+from pathlib import Path
+
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -108,6 +110,32 @@ def test_max_steps_ends_the_run_and_holds_when_resumed(tmp_path):
     assert rows.splitlines()[-1].startswith("4,0,,")  # the last validation is there
     assert train(tmp_path, max_steps=4).num_steps == 4
     assert (tmp_path / "metrics.csv").read_text() == rows
+
+
+def test_an_own_checkpoint_by_another_path_cuts_the_curves_back(tmp_path, monkeypatch, reference):
+    with pytest.raises(Killed):
+        train(tmp_path / "run", max_epochs=2, checkpoint_every_steps=4, callbacks=[die("on_train_batch_end", 7)])
+    monkeypatch.chdir(tmp_path)
+    train(
+        Path("run"), max_epochs=2, checkpoint_every_steps=4, resume=str(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    )
+    assert (tmp_path / "run" / "metrics.csv").read_bytes() == reference[1]["metrics.csv"]
+
+
+def test_a_run_may_begin_with_the_checkpoint_of_another(tmp_path):
+    train(tmp_path / "old", max_epochs=2, max_steps=4)
+    start = tmp_path / "old" / "checkpoints" / "last.ckpt"
+    train(tmp_path / "new", max_epochs=2, max_steps=7, resume=str(start), resume_override=True)
+    rows = (tmp_path / "new" / "metrics.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows] == ["step", "5", "6", "7", "7"]
+
+
+def test_a_checkpoint_of_another_network_is_one_line(tmp_path):
+    train(tmp_path, max_epochs=1)
+    wider = ToyModule()
+    wider.network.append(torch.nn.Linear(4, 4))
+    with pytest.raises(InputError, match=r"last.ckpt: holds another network \(Missing key.*needed: its model settings"):
+        train(tmp_path, max_epochs=1, module=wider)
 
 
 def test_a_fast_dev_run_keeps_nothing(tmp_path):

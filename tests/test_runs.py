@@ -101,6 +101,12 @@ def test_resume_takes_a_path(tmp_path):
         create(tmp_path / "new", resume=str(tmp_path / "none.ckpt"))
 
 
+def test_the_same_command_again_goes_on_with_what_came_of_the_path(tmp_path):
+    other = save(create(tmp_path / "other"))
+    own = save(create(tmp_path / "new", resume=str(other)))
+    assert create(tmp_path / "new", resume=str(other)).resume_from == own
+
+
 def test_a_checkpoint_of_another_run_does_not_enter_a_used_folder(tmp_path):
     other = save(create(tmp_path / "other"))
     save(create(tmp_path / "used"))

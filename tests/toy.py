@@ -73,13 +73,20 @@ class ToyModule(pl.LightningModule):
 
 
 def train(
-    path: Path, *, callbacks=(), module: pl.LightningModule | None = None, clip: float = 0.5, num_samples=11, **settings
+    path: Path,
+    *,
+    callbacks=(),
+    module: pl.LightningModule | None = None,
+    clip: float = 0.5,
+    num_samples=11,
+    resume: str = "auto",
+    resume_override: bool = False,
+    **settings,
 ) -> FitResult:
     """Begin or continue the toy run in `path` with changed trainer settings."""
     trainer = replace(SETTINGS, **settings)
-    run = create_run(
-        path, stage="pretrain_mbm", settings={"trainer": plain(trainer)}, resume="auto", resume_override=False
-    )
+    recorded = {"trainer": plain(trainer)}
+    run = create_run(path, stage="pretrain_mbm", settings=recorded, resume=resume, resume_override=resume_override)
     return fit(
         module or ToyModule(),
         ToySet(num_samples),

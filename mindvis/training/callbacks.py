@@ -98,8 +98,9 @@ class Speed(pl.Callback):
 
     COLUMNS = ("step", "samples_per_second", "hours_left", "loader_share", "peak_memory_gb")
 
-    def __init__(self, folder: Path, *, batch_size: int, every_steps: int):
+    def __init__(self, folder: Path, *, batch_size: int, every_steps: int, max_steps: int = -1):
         self.path, self.batch_size, self.every_steps = folder / "speed.csv", batch_size, every_steps
+        self.max_steps = max_steps
         self._begun: tuple[float, int] = (0.0, 0)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -114,7 +115,7 @@ class Speed(pl.Callback):
         loader = trainer.train_dataloader
         values = {
             "samples_per_second": steps * per_step / seconds,
-            "hours_left": seconds / steps * _steps_left(trainer) / 3600,
+            "hours_left": seconds / steps * _steps_left(trainer, self.max_steps) / 3600,
             "loader_share": loader.waited / seconds,
             "peak_memory_gb": peak_memory_gb(trainer.strategy.root_device),
         }
@@ -186,6 +187,7 @@ def peak_memory_gb(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
-def _steps_left(trainer: pl.Trainer) -> int:
+def _steps_left(trainer: pl.Trainer, max_steps: int) -> int:
     per_epoch = -(-trainer.num_training_batches // trainer.accumulate_grad_batches)
-    return max(0, per_epoch * trainer.max_epochs - trainer.global_step)
+    total = per_epoch * trainer.max_epochs
+    return max(0, (min(total, max_steps) if max_steps >= 0 else total) - trainer.global_step)

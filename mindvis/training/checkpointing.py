@@ -15,6 +15,7 @@ from types import FrameType
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from lightning_fabric.plugins import CheckpointIO
 
 from mindvis.training import storage
@@ -39,6 +40,10 @@ class WholeCheckpointIO(CheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = None
     ) -> dict[str, Any]:
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            chosen = [str(path)]  # the first process has chosen before it changed the folder
+            torch.distributed.broadcast_object_list(chosen, src=0)
+            path = chosen[0]
         return storage.load_tensors(Path(path))
 
     def remove_checkpoint(self, path: str | Path) -> None:
@@ -95,10 +100,11 @@ class Checkpoints(pl.Callback):
         self._score: float | None = None
         self._next_batch = 0
         # Without a whole `last`, `previous` is what the run stands on and must not be replaced by it.
-        self._last_is_whole = run.resume_from == run.last
+        self._last_is_whole = run.continues and run.resume_from.name == run.last.name
+        self._begun, self._seconds_before = clock(), run.manifest.get("wall_seconds", 0.0)
 
     def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        if self.run.resume_from is None and trainer.is_global_zero:
+        if not self.run.continues and trainer.is_global_zero:
             self.metrics.truncate(0)  # rows of a run that was killed before its first checkpoint
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -153,6 +159,7 @@ class Checkpoints(pl.Callback):
         self._last_is_whole, self.saved_step, self.saved_at = True, step, self.clock()
         if trainer.is_global_zero:
             self._settle_best(step)
+            self.run.record(wall_seconds=round(self._seconds_before + self.clock() - self._begun, 1))
 
     def on_save_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict) -> None:
         _settle_counters(checkpoint["loops"]["fit_loop"], self._next_batch)
@@ -168,7 +175,7 @@ class Checkpoints(pl.Callback):
     def on_load_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict) -> None:
         extra = checkpoint[EXTRA]
         self.saved_step = checkpoint["global_step"]
-        if self.run.resume_from.parent != self.run.checkpoints:
+        if not self.run.continues:
             return
         self.best = dict(extra["best"])
         if trainer.is_global_zero:

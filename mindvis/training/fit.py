@@ -2,7 +2,6 @@
 
 import logging
 import sys
-import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -112,14 +111,13 @@ def fit(
     if trainer.find_batch_size:
         trainer = replace(trainer, batch_size=_find_batch_size(module, train_set, run, trainer))
     data = Loaders(train_set, val_set, seed=seed, settings=trainer)
-    begun = time.monotonic()
     with SignalWatch() as signals:
         metrics = MetricsFile(run.path)
         loggers = [] if trainer.fast_dev_run else make_loggers(run, logging, metrics)
         watchers = _callbacks(run, trainer, metrics, signals, data.batch_size)
         engine = _engine(trainer, run, clip=clip, loggers=loggers, callbacks=[*callbacks, *watchers])
         _fit_quietly(engine, module, data, run)
-    return _finish(engine, run, seconds=time.monotonic() - begun, fast=trainer.fast_dev_run)
+    return _finish(engine, run, fast=trainer.fast_dev_run)
 
 
 def _check(settings: TrainerConfig) -> None:
@@ -175,7 +173,7 @@ def _callbacks(
     watchers = [LossWatch(run.last), StepLimit(settings.max_steps)]
     if settings.fast_dev_run:
         return watchers
-    speed = Speed(run.path, batch_size=batch_size, every_steps=settings.log_every_steps)
+    speed = Speed(run.path, batch_size=batch_size, every_steps=settings.log_every_steps, max_steps=settings.max_steps)
     checkpoints = Checkpoints(
         run,
         metrics,
@@ -231,7 +229,15 @@ def _fit_quietly(engine: pl.Trainer, module: pl.LightningModule, data: Loaders, 
     with warnings.catch_warnings():
         for message in _NO_CONCERN:
             warnings.filterwarnings("ignore", message)
-        engine.fit(module, datamodule=data, ckpt_path=run.resume_from, weights_only=True)
+        try:
+            engine.fit(module, datamodule=data, ckpt_path=run.resume_from, weights_only=True)
+        except RuntimeError as error:
+            if "loading state_dict" not in str(error):
+                raise
+            first = str(error).splitlines()[1].strip()
+            raise InputError(
+                f"{run.resume_from}: holds another network ({first[:120]}); needed: its model settings"
+            ) from error
 
 
 def _quiet_lightning() -> None:
@@ -240,14 +246,13 @@ def _quiet_lightning() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def _finish(engine: pl.Trainer, run: Run, *, seconds: float, fast: bool) -> FitResult:
+def _finish(engine: pl.Trainer, run: Run, *, fast: bool) -> FitResult:
     metrics = {name: float(value) for name, value in engine.callback_metrics.items()}
     if fast:
         return FitResult(run.last, run.last, engine.global_step, engine.current_epoch, metrics)
     run.record(
         finished=True,
         num_steps=engine.global_step,
-        wall_seconds=run.manifest.get("wall_seconds", 0.0) + seconds,
         peak_memory_gb=peak_memory_gb(engine.strategy.root_device),
     )
     return FitResult(run.last, run.checkpoint("best"), engine.global_step, engine.current_epoch, metrics)

@@ -67,6 +67,11 @@ class Run:
         return self.checkpoints / "last.ckpt"
 
     @property
+    def continues(self) -> bool:
+        """Whether the checkpoint it goes on from is its own; a new run may also begin with that of another."""
+        return self.resume_from is not None and self.resume_from.resolve().parent == self.checkpoints.resolve()
+
+    @property
     def manifest(self) -> dict:
         """Contents of manifest.json, empty before it is written."""
         path = self.path / "manifest.json"
@@ -103,8 +108,9 @@ def create_run(path: str | Path, *, stage: str, settings: dict, resume: str, res
     """Begin a run in `path`, or continue the one that is there.
 
     `resume`: `auto` continues it, `never` refuses a used folder, anything else is the path of a checkpoint to go on
-    from. Raises `InputError` for a folder that cannot be written, a run of another stage, settings that differ from
-    those the run was begun with (naming them, unless `resume_override`), or no whole checkpoint where some are.
+    from; the same command given again, by a queue for instance, continues the run that came of it. Raises `InputError`
+    for a folder that cannot be written, a run of another stage, settings that differ from those the run was begun with
+    (naming them, unless `resume_override`), or no whole checkpoint where some are.
     """
     if settings.get("trainer", {}).get("fast_dev_run"):
         folder = tempfile.mkdtemp(prefix="mindvis-")
@@ -116,8 +122,8 @@ def create_run(path: str | Path, *, stage: str, settings: dict, resume: str, res
         _make_folders(run)
     start = _start(run, resume)
     if leads:
-        _check_unchanged(run, start, resume, resume_override)
-        _write_settings(run, resumed=start is not None)
+        _check_unchanged(run, start, resume_override)
+        _write_settings(run, resume, resumed=start is not None)
     return Run(run.path, stage, settings, start)
 
 
@@ -176,18 +182,22 @@ def _start(run: Run, resume: str) -> Path | None:
         if global_rank() == 0 and (run.path / "config.yaml").exists():
             raise InputError(f"{run.path}: holds a run already; needed: resume=auto, or another run_dir")
         return None
+    own = newest_checkpoint(run.checkpoints)
+    if own is not None and run.manifest.get("resume_path") == resume:
+        log.warning("%s began from %s; going on with %s", run.path, resume, own)
+        return own
     path = Path(resume)
     fault = storage.find_fault(path)
     if fault:
         raise InputError(f"resume={resume}: {fault}; needed: auto, never, or the path of a checkpoint")
-    if global_rank() == 0 and path.resolve().parent != run.checkpoints.resolve() and run.last.exists():
+    if global_rank() == 0 and path.resolve().parent != run.checkpoints.resolve() and own is not None:
         raise InputError(f"{run.path}: holds another run than {resume}; needed: another run_dir")
     return path
 
 
-def _check_unchanged(run: Run, start: Path | None, resume: str, override: bool) -> None:
+def _check_unchanged(run: Run, start: Path | None, override: bool) -> None:
     """Compare with the folder that is continued: this one, or the one the given checkpoint lies in."""
-    begun = start.parent.parent if start is not None and resume != "auto" else run.path
+    begun = run.path if start is None else start.resolve().parent.parent
     if not (begun / "config.yaml").is_file():
         return
     if _stage(begun) != run.stage:
@@ -208,7 +218,7 @@ def changed_settings(old: dict, new: dict) -> list[str]:
     return [f"{key} ({before.get(key, 'absent')} -> {after.get(key, 'absent')})" for key in bound]
 
 
-def _write_settings(run: Run, resumed: bool) -> None:
+def _write_settings(run: Run, resume: str, resumed: bool) -> None:
     storage.write_text(run.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(run.settings)))
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
     old = run.manifest if resumed else {}
@@ -217,6 +227,7 @@ def _write_settings(run: Run, resumed: bool) -> None:
         command=shlex.join([Path(sys.executable).name, *sys.argv]),
         started=old.get("started", now),
         resumed=[*old.get("resumed", []), now] if resumed else [],
+        resume_path=old.get("resume_path") if resume == "auto" else resume,
         finished=None,
         wall_seconds=old.get("wall_seconds", 0.0),
         versions={"python": sys.version.split()[0]} | {name: _version(name) for name in _PACKAGES},

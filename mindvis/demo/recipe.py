@@ -53,8 +53,8 @@ class DemoRecipe:
     classifier_steps: int = 1500  # half of the drawings seen through the autoencoder
     classifier_batch: int = 64  # drawings a step
     classifier_lr: float = 3e-3  # peak learning rate
-    denoiser_steps: int = 4000  # training of UNet and class embedding
-    denoiser_batch: int = 64  # latents a step
+    denoiser_steps: int = 3200  # training of UNet and class embedding
+    denoiser_batch: int = 32  # latents a step
     denoiser_lr: float = 1e-3  # peak learning rate
     sampling_steps: int = 50  # DDIM steps of the samples that are judged
     num_threads: int = 2  # CPU threads
@@ -83,11 +83,11 @@ def train_demo(recipe: DemoRecipe) -> dict[str, float]:
     ldm, classifier = build_class_ldm(config), DemoClassifier(CLASS_NAMES)
     pictures = draw_pictures(TRAINING_PICTURES + recipe.seed, recipe.pictures_per_class)
     once(out / "autoencoder.part", ldm.autoencoder, lambda: _fit_autoencoder(ldm, pictures, recipe))
-    decoder = nn.ModuleList([ldm.autoencoder.post_quant_conv, ldm.autoencoder.decoder])
-    once(out / "decoder.part", decoder, lambda: _polish_decoder(ldm, pictures, recipe))
     once(out / "classifier.part", classifier, lambda: _fit_classifier(classifier, ldm, pictures, recipe))
     denoiser = nn.ModuleList([ldm.unet, ldm.conditioner])
     once(out / "denoiser.part", denoiser, lambda: _fit_denoiser(ldm, pictures, recipe))
+    decoder = nn.ModuleList([ldm.autoencoder.post_quant_conv, ldm.autoencoder.decoder])
+    once(out / "decoder.part", decoder, lambda: _polish_decoder(ldm, pictures, recipe))
     write_text(out / CONFIG_FILE, Path(recipe.ldm_config).read_text(encoding="utf-8"))
     write_atomic(out / WEIGHTS_FILE, lambda file: torch.save({"state_dict": published_state(ldm)}, file))
     save_demo_classifier(classifier, out / CLASSIFIER_FILE)

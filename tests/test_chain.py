@@ -120,3 +120,39 @@ def test_mean_fmri_is_one_vector_for_all(chain):
     assert run("generate", *settings).status == 0
     provenance = json.loads((chain / "finetune_ldm" / "decoded" / "mean_fmri" / "generate.json").read_text())
     assert provenance["settings"]["control"] == "mean_fmri"
+
+
+def test_an_exported_decoder_makes_the_same_pictures(chain, tmp_path):
+    """The folder to share holds all that generate needs but the data."""
+    assert run("export_model", chain / "finetune_ldm", tmp_path / "shared").status == 0
+    settings = [f"run={tmp_path / 'shared'}", *GENERATE, f"output={tmp_path / 'o'}"]
+    root = chain / "data" / "Kamitani" / "npz"
+    assert run("generate", *settings, "data.name=god", f"data.root={root}", "data.subjects=[sbj_1]").status == 0
+    again = np.load(tmp_path / "o" / "decoded.npz")["decoded"].astype(int)
+    first = np.load(chain / "finetune_ldm" / "decoded" / "decoded.npz")["decoded"].astype(int)
+    assert np.abs(again - first).max() <= 1
+
+
+def test_a_published_file_is_a_decoder(chain, tmp_path):
+    """A run in the form of finetuned.pth, with the label2img config and the encoder's heads given beside it."""
+    published = {name: tmp_path / f"{name}.pth" for name in ("finetuned", "fmri_encoder")}
+    assert run("convert_checkpoint", chain / "finetune_ldm", published["finetuned"]).status == 0
+    assert run("convert_checkpoint", chain / "finetune_mbm", published["fmri_encoder"]).status == 0
+    given = [
+        f"run={published['finetuned']}",
+        f"ldm={chain / 'model.ckpt'}",
+        f"fmri_encoder={published['fmri_encoder']}",
+    ]
+    root = chain / "data" / "Kamitani" / "npz"
+    data = ["data.name=god", f"data.root={root}", "data.subjects=[sbj_1]", f"output={tmp_path / 'o'}"]
+    assert run("generate", *given, *GENERATE, *data).status == 0
+    again = np.load(tmp_path / "o" / "decoded.npz")["decoded"].astype(int)
+    first = np.load(chain / "finetune_ldm" / "decoded" / "decoded.npz")["decoded"].astype(int)
+    assert np.abs(again - first).max() <= 1
+
+
+def test_stage_b_starts_from_a_published_encoder(chain, tmp_path):
+    """fmri_encoder.pth goes wherever a Stage A run folder goes."""
+    assert run("convert_checkpoint", chain / "finetune_mbm", tmp_path / "fmri_encoder.pth").status == 0
+    settings = ["trainer.max_epochs=1", f"encoder={tmp_path / 'fmri_encoder.pth'}"]
+    assert run("finetune_ldm", *tiny_stages.command("finetune_ldm", chain, tmp_path / "run", *settings)[2:]).status == 0

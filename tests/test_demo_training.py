@@ -9,7 +9,7 @@ from mindvis.data.stimuli import CLASS_NAMES
 from mindvis.dc_ldm import build_class_ldm
 from mindvis.demo.classify import degrade
 from mindvis.demo.first_stage import encode_all, normalise_latents, peak_signal_to_noise, start_codes
-from mindvis.demo.label2img import move_average, train_denoiser
+from mindvis.demo.label2img import LevelLoss, move_average, train_denoiser
 from mindvis.demo.minimise import minimise, random_batches
 from mindvis.demo.recipe import DemoRecipe, draw_pictures, train_demo
 from mindvis.evaluation.demo_classifier import DEMO_ASSETS, load_demo_classifier
@@ -125,6 +125,18 @@ def test_denoiser_learns_and_leaves_the_autoencoder_alone(ldm):
     train_denoiser(ldm, latents, class_ids, num_steps=30, batch_size=2, lr=2e-3, seed=0)
     assert ldm.loss(latents, ldm.conditioner(class_ids), t, eps) < 0.8 * before
     assert all(torch.equal(x, frozen[name]) for name, x in ldm.autoencoder.state_dict().items())
+
+
+def test_all_noise_levels_count_alike():
+    """Losses a thousand times apart end up with the same weight; the scale follows the training."""
+    levels = LevelLoss(1000)
+    t = torch.tensor([20, 980])
+    for _ in range(3):
+        assert levels(torch.tensor([0.5, 0.0005]), t).item() == pytest.approx(1)
+    losses = torch.tensor([0.5, 0.0005], requires_grad=True)
+    levels(losses, t).backward()
+    assert (losses.grad * losses.detach()).tolist() == pytest.approx([0.5, 0.5])
+    assert levels(torch.tensor([0.25, 0.0005]), t).item() < 1
 
 
 def test_moving_average_starts_at_the_weights():

@@ -18,7 +18,7 @@ LAYERS = [
     {"evaluation", "decoding"},
     {"baseline", "demo"},
     {"wiring"},
-    {"memory_estimate"},
+    {"memory_estimate", "benchmarks"},
 ]
 WITHOUT_SETTINGS = {"data", "sc_mbm", "dc_ldm", "evaluation"}
 

@@ -14,6 +14,8 @@ from mindvis.demo.minimise import minimise, random_batches
 
 PREFIXES = {"unet": "model.diffusion_model.", "autoencoder": "first_stage_model.", "conditioner": "cond_stage_model."}
 EMA_DECAY = 0.998  # an average over about the last 500 steps
+NUM_LEVELS = 20  # ranges of t whose typical loss is followed
+LEVEL_DECAY = 0.9
 
 
 def train_denoiser(
@@ -34,11 +36,15 @@ def train_denoiser(
     average = deepcopy(trained)
     generator = torch.Generator().manual_seed(seed)
 
+    levels = LevelLoss(ldm.schedule.num_timesteps)
+
     def loss_of(step: int, indices: Tensor) -> Tensor:
         t = torch.randint(ldm.schedule.num_timesteps, indices.shape, generator=generator)
         eps = torch.randn(latents[indices].shape, generator=generator)
+        x_t = ldm.schedule.add_noise(latents[indices], eps, t)
         with torch.autocast("cpu", torch.bfloat16):
-            return ldm.loss(latents[indices], ldm.conditioner(class_ids[indices]), t, eps)
+            found = ldm.unet(x_t, t, ldm.conditioner(class_ids[indices])).float()
+        return levels((found - eps).square().mean(dim=(1, 2, 3)), t)
 
     batches = random_batches(len(latents), batch_size=batch_size, num_steps=num_steps, seed=seed)
     minimise(
@@ -51,6 +57,27 @@ def train_denoiser(
     )
     trained.load_state_dict(average.state_dict())
     trained.eval()
+
+
+class LevelLoss:
+    """Mean of losses [b] at steps t [b], each over the typical loss at such steps: all noise levels count alike.
+
+    Noise is predicted far better at high t than at low t, and the first steps of sampling, which decide on layout and
+    colour, need it to be: the plain mean hardly sees them. After Karras et al. 2024 (arXiv 2312.02696), section 2.1,
+    with a running mean in place of their learned one.
+    """
+
+    def __init__(self, num_timesteps: int):
+        self.width = -(-num_timesteps // NUM_LEVELS)
+        self.typical = torch.full((NUM_LEVELS,), torch.nan)
+
+    def __call__(self, losses: Tensor, t: Tensor) -> Tensor:
+        """[b], [b] -> scalar."""
+        level = t // self.width
+        for one, value in zip(level.tolist(), losses.tolist(), strict=True):
+            before = self.typical[one]
+            self.typical[one] = value if before.isnan() else before.lerp(torch.tensor(value), 1 - LEVEL_DECAY)
+        return (losses / self.typical[level].clamp(min=1e-5)).mean()
 
 
 @torch.no_grad()

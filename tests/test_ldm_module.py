@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 
 from mindvis.dc_ldm import LDMModule
 from mindvis.errors import InputError
+from mindvis.training import draws
 
 QUIET = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
 
@@ -80,6 +81,18 @@ def test_encoder_only_leaves_the_heads(case):
     assert not [name for name in trained if "attn2" in name or "norm2" in name and name.startswith("unet.")]
     with pytest.raises(InputError, match="tune is 'heads'"):
         LDMModule(ldm_cases.build(case), tune="heads")
+
+
+def test_weighting_multiplies_the_error_of_each_sample(case):
+    """The weighted loss of a batch is the mean of the weighted losses of its rows; an unknown weighting is refused."""
+    plain = LDMModule(ldm_cases.build(case))
+    weighted = LDMModule(ldm_cases.build(case), weighting="levels")
+    rows = [batch(case, row) for row in (0, 1)]
+    t = [draws.integers(row["key"], "t", 1000) for row in rows]
+    wanted = [weighted.level_weights[step] * plain.loss(row) for step, row in zip(t, rows, strict=True)]
+    torch.testing.assert_close(weighted.loss(batch(case, 0, 1)), torch.cat(wanted).mean(), rtol=1e-5, atol=1e-6)
+    with pytest.raises(InputError, match="weighting is 'some'"):
+        LDMModule(ldm_cases.build(case), weighting="some")
 
 
 def test_overfits_one_batch(module, case):

@@ -50,3 +50,11 @@ def test_adding_noise_agrees_with_the_published_code(golden):
     case = golden("dc_ldm")
     x_t = NoiseSchedule().add_noise(case.tensor("in/z"), case.tensor("in/noise"), case.tensor("in/t"))
     torch.testing.assert_close(x_t, case.tensor("out/x_t"), atol=1e-6, rtol=0)
+
+
+def test_level_weights_raise_the_high_noise_levels():
+    """Mean 1, never falling towards high t, bounded."""
+    weights = NoiseSchedule().level_weights()
+    assert weights.mean().item() == pytest.approx(1.0, rel=1e-5)
+    assert (weights.diff() >= 0).all()
+    assert weights[-1] / weights[0] == pytest.approx(305 / 5, rel=0.01)

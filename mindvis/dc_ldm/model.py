@@ -79,10 +79,23 @@ class LatentDiffusion(nn.Module):
         """Shape (c, h, w) of the latents of images at the autoencoder's resolution."""
         return self.autoencoder.latent_shape
 
-    def loss(self, latent: Tensor, context: Tensor | PreparedContext, t: Tensor, eps: Tensor) -> Tensor:
-        """Mean squared error on the noise: latent, eps [b c h w]; context [b m c]; t long [b]. Paper, equation 3."""
+    def loss(
+        self,
+        latent: Tensor,
+        context: Tensor | PreparedContext,
+        t: Tensor,
+        eps: Tensor,
+        weights: Tensor | None = None,
+    ) -> Tensor:
+        """Mean squared error on the noise: latent, eps [b c h w]; context [b m c]; t long [b]. Paper, equation 3.
+
+        `weights` [b], where given, multiply the error of each sample.
+        """
         x_t = self.schedule.add_noise(latent, eps, t)  # [b c h w]
-        return F.mse_loss(self.unet(x_t, t, context), eps)
+        found = self.unet(x_t, t, context)
+        if weights is None:
+            return F.mse_loss(found, eps)
+        return (weights * F.mse_loss(found, eps, reduction="none").mean(dim=(1, 2, 3))).mean()
 
     @torch.no_grad()
     def encode(self, image: Tensor) -> Tensor:

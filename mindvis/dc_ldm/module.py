@@ -16,6 +16,7 @@ class LDMModule(pl.LightningModule):
     """Tunes what `LatentDiffusion.trainable_parameters` names, at a constant rate unless `min_lr` is given.
 
     `tune="encoder"` leaves the cross-attention heads and their norms as they are (an ablation of the paper).
+    `weighting="levels"` lets all noise levels count alike; "none" is the published loss.
     With `min_lr` the rate warms up over `warmup_epochs` and falls to it by half a cosine over `num_epochs`.
     The Trainer clips the gradient norm: `gradient_clip_val=0.5` is the published setting. A batch holds "fmri" [b 1 v],
     "key" long [b 3] and either "image" [b 3 h w] in [-1, 1] or a kept "latent" [b c h/f w/f]. With both and "cropped"
@@ -33,12 +34,14 @@ class LDMModule(pl.LightningModule):
         warmup_epochs: float = 0.0,
         num_epochs: float = 500,
         tune: str = "all",
+        weighting: str = "none",
     ):
         super().__init__()
         self.ldm = ldm.freeze(heads=_tunes_heads(tune))
         self.lr, self.weight_decay = lr, weight_decay
         self.min_lr = lr if min_lr is None else min_lr
         self.warmup_epochs, self.num_epochs = warmup_epochs, num_epochs
+        self.level_weights = _level_weights(ldm, weighting)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Loss (scalar) of a batch, logged as train/loss beside train/lr."""
@@ -74,7 +77,8 @@ class LDMModule(pl.LightningModule):
         latent = self._latent(batch)  # [b c h w]
         t = draws.integers(batch["key"], "t", self.ldm.schedule.num_timesteps).to(latent.device)
         eps = draws.normal(batch["key"], "eps", latent.shape[1:]).to(latent)
-        return self.ldm.loss(latent, self.ldm.conditioner(batch["fmri"]), t, eps)
+        weights = None if self.level_weights is None else self.level_weights[t.cpu()].to(latent)
+        return self.ldm.loss(latent, self.ldm.conditioner(batch["fmri"]), t, eps, weights)
 
     def _latent(self, batch: Batch) -> Tensor:
         if "latent" not in batch:
@@ -91,3 +95,9 @@ def _tunes_heads(tune: str) -> bool:
     if tune not in ("all", "encoder"):
         raise InputError(f"setting tune is {tune!r}; needed: all or encoder")
     return tune == "all"
+
+
+def _level_weights(ldm: LatentDiffusion, weighting: str) -> Tensor | None:
+    if weighting not in ("none", "levels"):
+        raise InputError(f"setting weighting is {weighting!r}; needed: none or levels")
+    return ldm.schedule.level_weights() if weighting == "levels" else None

@@ -24,6 +24,17 @@ class NoiseSchedule(nn.Module):
             self.register_buffer(name, values.float(), persistent=False)
             self._names.append(name)
 
+    def level_weights(self, low: float = 5.0, high: float = 300.0) -> Tensor:
+        """Weights [num_timesteps], mean 1, under which all noise levels count about alike in the loss.
+
+        The error that is left falls with the signal-to-noise ratio towards high t, so the plain mean hardly sees the
+        steps that decide on the layout. Inverse ratio, bounded by `high`, plus `low`; compare Hang et al. 2023
+        (arXiv 2303.09556), section 3.
+        """
+        alpha = self.alphas_cumprod.double()
+        weights = ((1 - alpha) / alpha).clamp(max=high) + low
+        return (weights / weights.mean()).float()
+
     def add_noise(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
         """Noised latent x_t [b c h w] of x0 and eps [b c h w] at steps t (long [b]); Ho et al., equation 4."""
         signal = self.sqrt_alphas_cumprod[t][:, None, None, None]

@@ -38,7 +38,7 @@ NUM_RECONSTRUCTED = 6000  # pictures that the classifier also sees through the a
 
 @dataclass
 class DemoRecipe:
-    """Sizes and lengths of the training; the defaults made the shipped weights."""
+    """Sizes and lengths of the training. How the shipped weights came about is said in their config.yaml."""
 
     out: str = "runs/demo_ldm"  # the folder to write config.yaml, model.ckpt, classifier.safetensors, report.json to
     ldm_config: str = str(DEMO_ASSETS / CONFIG_FILE)  # the label-to-image model, in the published form

@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 from torch import nn
 
-from mindvis.wiring import evaluation as evaluating
 from mindvis.errors import InputError
 from mindvis.evaluation.classifiers import Classifier
 from mindvis.evaluation.preprocess import Preprocess
+from mindvis.wiring import evaluation as evaluating
 from mindvis.wiring.evaluation import read_images
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "evaluate.py"

@@ -65,6 +65,10 @@ def _apart(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     apart = {}
     for name, tensor in state.items():
         memory = tensor.untyped_storage().data_ptr()
-        apart[name] = tensor.detach().clone(memory_format=torch.contiguous_format) if memory in seen else tensor.detach().contiguous()
+        apart[name] = (
+            tensor.detach().clone(memory_format=torch.contiguous_format)
+            if memory in seen
+            else tensor.detach().contiguous()
+        )
         seen.add(memory)
     return apart

@@ -22,11 +22,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not (folder / "report.json").is_file():
         raise InputError(f"{folder}: no report.json; needed: run scripts/evaluate.py on it first")
     report = json.loads((folder / "report.json").read_text())
-    named = f"{ways}-way top-1"
-    decoded, shuffled = (
-        next(f for f in report["figures"] if named in f["name"] and f["set"] == part)
-        for part in ("decoded", "shuffled")
-    )
+    figures = [figure for figure in report["figures"] if figure["name"].startswith(f"{ways}_way_top_1/")]
+    decoded, shuffled = (next(f for f in figures if f["set"] == name) for name in ("decoded", "shuffled"))
     generated = report["settings"]["generate"]
     train, test, _ = open_pairs(DataConfig(**generated["data"]["settings"]), generated["patch_size"])
     ridge = ridge_accuracy(train, test, num_ways=ways).mean()

@@ -7,9 +7,7 @@ from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
-from mindvis.settings import flatten as flatten
-from mindvis.settings import load_config as load_config
-from mindvis.settings import plain as plain
+from mindvis.settings import flatten, load_config, plain  # noqa: F401 - part of this module's names
 
 
 @dataclass

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from mindvis.dc_ldm.layers import GROUPS, zero_init
 
 KeyValue = tuple[Tensor, Tensor]
+SMALL_PRODUCT = 8192  # queries x keys
 
 
 class CrossAttention(nn.Module):
@@ -106,13 +107,18 @@ class SpatialTransformer(nn.Module):
         tokens = rearrange(self.proj_in(self.norm(x)), "b c h w -> b (h w) c")
         for block, key_value in zip(self.transformer_blocks, keys_values, strict=True):
             tokens = block(tokens, key_value)
-        return x + self.proj_out(rearrange(tokens, "b (h w) c -> b c h w", h=x.shape[2]))
+        return x + self.proj_out(rearrange(tokens, "b (h w) c -> b c h w", h=x.shape[2]).contiguous())
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Softmax attention of queries [b heads n c] to keys and values [b heads m c] -> [b heads n c]."""
-    if key.shape[-2] > 1:
+    if not (key.shape[-2] == 1 or _is_small(query, key)):
         return F.scaled_dot_product_attention(query, key, value)
     # a softmax over one token has no gradient; fused kernels leave round-off there, which AdamW makes whole steps of
     weights = (query @ key.transpose(-2, -1) * query.shape[-1] ** -0.5).softmax(dim=-1)
     return weights @ value
+
+
+def _is_small(query: Tensor, key: Tensor) -> bool:
+    """Whether products and softmax apart are faster: the fused kernel of the CPU loses on short sequences."""
+    return query.device.type == "cpu" and query.shape[-2] * key.shape[-2] <= SMALL_PRODUCT

@@ -4,14 +4,17 @@ from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.figure import Figure
 from PIL import Image
 
 from mindvis.training.storage import write_atomic
 
-INK, ACCENT, MUTED = "#1f2933", "#2a6f97", "#c3ccd5"
+INK, ACCENT, MUTED, PALE = "#1f2933", "#2a6f97", "#c3ccd5", "#9cc3d9"
+PAPER_DPI = 200  # pixels an inch of figures for print
 
 
 def image_grid(images: np.ndarray, *, gap: int = 4, first_gap: int | None = None) -> np.ndarray:
@@ -71,6 +74,29 @@ def per_class_bars(names: Sequence[str], values: Sequence[float], *, chance: flo
     return figure
 
 
+def interval_bars(
+    names: Sequence[str],
+    values: Sequence[float],
+    spans: Sequence[tuple[float, float] | None],
+    *,
+    label: str,
+    base: float = 0.0,
+) -> Figure:
+    """A bar a name from `base` to its value, in the order given, with its interval (low, high) where there is one."""
+    figure = Figure(figsize=(max(3.4, 1.4 + 0.62 * len(names)), 3.2), layout="constrained", dpi=PAPER_DPI)
+    axis = figure.subplots()
+    axis.bar(range(len(names)), np.asarray(values) - base, bottom=base, color=PALE, width=0.66)
+    for place, span in enumerate(spans):
+        if span is not None:
+            axis.plot([place, place], span, color=INK, lw=1.2, solid_capstyle="butt")
+    axis.axhline(base, color=INK, lw=0.8)
+    axis.set_xticks(range(len(names)), names)
+    axis.set_ylabel(label, fontsize=9)
+    axis.tick_params(labelsize=8, bottom=False)
+    axis.spines[["top", "right", "bottom"]].set_visible(False)
+    return figure
+
+
 def png_bytes(picture: np.ndarray | Figure) -> bytes:
     """A PNG file's content from uint8 [h w 3] or a matplotlib figure."""
     content = BytesIO()
@@ -79,6 +105,27 @@ def png_bytes(picture: np.ndarray | Figure) -> bytes:
     else:
         Image.fromarray(picture).save(content, format="png")
     return content.getvalue()
+
+
+def pdf_bytes(figure: Figure) -> bytes:
+    """A PDF file's content from a matplotlib figure: text as text, the same bytes for the same figure."""
+    content = BytesIO()
+    with matplotlib.rc_context({"pdf.fonttype": 42}):  # TrueType: publishers refuse the default Type 3
+        FigureCanvasPdf(figure).print_pdf(content, metadata={"CreationDate": None})
+    return content.getvalue()
+
+
+def save_png_and_pdf(figure: Figure, path: str | Path) -> list[Path]:
+    """Write a figure as `path`.png and `path`.pdf, each whole or not at all."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    contents = {
+        path.with_name(path.name + ".png"): png_bytes(figure),
+        path.with_name(path.name + ".pdf"): pdf_bytes(figure),
+    }
+    for target, content in contents.items():
+        write_atomic(target, lambda file, content=content: file.write(content))
+    return list(contents)
 
 
 def save_png(picture: np.ndarray | Figure, path: str | Path) -> Path:

@@ -18,7 +18,7 @@ def compare_reports(folders: list[str | Path], *, seed: int = 2022) -> list[dict
     """
     if len(folders) < 2:
         raise InputError(f"compare: found {len(folders)} run, need two or more")
-    reference, *others = [_read(folder) for folder in folders]
+    reference, *others = [read_report(folder) for folder in folders]
     return [line for other in others for line in _compare(reference, other, seed)]
 
 
@@ -31,6 +31,21 @@ def comparison_text(lines: list[dict]) -> str:
         rows.append([f"{line['name']}  {line['run']}", *values, span, f"{line['p']:.4f}", str(line["n"])])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join([r[0].ljust(widths[0]), *map(str.rjust, r[1:], widths[1:])]).rstrip() for r in rows)
+
+
+def read_report(folder: str | Path) -> dict:
+    """Content of a report.json, named itself or by its folder, and its folder as `path`. Raises InputError."""
+    path = Path(folder)
+    path = path / "report.json" if path.is_dir() else path
+    if not path.is_file():
+        raise InputError(f"{path}: no such report, run evaluate first")
+    try:
+        report = json.loads(path.read_text())
+    except ValueError as error:
+        raise InputError(f"{path}: not valid JSON ({error})") from error
+    if not isinstance(report, dict) or report.get("schema") != SCHEMA:
+        raise InputError(f"{path}: not a report of schema {SCHEMA}")
+    return report | {"path": path.parent}
 
 
 def _compare(reference: dict, other: dict, seed: int) -> list[dict]:
@@ -58,17 +73,3 @@ def _check_same_classifier(reference: dict, other: dict) -> None:
     names = [report["provenance"]["classifier"] for report in (reference, other)]
     if names[0] == names[1] and hashes[0] != hashes[1]:
         raise InputError(f"{other['path']}: classifier {names[1]} has other weights than in {reference['path']}")
-
-
-def _read(folder: str | Path) -> dict:
-    path = Path(folder)
-    path = path / "report.json" if path.is_dir() else path
-    if not path.is_file():
-        raise InputError(f"{path}: no such report, run evaluate first")
-    try:
-        report = json.loads(path.read_text())
-    except ValueError as error:
-        raise InputError(f"{path}: not valid JSON ({error})") from error
-    if not isinstance(report, dict) or report.get("schema") != SCHEMA:
-        raise InputError(f"{path}: not a report of schema {SCHEMA}")
-    return report | {"path": path.parent}

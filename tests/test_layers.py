@@ -18,7 +18,7 @@ LAYERS = [
     {"evaluation", "decoding"},
     {"baseline", "demo"},
     {"wiring"},
-    {"memory_estimate", "benchmarks"},
+    {"memory_estimate", "benchmarks", "paper_figures", "inspection"},
 ]
 WITHOUT_SETTINGS = {"data", "sc_mbm", "dc_ldm", "evaluation"}
 

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 from mindvis.checkpoints import blank_module, compare, complete_ldm, read_weights, write_weights
 from mindvis.checkpoints.builders import EXPECTED_MISSING
@@ -33,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parse(argv)
     files = {"fmri_encoder": arguments.fmri_encoder, "label2img": arguments.label2img}
     weights = complete_ldm(read_weights(arguments.source, arguments.checkpoint), arguments.source, **files)
-    report = compare(weights.state_dict, blank_module(weights).state_dict())
+    report = replace(compare(weights.state_dict, blank_module(weights).state_dict()), dropped=weights.dropped)
     print(f"{arguments.source}: {weights.kind}\n{report.table()}")
     check_report(report, EXPECTED_MISSING[weights.kind], arguments.source)
     if arguments.target:

@@ -1,12 +1,13 @@
 """Networks with their weights, from published files or our own."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from mindvis.checkpoints.loading import LoadReport, load_state
-from mindvis.checkpoints.reading import read_label2img, read_ldm, read_mbm
+from mindvis.checkpoints.reading import read_kind, read_ldm, read_mbm
 from mindvis.checkpoints.weights import Weights
 from mindvis.dc_ldm import LatentDiffusion, build_ldm
 from mindvis.errors import InputError
@@ -42,10 +43,14 @@ def build_mbm(
 def build_label2img(
     path: str | Path, encoder: FMRIEncoder, *, global_pool: bool = False, use_time_condition: bool = True
 ) -> tuple[LatentDiffusion, LoadReport]:
-    """LDM for tuning: UNet and autoencoder of a label-to-image model, conditioned by `encoder`, and what matched."""
-    ldm_config, state = read_label2img(path)
-    ldm = build_ldm(ldm_config, encoder, global_pool=global_pool, use_time_condition=use_time_condition)
-    return ldm, load_state(ldm, state, expected_missing=NOT_IN_LABEL2IMG, source=str(path))
+    """LDM for tuning: UNet and autoencoder of a label-to-image model, conditioned by `encoder`, and what matched.
+
+    A text- or layout-to-image model serves as well, its config.yaml beside it.
+    """
+    weights = read_kind(path, "label2img")
+    ldm = build_ldm(weights.settings, encoder, global_pool=global_pool, use_time_condition=use_time_condition)
+    report = load_state(ldm, weights.state_dict, expected_missing=NOT_IN_LABEL2IMG, source=str(path))
+    return ldm, replace(report, dropped=weights.dropped)
 
 
 def build_ldm_from(

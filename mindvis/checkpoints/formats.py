@@ -12,6 +12,7 @@ from mindvis.checkpoints.files import read_safetensors, save_checkpoint, save_sa
 from mindvis.checkpoints.published import check_state, published_weights
 from mindvis.checkpoints.renaming import export_ldm, export_mbm
 from mindvis.checkpoints.weights import KINDS, Weights, part
+from mindvis.dc_ldm.model import build_schedule
 from mindvis.errors import InputError
 from mindvis.safe_pickle import load_torch, plain
 from mindvis.safe_pickle.rules import reading
@@ -103,10 +104,10 @@ def _write_published(path: Path, weights: Weights) -> None:
     config = argparse.Namespace(**{**weights.config, **_flat_settings(weights)})
     content = {
         "mbm": lambda: {"model": export_mbm(weights.state_dict), "config": config},
-        "label2img": lambda: {"state_dict": export_ldm(weights.state_dict)},
+        "label2img": lambda: {"state_dict": _export_ldm(weights)},
         # `state` is a CUDA generator there: 16 bytes of seed and offset
         "ldm": lambda: {
-            "model_state_dict": export_ldm(weights.state_dict),
+            "model_state_dict": _export_ldm(weights),
             "config": config,
             "state": torch.zeros(16, dtype=torch.uint8),
         },
@@ -114,6 +115,12 @@ def _write_published(path: Path, weights: Weights) -> None:
     write_atomic(path, lambda file: torch.save(content, file))
     if weights.kind == "label2img":
         write_text(path.parent / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(weights.settings)))
+
+
+def _export_ldm(weights: Weights) -> dict[str, torch.Tensor]:
+    """Under the published names, with the noise schedule of its own config where that is known."""
+    ldm_config = weights.settings if weights.kind == "label2img" else weights.settings["ldm_config"]
+    return export_ldm(weights.state_dict, build_schedule(ldm_config) if ldm_config else None)
 
 
 def _flat_settings(weights: Weights) -> dict:

@@ -14,16 +14,20 @@ NUM_LISTED = 3  # names given in a message before it says how many more there ar
 
 @dataclass(frozen=True)
 class LoadReport:
-    """Names that matched, that the state lacks, that the module lacks, and positions fitted to another length."""
+    """Names that matched, that the state lacks, that the module lacks, and positions fitted to another length.
+
+    `dropped` are names in the file that no model here uses.
+    """
 
     matched: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
     resized: list[str] = field(default_factory=list)
+    dropped: list[str] = field(default_factory=list)
 
     def table(self) -> str:
         """One line a group: how many, and where in the model."""
-        rows = [(name, getattr(self, name)) for name in ("matched", "missing", "unexpected", "resized")]
+        rows = [(name, getattr(self, name)) for name in ("matched", "missing", "unexpected", "resized", "dropped")]
         return "\n".join(f"{name:<10} {len(names):>6}  {_parts(names)}".rstrip() for name, names in rows)
 
 

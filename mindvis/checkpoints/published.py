@@ -9,7 +9,7 @@ from pathlib import Path
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from mindvis.checkpoints.renaming import import_ldm, import_mbm
+from mindvis.checkpoints.renaming import dropped_names, import_ldm, import_mbm
 from mindvis.checkpoints.weights import DEFAULT_HEADS, Weights, ldm_settings, mbm_settings
 from mindvis.errors import InputError
 from mindvis.safe_pickle import load_torch, plain
@@ -76,12 +76,13 @@ def _mbm(state: dict[str, Tensor], config: dict, path: Path) -> Weights:
 def _label2img(state: dict[str, Tensor], config: dict, path: Path) -> Weights:
     if not any(name.startswith("model.diffusion_model.") for name in state):
         raise InputError("no weight begins with model.diffusion_model.: not a latent diffusion model")
-    return Weights("label2img", import_ldm(state), read_yaml(path.parent / "config.yaml"), config)
+    settings = read_yaml(path.parent / "config.yaml")
+    return Weights("label2img", import_ldm(state), settings, config, dropped_names(state))
 
 
 def _ldm(state: dict[str, Tensor], config: dict, path: Path) -> Weights:
     ours = import_ldm(state)
-    return Weights("ldm", ours, ldm_settings(ours), config)
+    return Weights("ldm", ours, ldm_settings(ours), config, dropped_names(state))
 
 
 def _heads(config: dict, name: str) -> int:

@@ -19,13 +19,13 @@ def read_mbm(path: str | Path, checkpoint: str = "last") -> tuple[dict, State]:
 
     Raises InputError where `path` holds another kind of model.
     """
-    weights = _read(path, "mbm", checkpoint)
+    weights = read_kind(path, "mbm", checkpoint)
     return weights.settings, weights.state_dict
 
 
 def read_label2img(path: str | Path) -> tuple[dict, State]:
     """Published config and weights of a label-to-image LDM, from its model.ckpt (or folder). Raises as `read_mbm`."""
-    weights = _read(path, "label2img")
+    weights = read_kind(path, "label2img")
     return weights.settings, weights.state_dict
 
 
@@ -44,7 +44,7 @@ def read_ldm(
     Flags: `global_pool` and `use_time_condition`, as `build_ldm` takes them.
     Raises InputError where `path` holds another kind of model or a needed file is missing or does not fit.
     """
-    weights = complete_ldm(_read(path, "ldm", checkpoint), path, fmri_encoder=fmri_encoder, label2img=label2img)
+    weights = complete_ldm(read_kind(path, "ldm", checkpoint), path, fmri_encoder=fmri_encoder, label2img=label2img)
     settings = weights.settings
     flags = {name: settings[name] for name in ("global_pool", "use_time_condition")}
     return settings["ldm_config"], settings["encoder"], flags, weights.state_dict
@@ -69,7 +69,8 @@ def complete_ldm(
     return replace(weights, settings={**weights.settings, "encoder": encoder, "ldm_config": ldm_config})
 
 
-def _read(path: str | Path, kind: str, checkpoint: str = "last") -> Weights:
+def read_kind(path: str | Path, kind: str, checkpoint: str = "last") -> Weights:
+    """Weights of one kind. Raises InputError where `path` holds another kind of model."""
     weights = read_weights(path, checkpoint)
     if weights.kind != kind:
         raise InputError(f"{path}: holds {NAMES[weights.kind]}; needed: {NAMES[kind]}")

@@ -15,8 +15,9 @@ PREFIXES = {  # published -> ours
     "cond_stage_model.channel_mapper.": "conditioner.channel_mapper.",
     "cond_stage_model.dim_mapper.": "conditioner.dim_mapper.",
 }
-# The moving average of the UNet's weights, and the class embedding that the fMRI encoder replaces.
-DROPPED = ("model_ema.", "cond_stage_model.embedding.weight")
+# The moving average of the UNet's weights, and what the fMRI encoder replaces: the class embedding, or the transformer
+# over text or layout.
+DROPPED = ("model_ema.", "cond_stage_model.embedding.weight", "cond_stage_model.transformer.")
 CLASS_EMBEDDING = {"conditioner.embedding.": "cond_stage_model.embedding."}  # ours -> published
 SCHEDULE = frozenset(NoiseSchedule(num_timesteps=2).buffers_published()) | {"lvlb_weights"}
 
@@ -32,12 +33,12 @@ def export_mbm(state: Mapping[str, Tensor]) -> State:
 
 
 def import_ldm(state: Mapping[str, Tensor]) -> State:
-    """A label-to-image or a decoding LDM under our names.
+    """A label-, text- or layout-to-image or a decoding LDM under our names.
 
-    The noise schedule (recomputed where it is needed), the moving average and the class embedding are left out.
+    The noise schedule (recomputed where it is needed) and what `dropped_names` gives are left out.
     Names of no known prefix are kept as they are, so that loading reports them.
     """
-    kept = {name: tensor for name, tensor in state.items() if not is_dropped(name)}
+    kept = {name: tensor for name, tensor in state.items() if name not in SCHEDULE and not name.startswith(DROPPED)}
     return {_rename(name, PREFIXES): tensor for name, tensor in kept.items()}
 
 
@@ -51,9 +52,9 @@ def export_ldm(state: Mapping[str, Tensor], schedule: NoiseSchedule | None = Non
     return {**buffers, **{_rename(name, back): tensor for name, tensor in state.items()}}
 
 
-def is_dropped(name: str) -> bool:
-    """Whether `import_ldm` leaves a published name out."""
-    return name in SCHEDULE or name.startswith(DROPPED)
+def dropped_names(state: Mapping[str, Tensor]) -> list[str]:
+    """Published names whose weights are not used here: the moving average and the condition fMRI replaces."""
+    return [name for name in state if name.startswith(DROPPED)]
 
 
 def _rename(name: str, prefixes: Mapping[str, str]) -> str:

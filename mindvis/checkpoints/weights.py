@@ -17,13 +17,15 @@ class Weights:
 
     `kind` is 'mbm' (settings: the arguments of MaskedBrainModel), 'label2img' (settings: the published config.yaml) or
     'ldm' (settings: `encoder`, the arguments of FMRIEncoder; `global_pool`; `use_time_condition`; `ldm_config`, None
-    where the file names none). `config` is whatever else the file says about how it was made.
+    where the file names none). `config` is whatever else the file says about how it was made, `dropped` the names of
+    weights in it that are not used here.
     """
 
     kind: str
     state_dict: dict[str, Tensor]
     settings: dict
     config: dict = field(default_factory=dict)
+    dropped: list[str] = field(default_factory=list)
 
 
 def encoder_settings(state: Mapping[str, Tensor], num_heads: int = DEFAULT_HEADS) -> dict:

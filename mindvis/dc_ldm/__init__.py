@@ -1,8 +1,8 @@
 """Stage B: latent diffusion, doubly conditioned on fMRI."""
 
-from mindvis.dc_ldm.autoencoder import VQAutoencoder, build_autoencoder
+from mindvis.dc_ldm.autoencoder import KLAutoencoder, VQAutoencoder, build_autoencoder
 from mindvis.dc_ldm.conditioner import ClassEmbedder, FMRIConditioner
-from mindvis.dc_ldm.model import LatentDiffusion, build_class_ldm, build_ldm
+from mindvis.dc_ldm.model import LatentDiffusion, build_class_ldm, build_ldm, build_schedule
 from mindvis.dc_ldm.module import LDMModule
 from mindvis.dc_ldm.samplers import noise_for, sample_ddim, sample_dpm_solver, sample_plms, sample_unipc
 from mindvis.dc_ldm.schedule import NoiseSchedule
@@ -11,6 +11,7 @@ from mindvis.dc_ldm.unet import PreparedContext, UNet, build_unet
 __all__ = [
     "ClassEmbedder",
     "FMRIConditioner",
+    "KLAutoencoder",
     "LDMModule",
     "LatentDiffusion",
     "NoiseSchedule",
@@ -20,6 +21,7 @@ __all__ = [
     "build_autoencoder",
     "build_class_ldm",
     "build_ldm",
+    "build_schedule",
     "build_unet",
     "noise_for",
     "sample_ddim",

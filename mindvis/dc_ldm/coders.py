@@ -100,7 +100,7 @@ class Middle(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Image [b in_channels h w] -> [b z_channels h/f w/f], f = 2 ** (levels - 1)."""
+    """Image [b in_channels h w] -> [b z h/f w/f], f = 2 ** (levels - 1); z is z_channels, or twice that."""
 
     def __init__(
         self,
@@ -113,6 +113,7 @@ class Encoder(nn.Module):
         resolution: int,
         attn_resolutions: Sequence[int] = (),
         dropout: float = 0.0,
+        double_z: bool = False,
     ) -> None:
         super().__init__()
         self.resolution = resolution
@@ -127,10 +128,10 @@ class Encoder(nn.Module):
             self.down.append(level)
         self.mid = Middle(width, dropout)
         self.norm_out = _norm(width)
-        self.conv_out = nn.Conv2d(width, z_channels, 3, padding=1)
+        self.conv_out = nn.Conv2d(width, 2 * z_channels if double_z else z_channels, 3, padding=1)
 
     def forward(self, image: Tensor) -> Tensor:
-        """[b in_channels h w] -> [b z_channels h/f w/f]."""
+        """[b in_channels h w] -> [b z h/f w/f]."""
         hidden = self.conv_in(image)
         for level in self.down:
             hidden = level(hidden)

@@ -8,14 +8,14 @@ import torch
 from tqdm import tqdm
 
 from mindvis.data.images import to_float
-from mindvis.dc_ldm.autoencoder import VQAutoencoder
+from mindvis.dc_ldm.autoencoder import Autoencoder
 from mindvis.training.storage import write_atomic
 
 
-def kept_latents(autoencoder: VQAutoencoder, images: np.ndarray, folder: Path, batch_size: int = 16) -> np.ndarray:
+def kept_latents(autoencoder: Autoencoder, images: np.ndarray, folder: Path, batch_size: int = 16) -> np.ndarray:
     """Latents float32 [m c h w] of uint8 images [m h w 3], mapped from `folder`; made there when they are not yet.
 
-    The file is named by a hash of the images and of the autoencoder's weights, so a changed one is never taken.
+    The file is named by a hash of the images and of the autoencoder (weights, scale), so a changed one is never taken.
     """
     path = folder / f"latents-{_fingerprint(autoencoder, images)}.npy"
     if not path.is_file():
@@ -26,7 +26,7 @@ def kept_latents(autoencoder: VQAutoencoder, images: np.ndarray, folder: Path, b
 
 
 @torch.no_grad()
-def encode_images(autoencoder: VQAutoencoder, images: np.ndarray, batch_size: int) -> np.ndarray:
+def encode_images(autoencoder: Autoencoder, images: np.ndarray, batch_size: int) -> np.ndarray:
     """Latents float32 [m c h w] of uint8 images [m h w 3], on the GPU where there is one."""
     home = next(autoencoder.parameters()).device
     device = torch.device("cuda") if torch.cuda.is_available() else home
@@ -38,8 +38,8 @@ def encode_images(autoencoder: VQAutoencoder, images: np.ndarray, batch_size: in
     return np.concatenate(latents)
 
 
-def _fingerprint(autoencoder: VQAutoencoder, images: np.ndarray) -> str:
-    digest = hashlib.sha256(str(images.shape).encode())
+def _fingerprint(autoencoder: Autoencoder, images: np.ndarray) -> str:
+    digest = hashlib.sha256(f"{images.shape} {autoencoder.scale_factor}".encode())
     for start in range(0, len(images), 256):
         digest.update(np.ascontiguousarray(images[start : start + 256]).tobytes())
     for name, tensor in autoencoder.state_dict().items():

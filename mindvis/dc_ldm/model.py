@@ -3,6 +3,7 @@
 Source: Chen et al. 2023 (arXiv 2211.06956), section 3.3; the diffusion is that of Rombach et al. 2022.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mindvis.dc_ldm.attention import TransformerBlock
-from mindvis.dc_ldm.autoencoder import VQAutoencoder, build_autoencoder
+from mindvis.dc_ldm.autoencoder import Autoencoder, build_autoencoder
 from mindvis.dc_ldm.conditioner import ClassEmbedder, FMRIConditioner
 from mindvis.dc_ldm.schedule import NoiseSchedule
 from mindvis.dc_ldm.settings import read_options, section
@@ -20,18 +21,17 @@ from mindvis.errors import InputError
 from mindvis.sc_mbm import FMRIEncoder
 
 WHERE = "model.params"
+LOSSES = {"l2": F.mse_loss, "l1": F.l1_loss}
 SCHEDULE = {"linear_start": "linear_start", "linear_end": "linear_end", "timesteps": "num_timesteps"}
 # each of these would change the loss, the latents or the samples
 FIXED = {
     "beta_schedule": "linear",
     "given_betas": None,
     "parameterization": "eps",
-    "loss_type": "l2",
     "l_simple_weight": 1.0,
     "original_elbo_weight": 0.0,
     "learn_logvar": False,
     "logvar_init": 0.0,
-    "scale_factor": 1.0,
     "scale_by_std": False,
     "conditioning_key": "crossattn",
     "concat_mode": True,
@@ -64,14 +64,26 @@ WITHOUT_EFFECT = (
 
 
 class LatentDiffusion(nn.Module):
-    """UNet, autoencoder, conditioner and noise schedule; the autoencoder is never trained here."""
+    """UNet, autoencoder, conditioner and noise schedule; the autoencoder is never trained here.
 
-    def __init__(self, *, unet: UNet, autoencoder: VQAutoencoder, conditioner: nn.Module, schedule: NoiseSchedule):
+    `loss_type` is the error on the noise: squared, "l2", as in the paper, or absolute, "l1".
+    """
+
+    def __init__(
+        self,
+        *,
+        unet: UNet,
+        autoencoder: Autoencoder,
+        conditioner: nn.Module,
+        schedule: NoiseSchedule,
+        loss_type: str = "l2",
+    ) -> None:
         super().__init__()
         self.unet = unet
         self.autoencoder = autoencoder
         self.conditioner = conditioner
         self.schedule = schedule
+        self.loss_type = loss_type
         self.train(self.training)
 
     @property
@@ -87,15 +99,15 @@ class LatentDiffusion(nn.Module):
         eps: Tensor,
         weights: Tensor | None = None,
     ) -> Tensor:
-        """Mean squared error on the noise: latent, eps [b c h w]; context [b m c]; t long [b]. Paper, equation 3.
+        """Mean squared (or absolute) error on the noise: latent, eps [b c h w]; context [b m c]; t long [b].
 
-        `weights` [b], where given, multiply the error of each sample.
+        `weights` [b], where given, multiply the error of each sample. Paper, equation 3.
         """
         x_t = self.schedule.add_noise(latent, eps, t)  # [b c h w]
-        found = self.unet(x_t, t, context)
+        found, error = self.unet(x_t, t, context), LOSSES[self.loss_type]
         if weights is None:
-            return F.mse_loss(found, eps)
-        return (weights * F.mse_loss(found, eps, reduction="none").mean(dim=(1, 2, 3))).mean()
+            return error(found, eps)
+        return (weights * error(found, eps, reduction="none").mean(dim=(1, 2, 3))).mean()
 
     @torch.no_grad()
     def encode(self, image: Tensor) -> Tensor:
@@ -144,14 +156,14 @@ def build_ldm(
 ) -> LatentDiffusion:
     """Stage B model from the published config.yaml as a dict, with everything frozen that is not tuned.
 
+    The label-, text- and layout-to-image models alike: `encoder` takes the place of their `cond_stage_config`.
     The arguments win over `global_pool` and `use_time_cond` in the file. Raises InputError for an option that would
     change the results and is not supported.
     """
-    params = section(section(ldm_config, "model"), "params", "model.")
-    unet_params = _params(params, "unet_config")
+    unet_params = _params(ldm_config, "unet_config")
     unet = build_unet(unet_params, global_pool=global_pool, use_time_condition=use_time_condition)
     conditioner = FMRIConditioner(encoder, context_dim=unet.context_dim, global_pool=global_pool)
-    return _assemble(params, unet, conditioner).freeze()
+    return _assemble(ldm_config, unet, conditioner).freeze()
 
 
 def build_class_ldm(ldm_config: Mapping[str, Any]) -> LatentDiffusion:
@@ -160,24 +172,45 @@ def build_class_ldm(ldm_config: Mapping[str, Any]) -> LatentDiffusion:
     Its conditioner embeds class ids, as `cond_stage_config` of the published config.yaml says. Raises InputError as
     `build_ldm` does.
     """
-    params = section(section(ldm_config, "model"), "params", "model.")
-    unet = build_unet(_params(params, "unet_config"), use_time_condition=False)
+    unet = build_unet(_params(ldm_config, "unet_config"), use_time_condition=False)
     where, sizes = f"{WHERE}.cond_stage_config.params", ("n_classes", "embed_dim")
-    options = read_options(_params(params, "cond_stage_config"), where, used=sizes, without_effect=("key",))
+    options = read_options(_params(ldm_config, "cond_stage_config"), where, used=sizes, without_effect=("key",))
     num_classes = options.get("n_classes", 1000)
-    return _assemble(params, unet, ClassEmbedder(num_classes, options.get("embed_dim", unet.context_dim)))
+    return _assemble(ldm_config, unet, ClassEmbedder(num_classes, options.get("embed_dim", unet.context_dim)))
 
 
-def _assemble(params: Mapping[str, Any], unet: UNet, conditioner: nn.Module) -> LatentDiffusion:
-    options = read_options(params, WHERE, used=tuple(SCHEDULE), fixed=FIXED, without_effect=WITHOUT_EFFECT)
-    schedule = NoiseSchedule(**{SCHEDULE[name]: value for name, value in options.items()})
-    autoencoder = build_autoencoder(_params(params, "first_stage_config"))
+def build_schedule(ldm_config: Mapping[str, Any]) -> NoiseSchedule:
+    """Noise schedule of a published config. Raises InputError where a section is missing."""
+    params = _model_params(ldm_config)
+    return NoiseSchedule(**{ours: params[name] for name, ours in SCHEDULE.items() if name in params})
+
+
+def _assemble(ldm_config: Mapping[str, Any], unet: UNet, conditioner: nn.Module) -> LatentDiffusion:
+    scale_factor, loss_type = _read_params(_model_params(ldm_config))
+    autoencoder = build_autoencoder(_params(ldm_config, "first_stage_config"), scale_factor)
     channels = autoencoder.latent_shape[0]
     if channels != unet.in_channels:
         found = f"{unet.in_channels}, the autoencoder's latents have {channels}"
         raise InputError(f"{WHERE}.unet_config.params.in_channels: found {found}")
-    return LatentDiffusion(unet=unet, autoencoder=autoencoder, conditioner=conditioner, schedule=schedule)
+    parts = {"unet": unet, "autoencoder": autoencoder, "conditioner": conditioner}
+    return LatentDiffusion(**parts, schedule=build_schedule(ldm_config), loss_type=loss_type)
 
 
-def _params(params: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    return section(section(params, name, f"{WHERE}."), "params", f"{WHERE}.{name}.")
+def _read_params(params: Mapping[str, Any]) -> tuple[float, str]:
+    """Factor on the latents and kind of loss. Raises InputError for these and for any option not supported."""
+    used = (*SCHEDULE, "scale_factor", "loss_type")
+    options = read_options(params, WHERE, used=used, fixed=FIXED, without_effect=WITHOUT_EFFECT)
+    scale_factor, loss_type = options.get("scale_factor", 1.0), options.get("loss_type", "l2")
+    if not isinstance(scale_factor, int | float) or not 0 < scale_factor < math.inf:
+        raise InputError(f"{WHERE}.scale_factor: found {scale_factor!r}, needed a positive number")
+    if loss_type not in tuple(LOSSES):
+        raise InputError(f"{WHERE}.loss_type: found {loss_type!r}, needed one of {', '.join(LOSSES)}")
+    return scale_factor, loss_type
+
+
+def _model_params(ldm_config: Mapping[str, Any]) -> Mapping[str, Any]:
+    return section(section(ldm_config, "model"), "params", "model.")
+
+
+def _params(ldm_config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    return section(section(_model_params(ldm_config), name, f"{WHERE}."), "params", f"{WHERE}.{name}.")

@@ -150,16 +150,6 @@ class FinetuneMBMConfig:
 
 
 @dataclass
-class ScoreMBMConfig:
-    """Hidden-voxel score of a Stage A run."""
-
-    run: str = MISSING  # run folder of pretrain_mbm
-    checkpoint: str = "best"  # best (by val/loss) | last
-    num_masks: int = 20  # masks a row
-    seed: int = 0  # the masks follow from it
-
-
-@dataclass
 class AugmentConfig:
     """Augmentation of {fMRI, image} pairs in Stage B."""
 

@@ -21,7 +21,7 @@ def load_config(schema: type[Settings], yaml: str | Path | None, dotlist: Sequen
     """
     config = OmegaConf.structured(schema)
     if yaml is not None:
-        config = _merge(schema, config, _read_yaml(Path(yaml)), str(yaml))
+        config = _merge(schema, config, read_yaml(Path(yaml)), str(yaml))
     for item in dotlist:
         if "=" not in item:
             raise InputError(f"command line: {item!r} is no setting; needed: key=value")
@@ -35,9 +35,13 @@ def plain(settings: Any) -> dict:
     return OmegaConf.to_container(OmegaConf.structured(settings), resolve=True)
 
 
-def from_plain(schema: type[Settings], content: dict) -> Settings:
-    """Settings from the nested dicts that `plain` made of them. Raises `InputError` for those of another schema."""
-    merged = _merge(schema, OmegaConf.structured(schema), OmegaConf.create(content), "saved settings")
+def from_plain(schema: type[Settings], content: dict, source: str = "saved settings") -> Settings:
+    """Settings from nested dicts, those that `plain` made of them for instance; what is not in them is the default.
+
+    Raises `InputError` beginning with `source`, the place they come from, for settings of another schema.
+    """
+    merged = _merge(schema, OmegaConf.structured(schema), OmegaConf.create(content), source)
+    _refuse_missing(merged, f"{source}: ")
     return OmegaConf.to_object(merged)
 
 
@@ -50,7 +54,8 @@ def flatten(settings: dict, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _read_yaml(path: Path) -> DictConfig:
+def read_yaml(path: Path) -> DictConfig:
+    """Settings of a YAML file as they stand there. Raises `InputError` where there are none."""
     if not path.is_file():
         raise InputError(f"{path}: no such config file; needed: a YAML file such as those in configs/")
     try:
@@ -96,6 +101,8 @@ def _dataclass_of(hint: Any) -> type | None:
     return next((option for option in options if is_dataclass(option)), None)
 
 
-def _refuse_missing(config: DictConfig) -> None:
+def _refuse_missing(config: DictConfig, prefix: str = "") -> None:
     for key in sorted(OmegaConf.missing_keys(config)):
-        raise InputError(f"setting {key} is not given; needed: {key}=... on the command line or in the YAML file")
+        raise InputError(
+            f"{prefix}setting {key} is not given; needed: {key}=... on the command line or in the YAML file"
+        )

@@ -18,7 +18,8 @@ LAYERS = [
     {"evaluation", "decoding"},
     {"baseline", "demo"},
     {"wiring"},
-    {"memory_estimate", "benchmarks", "paper_figures", "inspection"},
+    {"memory_estimate", "benchmarks", "paper_figures", "inspection", "chain"},
+    {"ablation"},
 ]
 WITHOUT_SETTINGS = {"data", "sc_mbm", "dc_ldm", "evaluation"}
 

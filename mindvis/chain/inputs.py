@@ -1,0 +1,130 @@
+"""What a step depends on and what it leaves: settings that bind its result, digests of files it reads and writes."""
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from mindvis.chain.settings import TRAININGS
+from mindvis.data.hcp import FILE_NAME as HCP_FILE
+from mindvis.settings import flatten
+from mindvis.training.runs import FREE_SETTINGS
+from mindvis.training.storage import write_json
+from mindvis.wiring.models import find_ldm
+from mindvis.wiring.scoring import SCORE_FILE
+
+# Where things lie or how fast they run: no part of a result. Files count by what is in them.
+FREE = (*FREE_SETTINGS, "out", "output", "overwrite", "device", "num_threads", "batch_size")
+FREE += ("data.root", "data.cache_dir", "extra_data.root", "extra_data.cache_dir")
+FILE_SETTINGS = ("pretrained", "encoder", "ldm", "run", "decoded", "images", "fmri_encoder", "training_images")
+FILE_SETTINGS += ("classifier_weights", "lpips_weights", "fid_weights", "features", "controls")
+RESULTS = {"score_mbm": SCORE_FILE, "generate": "decoded.npz", "evaluate": "report.json"}
+_CHUNK = 1 << 22
+
+
+class FileHashes:
+    """SHA-256 of files, kept in a JSON file beside size and time of change, so that each is read once."""
+
+    def __init__(self, cache: Path):
+        self.cache, self.lock = cache, threading.Lock()
+        self.known: dict[str, list] = json.loads(cache.read_text()) if cache.is_file() else {}
+
+    def of_file(self, path: Path) -> str:
+        """Digest of a file."""
+        status = path.stat()
+        state = [status.st_size, status.st_mtime_ns]
+        with self.lock:
+            entry = self.known.get(str(path.resolve()))
+        if entry is None or entry[:2] != state:
+            entry = [*state, _sha256(path)]
+            with self.lock:
+                self.known[str(path.resolve())] = entry
+        return entry[2]
+
+    def of_files(self, paths: Iterable[Path], base: Path) -> str:
+        """Digest of several files and their names below `base`; `absent` where there is none."""
+        entries = [[str(path.relative_to(base)), self.of_file(path)] for path in sorted(paths) if path.is_file()]
+        return hashlib.sha256(json.dumps(entries).encode()).hexdigest() if entries else "absent"
+
+    def save(self) -> None:
+        """Write the cache, where its folder is there."""
+        if self.cache.parent.is_dir():
+            with self.lock:
+                write_json(self.cache, self.known)
+
+
+def binding(settings: dict, free: tuple[str, ...] = FREE_SETTINGS) -> dict[str, Any]:
+    """Settings as dotted keys, without those of the names (or groups) in `free`."""
+    flat = flatten(settings)
+    return {k: v for k, v in flat.items() if not any(k == name or k.startswith(name + ".") for name in free)}
+
+
+def describe_inputs(stage: str, settings: dict, hashes: FileHashes) -> dict[str, str]:
+    """Digest of everything a stage reads, by the setting that names it."""
+    found = {}
+    for key, value in flatten({name: settings.get(name) for name in FILE_SETTINGS}).items():
+        paths = value if isinstance(value, list) else [value]
+        digests = [_digest(stage, key, Path(path), hashes) for path in paths if path]
+        if digests:
+            found[key] = " ".join(digests)
+    for key in ("data", "extra_data"):
+        if settings.get(key):
+            root = Path(settings[key]["root"])
+            found[key] = hashes.of_files(data_files(settings[key]), root if root.is_dir() else root.parent)
+    return found
+
+
+def describe_output(stage: str, folder: Path, hashes: FileHashes) -> str | None:
+    """Digest of what a step left in its folder, or None where it has not ended."""
+    if stage in TRAININGS:
+        manifest = folder / "manifest.json"
+        if not manifest.is_file() or not json.loads(manifest.read_text()).get("finished"):
+            return None
+        digest = hashes.of_files(_run_files(folder), folder)
+    elif stage == "simulate":
+        digest = hashes.of_files([*folder.glob("*/npz/*"), *folder.glob(f"HCP/npz/*/{HCP_FILE}")], folder)
+    else:
+        digest = hashes.of_files([folder / RESULTS[stage]], folder)
+    return None if digest == "absent" else digest
+
+
+def data_files(data: dict) -> list[Path]:
+    """Files that hold the fMRI and the pictures of a data set (nested settings of `DataConfig`)."""
+    root, subjects = Path(data["root"]), data["subjects"] or ["*"]
+    if data["name"] == "god":
+        own = [path for subject in subjects for path in root.glob(f"{subject}.npz") if path.name != "images_256.npz"]
+        return [*own, *root.glob("images_256.npz"), *root.glob("imagenet_*")]
+    if data["name"] == "hcp":
+        return [path for subject in subjects for path in root.glob(f"{subject}/{HCP_FILE}")]
+    if data["name"] == "bold5000":
+        own = [root.glob(f"*_ROI_betas/py/{subject}_*.npy") for subject in subjects]
+        own += [root.glob(f"BOLD5000_Stimuli/Stimuli_Presentation_Lists/{subject}/*/*.txt") for subject in subjects]
+        pictures = root.glob("BOLD5000_Stimuli/Scene_Stimuli/Presented_Stimuli/img_dict*")
+        return [*(path for paths in own for path in paths), *pictures, *root.glob("BOLD5000_Stimuli/*/*.txt")]
+    return [root]
+
+
+def _digest(stage: str, key: str, path: Path, hashes: FileHashes) -> str:
+    path = find_ldm(str(path)) if key == "ldm" else path
+    if path.is_file():
+        beside = [path.with_name("config.yaml")] if key == "ldm" else []
+        return hashes.of_files([path, *beside], path.parent)
+    if (path / "checkpoints").is_dir():
+        return hashes.of_files(_run_files(path), path)
+    if (path / "decoded.npz").is_file():
+        return hashes.of_files([path / "decoded.npz", *path.glob("*/decoded.npz")], path)
+    return hashes.of_files(path.glob("*"), path)
+
+
+def _run_files(folder: Path) -> list[Path]:
+    return [folder / "checkpoints" / "last.ckpt", *(folder / "checkpoints").glob("best*")]
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,126 @@
+"""The steps of a chain: which script runs with which settings, where its results go, and what it waits for."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from mindvis.chain.inputs import binding
+from mindvis.chain.settings import SCHEMAS, SHARED, TRAININGS, ChainConfig, check_chain, stage_settings
+
+# (stage, subject or None, settings, name of the run it looks at or None) -> name; a training's is its folder's too
+Naming = Callable[[str, str | None, dict, str | None], str]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One process of a chain. `folder` is where its results go, `needs` are the names of steps before it."""
+
+    name: str
+    stage: str
+    subject: str | None
+    settings: dict
+    folder: Path
+    needs: tuple[str, ...] = ()
+
+    @property
+    def file_name(self) -> str:
+        """Name of its settings file and its log, without the suffix."""
+        return self.name.replace("/", "-")
+
+
+def by_stage(stage: str, subject: str | None, settings: dict, home: str | None) -> str:
+    """Names of one chain: `pretrain_mbm`, `sbj_3/finetune_ldm`, `sbj_3/generate`."""
+    return stage if subject is None else f"{subject}/{stage}"
+
+
+def by_settings(stage: str, subject: str | None, settings: dict, home: str | None) -> str:
+    """Names that several chains share: equal settings, with equal runs before them, give the same name."""
+    if stage not in TRAININGS:
+        return f"{home}/{stage}" if home else stage
+    text = json.dumps(binding(settings), sort_keys=True)
+    return f"{stage}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def plan_chain(config: ChainConfig, naming: Naming = by_stage) -> list[Step]:
+    """All steps, each after those it needs: the shared ones, then subject by subject.
+
+    Raises `InputError` for settings of the chain or of a stage that are wrong.
+    """
+    check_chain(config)
+    planner = _Planner(config, naming)
+    shared = planner.add_all(SHARED, None, {})
+    for subject in config.subjects:
+        planner.add_all([stage for stage in SCHEMAS if stage not in SHARED], subject, shared)
+    return planner.steps
+
+
+class _Planner:
+    def __init__(self, config: ChainConfig, naming: Naming):
+        self.config, self.naming, self.root = config, naming, Path(config.root)
+        self.steps: list[Step] = []
+
+    def add_all(self, stages: tuple[str, ...] | list[str], subject: str | None, before: dict[str, Step]) -> dict:
+        """Add those stages that the chain has; returns the steps by stage, `before` among them."""
+        done = dict(before)
+        for stage in stages:
+            if getattr(self.config, stage) is None:
+                continue
+            done[stage] = self._add(stage, subject, done)
+            if stage == "generate":
+                for control in self.config.controls:
+                    done[control] = self._add(stage, subject, done, control)
+        return done
+
+    def _add(self, stage: str, subject: str | None, done: dict[str, Step], control: str = "none") -> Step:
+        config, wired = getattr(self.config, stage), self._wired(stage, subject, done, control)
+        settings = stage_settings(stage, config, wired)
+        name, folder = self._place(stage, subject, done, settings)
+        name += "" if control == "none" else f"_{control}"
+        if stage in TRAININGS:
+            settings["run_dir"] = str(folder)
+        if settings.get("logging", {}).get("group", "") is None:
+            settings["logging"]["group"] = self.root.name  # runs of one chain stand together in wandb
+        needs = tuple(step.name for step in done.values() if step.stage != "score_mbm")
+        self.steps.append(Step(name, stage, subject, settings, folder, needs))
+        return self.steps[-1]
+
+    def _place(self, stage: str, subject: str | None, done: dict[str, Step], settings: dict) -> tuple[str, Path]:
+        """Name and folder: trainings have their own, the others write where their settings say."""
+        home = done.get("pretrain_mbm" if stage == "score_mbm" else "finetune_ldm")
+        name = self.naming(stage, subject, settings, home and home.name)
+        if stage in TRAININGS:
+            return name, self.root / name
+        folders = {"simulate": "out", "score_mbm": "run", "generate": "output", "evaluate": "decoded"}
+        return name, Path(settings[folders[stage]])
+
+    def _wired(self, stage: str, subject: str | None, done: dict[str, Step], control: str) -> dict:
+        """Settings of a stage that follow from the chain."""
+        folders = {name: str(step.folder) for name, step in done.items()}
+        wired: dict = {} if stage == "simulate" or self.config.seed is None else {"seed": self.config.seed}
+        if stage in ("finetune_mbm", "finetune_ldm"):
+            wired["data"] = {"subjects": [subject]}
+        if stage in TRAININGS:
+            return wired | _encoder_of(stage, folders)
+        run = folders.get("pretrain_mbm" if stage == "score_mbm" else "finetune_ldm")
+        if run and stage in ("score_mbm", "generate"):
+            wired["run"] = run
+        if stage == "generate":
+            wired |= {"control": control, "overwrite": True, "output": self._pictures(run, subject, control)}
+        if stage == "evaluate" and "generate" in folders:
+            wired["decoded"] = folders["generate"]
+        return wired
+
+    def _pictures(self, run: str | None, subject: str | None, control: str) -> str:
+        folder = (Path(run) if run else self.root / str(subject)) / "decoded"
+        return str(folder if control == "none" else folder / control)
+
+
+def _encoder_of(stage: str, folders: dict[str, str]) -> dict:
+    """The Stage A run that a training begins with, where the chain has one."""
+    if stage == "finetune_mbm" and "pretrain_mbm" in folders:
+        return {"pretrained": folders["pretrain_mbm"]}
+    if stage == "finetune_ldm" and folders.keys() & {"finetune_mbm", "pretrain_mbm"}:
+        return {"encoder": folders.get("finetune_mbm") or folders["pretrain_mbm"]}
+    return {}

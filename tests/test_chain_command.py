@@ -1,0 +1,313 @@
+"""The chain as one command: plan, skip, run again, go on after a failure, several subjects."""
+
+import json
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import script_runner
+import tiny_stages
+from omegaconf import OmegaConf
+
+from mindvis.chain import (
+    ChainConfig,
+    Processes,
+    Record,
+    Runner,
+    StageConfig,
+    by_settings,
+    describe_plan,
+    locked,
+    plan_chain,
+    run_subjects,
+    write_overview,
+)
+from mindvis.chain.processes import visible_devices
+from mindvis.chain.settings import TRAININGS
+from mindvis.errors import InputError
+
+BRIEF = ["trainer.max_steps=2", "trainer.figure_every_epochs=0", "trainer.checkpoint_every_steps=0"]
+FILES = {"score_mbm": "hidden_voxels.json", "generate": "decoded.npz", "evaluate": "report.json"}
+
+
+class FakeStages:
+    """Takes the place of the processes: writes what a stage leaves, as a function of its settings."""
+
+    def __init__(self, broken=()):
+        self.broken, self.started, self.devices = set(broken), [], {}
+
+    def __call__(self, step, settings, log, device):
+        self.started.append(step.name)
+        self.devices[step.subject] = device
+        if step.name in self.broken:
+            log.open("a").write("error: it is broken\n")
+            return 2
+        step.folder.mkdir(parents=True, exist_ok=True)
+        if step.stage in TRAININGS:
+            (step.folder / "checkpoints").mkdir(exist_ok=True)
+            (step.folder / "checkpoints" / "last.ckpt").write_text(json.dumps(step.settings, sort_keys=True))
+            (step.folder / "manifest.json").write_text('{"finished": true}')
+        elif step.stage != "simulate":
+            (step.folder / FILES[step.stage]).write_text(json.dumps({"figures": [], "of": step.settings}))
+        return 0
+
+
+@pytest.fixture
+def config(tmp_path):
+    """A chain of every stage but simulate, for two subjects whose data is a few bytes."""
+    data = tmp_path / "npz"
+    data.mkdir()
+    for subject in ("sbj_1", "sbj_2"):
+        (data / f"{subject}.npz").write_text(subject)
+    god = {"data": {"name": "god", "root": str(data)}}
+    stages = {name: StageConfig(settings=god) for name in TRAININGS}
+    stages |= {name: StageConfig() for name in ("score_mbm", "generate", "evaluate")}
+    return ChainConfig(root=str(tmp_path / "runs"), subjects=["sbj_1", "sbj_2"], seed=7, **stages)
+
+
+def go(config, stages, naming=None):
+    """Run a chain; returns its lines and the names of the steps that were started."""
+    stages.started.clear()
+    lines = []
+    with locked(Path(config.root)):
+        runner = Runner(Path(config.root), Record(Path(config.root)), stages, lines.append)
+        run_subjects(runner, plan_chain(config, *([naming] if naming else [])), config.devices)
+    return lines, list(stages.started)
+
+
+OF_SUBJECT = ["finetune_mbm", "finetune_ldm", "generate", "generate_shuffled", "evaluate"]
+ALL = ["pretrain_mbm", "score_mbm", *(f"sbj_{s}/{stage}" for s in (1, 2) for stage in OF_SUBJECT)]
+
+
+def test_shared_steps_run_once_and_the_rest_by_subject(config):
+    """Stage A first, then every stage of one subject after the other; each training takes the run before it."""
+    _, started = go(config, FakeStages())
+    assert started == ALL
+    settings = {step.name: step.settings for step in plan_chain(config)}
+    assert settings["sbj_2/finetune_ldm"]["encoder"] == f"{config.root}/sbj_2/finetune_mbm"
+    assert settings["sbj_2/finetune_ldm"]["data"]["subjects"] == ["sbj_2"]
+    assert settings["sbj_1/generate_shuffled"]["output"] == f"{config.root}/sbj_1/finetune_ldm/decoded/shuffled"
+    assert settings["sbj_1/evaluate"]["decoded"] == f"{config.root}/sbj_1/finetune_ldm/decoded"
+    assert {value["seed"] for value in settings.values()} == {7}
+
+
+def test_done_steps_are_skipped(config):
+    """The same command again starts nothing."""
+    stages = FakeStages()
+    go(config, stages)
+    lines, started = go(config, stages)
+    assert started == [] and lines == [f"{name}: done before" for name in ALL]
+
+
+def test_changed_setting_runs_a_step_and_what_follows_again(config):
+    """Stage B and what it feeds run again; the older run is kept beside the new one."""
+    stages = FakeStages()
+    go(config, stages)
+    config.finetune_ldm.settings = config.finetune_ldm.settings | {"optim": {"lr": 1e-3}}
+    lines, started = go(config, stages)
+    assert started == [f"sbj_{s}/{stage}" for s in (1, 2) for stage in OF_SUBJECT[1:]]
+    assert any("optim.lr (5.3e-05 -> 0.001)" in line for line in lines)
+    assert (Path(config.root) / "sbj_1" / "finetune_ldm.old-1" / "checkpoints" / "last.ckpt").is_file()
+
+
+@pytest.mark.parametrize("setting", ["resume_override", "logging", "trainer"])
+def test_settings_without_effect_run_nothing_again(config, setting):
+    """Workers, logging and the like are no part of a result."""
+    stages = FakeStages()
+    go(config, stages)
+    free = {"resume_override": True, "logging": {"wandb": "disabled"}, "trainer": {"num_workers": 3}}
+    config.finetune_ldm.settings = config.finetune_ldm.settings | {setting: free[setting]}
+    assert go(config, stages)[1] == []
+
+
+def test_changed_data_of_a_subject_run_its_steps_again(config, tmp_path):
+    """Files count by what is in them: touching one does nothing, another content does, for its subject."""
+    config.pretrain_mbm.settings = {"data": config.pretrain_mbm.settings["data"] | {"subjects": ["sbj_2"]}}
+    stages = FakeStages()
+    go(config, stages)
+    for subject, content in (("sbj_1", "other"), ("sbj_2", "sbj_2")):
+        (tmp_path / "npz" / f"{subject}.npz").write_text(content)
+    lines, started = go(config, stages)
+    assert "sbj_1/finetune_mbm" in started and not any("sbj_2" in name or "pretrain" in name for name in started)
+    assert any("input changed: data" in line for line in lines)
+
+
+def test_lost_result_is_made_again(config):
+    """A run folder that was removed is not counted as done."""
+    stages = FakeStages()
+    go(config, stages)
+    (Path(config.root) / "sbj_1" / "finetune_ldm" / "decoded" / "report.json").unlink()
+    lines, started = go(config, stages)
+    assert started == ["sbj_1/evaluate"] and any("is gone" in line for line in lines)
+
+
+def test_failure_ends_one_subject_and_says_how_to_go_on(config):
+    """The other subject runs to its end; one line names step, subject, cause, log; the next start continues."""
+    lines, started = go(config, FakeStages(broken=["sbj_1/finetune_ldm"]))
+    assert started == [name for name in ALL if name not in {f"sbj_1/{stage}" for stage in OF_SUBJECT[2:]}]
+    (failure,) = [line for line in lines if "failed" in line]
+    for part in ("finetune_ldm of sbj_1", "status 2", "error: it is broken", "logs/sbj_1-finetune_ldm.log", "again"):
+        assert part in failure
+    record = json.loads((Path(config.root) / "chain.json").read_text())["steps"]
+    assert (record["sbj_1/finetune_ldm"]["state"], record["sbj_2/evaluate"]["state"]) == ("failed", "done")
+    assert go(config, FakeStages())[1] == [f"sbj_1/{stage}" for stage in OF_SUBJECT[1:]]
+
+
+def test_failing_shared_step_leaves_no_subject_to_run(config):
+    """Nothing can follow a Stage A that failed, and nothing is counted as done."""
+    go(config, FakeStages())
+    config.pretrain_mbm.settings = config.pretrain_mbm.settings | {"mask": {"mask_ratio": 0.5}}
+    runner = Runner(
+        Path(config.root), Record(Path(config.root)), FakeStages(broken=["pretrain_mbm"]), lambda line: None
+    )
+    assert [step.name for step in run_subjects(runner, plan_chain(config), 1)] == ALL
+
+
+def test_plan_names_what_would_run_and_why(config):
+    """A dry run starts nothing, writes nothing and gives a reason for every step."""
+    lines = describe_plan(plan_chain(config), Record(Path(config.root)))
+    assert len(lines) == len(ALL) and "not run yet" in lines[0] and "after pretrain_mbm" in lines[2]
+    assert not Path(config.root).exists()
+    go(config, FakeStages())
+    config.generate.settings = {"num_steps": 50}
+    lines = describe_plan(plan_chain(config), Record(Path(config.root)))
+    assert [line.startswith("skip") for line in lines] == [*[True] * 4, *[False] * 3, True, True, *[False] * 3]
+    assert "num_steps (250 -> 50)" in lines[4]
+
+
+def test_subjects_side_by_side_have_a_device_each(config, monkeypatch):
+    """With two devices every subject sees one; in a row each sees all."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
+    config.devices = 2
+    barrier, stages = threading.Barrier(2, timeout=20), FakeStages()
+
+    def launch(step, *rest):
+        if step.stage == "finetune_mbm":
+            barrier.wait()  # passes only when both subjects are there at once
+        return stages(step, *rest)
+
+    runner = Runner(Path(config.root), Record(Path(config.root)), launch, lambda line: None)
+    assert run_subjects(runner, plan_chain(config), config.devices) == []
+    assert stages.devices[None] is None and {stages.devices["sbj_1"], stages.devices["sbj_2"]} == {"4", "6"}
+    assert visible_devices(2) == ["4", "6"]
+
+
+def test_chains_with_names_from_settings_share_equal_runs(config):
+    """Two chains that differ in Stage B have Stage A in common."""
+    stages = FakeStages()
+    go(config, stages, by_settings)
+    config.finetune_ldm.settings = config.finetune_ldm.settings | {"tune": "encoder"}
+    _, started = go(config, stages, by_settings)
+    assert {name.split("-")[0] for name in started} == {"finetune_ldm"}
+    assert len(started) == 8 and len(list(Path(config.root).glob("finetune_ldm-*"))) == 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"subjects": []}, "subjects is empty"),
+        ({"subjects": ["sbj_1", "sbj_1"]}, "each subject once"),
+        ({"devices": 0}, "at least 1"),
+        ({"finetune_ldm": StageConfig(settings={"optm": {"lr": 1}})}, "stage finetune_ldm .* nearest: optim"),
+        ({"finetune_ldm": StageConfig(config="absent.yaml")}, "absent.yaml: no such config"),
+        ({"pretrain_mbm": None, "score_mbm": None}, "stage finetune_mbm .* setting pretrained is not given"),
+    ],
+)
+def test_wrong_chain_is_refused(config, changes, message):
+    """One line that names the setting."""
+    with pytest.raises(InputError, match=message):
+        plan_chain(ChainConfig(**vars(config) | changes))
+
+
+def test_two_chains_do_not_share_a_root(config):
+    """The second one is refused while the first is at work."""
+    with locked(Path(config.root)), pytest.raises(InputError, match="another chain"), locked(Path(config.root)):
+        pass
+
+
+def test_overview_sets_subjects_side_by_side(config, tmp_path):
+    """A row a subject and their mean in Markdown, all figures in CSV."""
+    figure = {"name": "10_way_top_1/demo", "low": 0.1, "high": 0.4, "best": 0.3, "chance": 0.1, "n": 8}
+    steps = [step for step in plan_chain(config) if step.stage == "evaluate"]
+    for step, value in zip(steps, (0.2, 0.3), strict=True):
+        step.folder.mkdir(parents=True)
+        figures = [figure | {"set": "decoded", "value": value}, figure | {"set": "shuffled", "value": 0.09}]
+        (step.folder / "report.json").write_text(json.dumps({"figures": figures}))
+    table = write_overview(Path(config.root), steps)
+    assert "| sbj_1 | 0.200 [0.100, 0.400], shuffled 0.090 |" in table and "| mean | 0.250 |" in table
+    assert len((Path(config.root) / "chain.csv").read_text().splitlines()) == 5
+
+
+def test_process_of_a_step_leaves_its_output_and_status(config, tmp_path, monkeypatch):
+    """A script runs with its settings file and its device; what it prints goes to the log."""
+    script = "import os, sys\nprint(sys.argv[1:], os.environ['CUDA_VISIBLE_DEVICES'])\nsys.exit(3)\n"
+    (tmp_path / "pretrain_mbm.py").write_text(script)
+    step, log = plan_chain(config)[0], tmp_path / "log"
+    assert Processes(tmp_path)(step, tmp_path / "s.yaml", log, "1") == 3
+    assert log.read_text() == f"['--config', '{tmp_path / 's.yaml'}'] 1\n"
+
+
+def test_signal_stops_the_running_step_and_starts_no_other(config, tmp_path):
+    """A stage is asked to save; what it returns then is the status of a stopped chain."""
+    (tmp_path / "pretrain_mbm.py").write_text("import time\nopen('%s', 'w')\ntime.sleep(60)" % (tmp_path / "up"))
+    processes, step = Processes(tmp_path), plan_chain(config)[0]
+
+    def interrupt():
+        while not (tmp_path / "up").exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with processes.stopping_on_signals():
+        threading.Thread(target=interrupt).start()
+        assert processes(step, tmp_path / "s", tmp_path / "log", None) == 75
+        assert processes(step, tmp_path / "s", tmp_path / "log", None) == 75
+
+
+def in_this_process(step, settings, log, device):
+    """A real stage without the cost of a process."""
+    outcome = script_runner.run(step.stage, "--config", settings)
+    log.open("a").write(outcome.out + outcome.err)
+    return outcome.status
+
+
+def tiny_chain(folder: Path, **settings) -> ChainConfig:
+    """Every stage for two simulated subjects, seconds long; `settings` are the chain's own."""
+    tiny_stages.simulate_experiment(folder)
+    simulated = {"voxels": tiny_stages.VOXELS, "num_subjects": 2, "train_per_class": 3, "num_test": 8}
+    simulated |= {"num_resting": 2, "num_frames": 400, "out": str(folder / "simulated")}
+    stages = {"simulate": simulated}
+    for stage in TRAININGS:
+        dotlist = tiny_stages.command(stage, folder, folder / stage, "trainer.max_epochs=1", *BRIEF)[3:]
+        stages[stage] = OmegaConf.to_container(OmegaConf.from_dotlist(dotlist))
+        stages[stage]["data"]["root"] = str(folder / "simulated" / ("HCP" if "pre" in stage else "Kamitani") / "npz")
+    stages["generate"] = {"num_samples": 2, "num_steps": 2, "sampler": "ddim", "device": "cpu"}
+    stages["evaluate"] = {"classifier": "demo", "nsd_suite": False, "num_ways": [10], "num_bootstrap": 50}
+    stages["evaluate"] |= {"logging": {"wandb": "disabled"}, "device": "cpu"}
+    stages = {name: StageConfig(settings=content) for name, content in stages.items()}
+    return ChainConfig(root=str(folder / "runs"), subjects=["sbj_1", "sbj_2"], **stages, **settings)
+
+
+def test_real_stages_from_simulation_to_table(tmp_path):
+    """Tiny stages of two subjects: a setting that evaluate refuses, put right, ends in the table of both."""
+    config = tiny_chain(tmp_path)
+    config.evaluate.settings["num_ways"] = [500]
+    first, second, root = [], [], Path(config.root)
+    root.mkdir()
+    missing = run_subjects(Runner(root, Record(root), in_this_process, first.append), plan_chain(config), 1)
+    assert [step.name for step in missing] == ["sbj_1/evaluate", "sbj_2/evaluate"], first
+    assert all("num_ways: found 500" in line for line in first if "failed" in line)
+    config.evaluate.settings["num_ways"] = [10]
+    assert run_subjects(Runner(root, Record(root), in_this_process, second.append), plan_chain(config), 1) == []
+    assert len([line for line in second if "done before" in line]) == 10
+    assert "| sbj_2 | 0." in write_overview(root, plan_chain(config))
+
+
+def test_script_shows_the_plan(tmp_path):
+    """dry_run lists the steps of the shipped GOD chain."""
+    outcome = script_runner.run(
+        "run_chain", "--config", tiny_stages.TESTS.parent / "configs" / "demo.yaml", "dry_run=true", f"root={tmp_path}"
+    )
+    assert outcome.status == 0 and outcome.out.count("run ") >= 7 and not list(tmp_path.iterdir())

@@ -1,6 +1,7 @@
 """metrics.csv, figures, and the loggers that settings add."""
 
-import json
+import csv
+import io
 import sys
 
 import numpy as np
@@ -81,19 +82,25 @@ def test_an_unknown_mode_is_refused(run):
 
 
 def test_a_missing_tensorboard_is_named(run, monkeypatch):
-    import pytorch_lightning.loggers as loggers
-
-    def missing(**kwargs):
-        raise ModuleNotFoundError("tensorboard")
-
-    monkeypatch.setattr(loggers, "TensorBoardLogger", missing)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(InputError, match="pip install tensorboard"):
         make_loggers(run, LoggingConfig(wandb="disabled", tensorboard=True), MetricsFile(run.path))
 
 
-def test_wandb_offline_keeps_its_identity_over_a_restart(run, monkeypatch):
-    monkeypatch.setenv("WANDB_SILENT", "true")
-    first = make_loggers(run, LoggingConfig(), MetricsFile(run.path))[1]
-    again = make_loggers(run, LoggingConfig(), MetricsFile(run.path))[1]
-    identity = json.loads((run.path / "manifest.json").read_text())["wandb_id"]
-    assert first.version == again.version == identity
+def test_tensorboard_shows_the_curves_of_the_csv_file_and_the_pictures(tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(tmp_path, max_epochs=2, logging=LoggingConfig(wandb="disabled", tensorboard=True))
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    with (tmp_path / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for name in rows[0].keys() - {"step", "epoch"}:
+        shown = [(point.step, point.value) for point in events.Scalars(name)]
+        assert shown == [(int(row["step"]), np.float32(row[name])) for row in rows if row[name]]
+    figures = sorted((tmp_path / "figures").glob("weights-*.png"))
+    for shown, figure in zip(events.Images("weights"), figures, strict=True):
+        assert shown.step == int(figure.stem.split("-")[1])
+        picture = np.asarray(Image.open(io.BytesIO(shown.encoded_image_string)))
+        assert np.array_equal(picture, np.asarray(Image.open(figure).convert("RGB")))

@@ -254,7 +254,9 @@ def test_wandb_gets_tables_with_pictures(run, classifier, tmp_path):
 
     report = evaluate_folder(run, classifier=classifier, protocol=PROTOCOL)
     table = picture_table(report)
-    assert len(table.data) == N and len(table.columns) == 4 + K
+    scores = set(report.per_stimulus[0]["scores"])
+    assert len(table.data) == N and table.columns[:4] == ["stimulus_id", "class", "stimulus", "sample 0"]
+    assert table.columns[3 + K] == report.main and set(table.columns[3 + K :]) == scores
     with wandb.init(mode="disabled", dir=tmp_path) as session:
         log_report(report, session)
         assert session.summary["evaluation/decoded/mse"] == report.figure("mse").value

@@ -81,6 +81,7 @@ def train(
     num_samples=11,
     resume: str = "auto",
     resume_override: bool = False,
+    logging: LoggingConfig = QUIET,
     **settings,
 ) -> FitResult:
     """Begin or continue the toy run in `path` with changed trainer settings."""
@@ -94,7 +95,7 @@ def train(
         run,
         seed=3,
         trainer=trainer,
-        logging=QUIET,
+        logging=logging,
         clip=clip,
         callbacks=callbacks,
     )

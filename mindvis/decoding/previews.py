@@ -16,6 +16,7 @@ class _Preview(pl.Callback):
     """Makes its picture after every `every_epochs` epochs (0: never); only the first process does."""
 
     name = "preview"
+    caption = ""
 
     def __init__(self, dataset: FMRIDataset, *, every_epochs: int, num_samples: int = 4):
         self.dataset, self.every_epochs = dataset, every_epochs
@@ -25,7 +26,7 @@ class _Preview(pl.Callback):
         due = self.every_epochs and (trainer.current_epoch + 1) % self.every_epochs == 0
         if due and trainer.is_global_zero and not trainer.fast_dev_run:
             module.eval()
-            log_figure(trainer.loggers, self.name, self.draw(module), trainer.global_step)
+            log_figure(trainer.loggers, self.name, self.draw(module), trainer.global_step, caption=self.caption)
             module.train()
 
     def draw(self, module: pl.LightningModule) -> object:
@@ -36,6 +37,7 @@ class MaskedReconstructions(_Preview):
     """Stimulus-free view of Stage A: the fMRI, what the encoder saw of it, and the reconstruction."""
 
     name = "masked_reconstruction"
+    caption = "a row a sample: fMRI, what the encoder saw of it, reconstruction"
 
     def draw(self, module: pl.LightningModule) -> object:
         items = [self.dataset[int(row)] for row in self.rows]
@@ -49,6 +51,7 @@ class DecodedStimuli(_Preview):
     """Validation stimuli beside what is decoded from their fMRI."""
 
     name = "decoded"
+    caption = "a row a stimulus: the stimulus first, then pictures decoded from its fMRI"
 
     def __init__(self, dataset: PairedDataset, *, every_epochs: int, num_stimuli: int, num_steps: int, seed: int):
         super().__init__(dataset, every_epochs=every_epochs, num_samples=num_stimuli)

@@ -15,14 +15,15 @@ def log_report(report: Report, run: Any) -> None:
 
 
 def picture_table(report: Report) -> wandb.Table:
-    """A row a stimulus: id, class, the stimulus, its samples, its score by the main figure."""
+    """A row a stimulus: id, class, the stimulus, its samples, its score by every measure, the main one first."""
     pictures = report.pictures
     samples = [f"sample {k}" for k in range(pictures.decoded.shape[1])]
-    table = wandb.Table(columns=["stimulus_id", "class", "stimulus", *samples, report.main])
+    measures = sorted(report.per_stimulus[0]["scores"], key=lambda name: name != report.main)
+    table = wandb.Table(columns=["stimulus_id", "class", "stimulus", *samples, *measures])
     for index in report.ranking():
         row = report.per_stimulus[index]
         images = [wandb.Image(image) for image in (pictures.stimuli[index], *pictures.decoded[index])]
-        table.add_data(row["stimulus_id"], row["class"], *images, row["scores"][report.main])
+        table.add_data(row["stimulus_id"], row["class"], *images, *(row["scores"][name] for name in measures))
     return table
 
 

@@ -2,13 +2,10 @@
 
 import csv
 import io
-import netrc
 import os
-import uuid
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 import numpy as np
 from PIL import Image
@@ -16,11 +13,10 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from mindvis.config import LoggingConfig
-from mindvis.errors import InputError
 from mindvis.training import storage
+from mindvis.training.boards import Board, TensorBoard, Wandb
 from mindvis.training.runs import Run
-
-WANDB_MODES = ("offline", "online", "disabled")
+from mindvis.training.wandb_runs import check_wandb
 
 
 class MetricsFile(Logger):
@@ -96,63 +92,18 @@ def to_csv(columns: Sequence[str], rows: Iterable[dict], header: bool = True) ->
 
 def make_loggers(run: Run, settings: LoggingConfig, metrics: MetricsFile) -> list[Logger]:
     """`metrics` and what the settings add. Raises `InputError` for an unknown mode or a missing package or key."""
+    check_wandb(settings)
     loggers: list[Logger] = [metrics]
-    if settings.wandb not in WANDB_MODES:
-        raise InputError(f"setting logging.wandb is {settings.wandb!r}; needed: one of {', '.join(WANDB_MODES)}")
-    if settings.wandb != "disabled":
-        loggers.append(_wandb_logger(run, settings))
     if settings.tensorboard:
-        loggers.append(_tensorboard_logger(run))
+        loggers.append(TensorBoard(run))
+    if settings.wandb != "disabled":
+        loggers.append(Wandb(run, settings))
     return loggers
 
 
-def _wandb_logger(run: Run, settings: LoggingConfig) -> Logger:
-    if settings.wandb == "online":
-        _require_wandb_key()
-    from pytorch_lightning.loggers import WandbLogger
-
-    identity = run.manifest.get("wandb_id") or uuid.uuid4().hex[:8]
-    run.record(wandb_id=identity)
-    return WandbLogger(
-        name=run.path.name,
-        save_dir=str(run.path),
-        id=identity,
-        resume="allow",
-        offline=settings.wandb == "offline",
-        project=settings.project,
-        group=settings.group or run.settings.get("data", {}).get("name"),
-        config=run.settings,
-        log_model=settings.save_artifacts and settings.wandb == "online",
-    )
-
-
-def _require_wandb_key() -> None:
-    """wandb would ask for a key on the terminal, where a job has nobody to answer."""
-    if os.environ.get("WANDB_API_KEY"):
-        return
-    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname
-    try:
-        known = netrc.netrc().authenticators(host or "")
-    except (OSError, netrc.NetrcParseError):
-        known = None
-    if known is None:
-        raise InputError("setting logging.wandb is online but there is no key; needed: `wandb login`, or offline")
-
-
-def _tensorboard_logger(run: Run) -> Logger:
-    from pytorch_lightning.loggers import TensorBoardLogger
-
-    try:
-        return TensorBoardLogger(save_dir=str(run.path), name="tensorboard", version="")
-    except ModuleNotFoundError as error:
-        raise InputError(
-            "setting logging.tensorboard: the package is missing; needed: pip install tensorboard"
-        ) from error
-
-
 @rank_zero_only
-def log_figure(loggers: Iterable[Logger], name: str, picture: Any, step: int) -> None:
-    """Keep a picture as figures/<name>-<step>.png and send it to wandb.
+def log_figure(loggers: Iterable[Logger], name: str, picture: Any, step: int, *, caption: str | None = None) -> None:
+    """Keep a picture as figures/<name>-<step>.png and show it on the boards, where it has a caption.
 
     `picture`: a matplotlib figure, or uint8 [h w 3]. `loggers`: those of the trainer.
     """
@@ -165,6 +116,5 @@ def log_figure(loggers: Iterable[Logger], name: str, picture: Any, step: int) ->
         if isinstance(logger, MetricsFile):
             path = logger.folder / "figures" / f"{name.replace('/', '_')}-{step:08d}.png"
             storage.write_atomic(path, lambda file: file.write(content.getvalue()))
-        elif hasattr(logger, "log_image"):
-            content.seek(0)
-            logger.log_image(key=name, images=[Image.open(content)], step=step)
+        elif isinstance(logger, Board):
+            logger.show(name, np.asarray(Image.open(content).convert("RGB")), step, caption)

@@ -4,13 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import wandb
 
 from mindvis.config import DataConfig, EvaluateConfig, LoggingConfig
 from mindvis.errors import InputError
 from mindvis.evaluation import Protocol, Report, evaluate_folder, load_classifier, write_report
 from mindvis.evaluation.folder import SETTINGS, read_settings
-from mindvis.evaluation.wandb_table import log_report
+from mindvis.training.wandb_runs import check_wandb, open_wandb, source_runs, staged_in
 from mindvis.wiring.data import open_pairs
 
 IMAGE_ARRAYS = ("train_images", "images")
@@ -21,6 +20,7 @@ PROTOCOL += ("num_bootstrap", "seed", "batch_size")
 def evaluate(config: EvaluateConfig) -> tuple[Report, Path]:
     """Score the pictures of `config.decoded` and write the report; returns it and its page. Raises InputError."""
     output = Path(config.output or config.decoded)
+    check_wandb(config.logging)
     classifier = load_classifier(config.classifier, config.classifier_weights, _device(config.device))
     report = evaluate_folder(
         config.decoded,
@@ -75,22 +75,18 @@ def masked_reconstruction(report: Report) -> bytes | None:
 
 
 def send_to_wandb(report: Report, output: Path, settings: LoggingConfig) -> None:
-    """The report as tables in a run of its own; offline unless the settings say otherwise. Raises InputError."""
+    """The report as tables in a run of its own, linked to the trainings behind it. Raises InputError."""
     if settings.wandb == "disabled":
         return
-    try:
-        with wandb.init(
-            project=settings.project,
-            group=settings.group,
-            job_type="evaluate",
-            mode=settings.wandb,
-            dir=output,
-            config=report.settings | {"provenance": report.provenance},
-            settings=wandb.Settings(silent=True),
-        ) as run:
-            log_report(report, run)
-    except (wandb.errors.UsageError, wandb.errors.CommError) as error:
-        raise InputError(f"setting logging.wandb is {settings.wandb}: {str(error).splitlines()[0]}") from error
+    from mindvis.evaluation.wandb_table import log_report
+
+    generated = report.settings["generate"]
+    decoder = generated.get("settings", {}).get("run")
+    config = report.settings | {"data": generated.get("data", {}).get("settings"), "provenance": report.provenance}
+    names = {"stage": "evaluate", "name": f"{Path(decoder).name if decoder else output.name}-evaluate"}
+    sources = source_runs(decoder)
+    with staged_in(output / "wandb"), open_wandb(settings, output, **names, config=config, sources=sources) as run:
+        log_report(report, run)
 
 
 def _device(name: str) -> torch.device:

@@ -24,6 +24,7 @@ from mindvis.dc_ldm.module import LDMModule
 from mindvis.sc_mbm import FMRIEncoder, MaskedBrainModel, MBMModule
 from mindvis.training.fit import FitResult, fit
 from mindvis.training.runs import Run, create_run
+from mindvis.training.wandb_runs import check_wandb
 
 DEMO_LDM = Path(__file__).resolve().parents[1] / "assets" / "demo" / "model.ckpt"
 ENCODER_SETTINGS = ("patch_size", "embed_dim", "depth", "num_heads", "mlp_ratio")
@@ -31,6 +32,7 @@ ENCODER_SETTINGS = ("patch_size", "embed_dim", "depth", "num_heads", "mlp_ratio"
 
 def begin_run(config: object, stage: str) -> Run:
     """The run folder of a training, new or resumed as the settings say."""
+    check_wandb(config.logging)
     names = ("resume", "resume_override")
     return create_run(config.run_dir, stage=stage, settings=plain(config), **{n: getattr(config, n) for n in names})
 

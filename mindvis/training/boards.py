@@ -1,0 +1,120 @@
+"""Curves and pictures shown beside metrics.csv: wandb and TensorBoard, each as one small logger.
+
+Lightning's own loggers for both are not used: they count steps from another end than metrics.csv does, change the
+environment of the process, and greet and warn on the terminal.
+"""
+
+from typing import Any
+
+import numpy as np
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+from mindvis.config import LoggingConfig
+from mindvis.errors import InputError
+from mindvis.training.runs import Run, global_rank
+from mindvis.training.wandb_runs import new_identity, open_wandb, origin, source_runs
+
+
+class Board(Logger):
+    """Where the first process shows curves and pictures; a step counts optimiser steps done, as in metrics.csv."""
+
+    @property
+    def name(self) -> str:
+        return type(self).__name__.lower()
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """Settings are in config.yaml, and in the config of the wandb run."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        self.plot(metrics, (step or 0) + 1)
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        self.close(status)
+
+    def plot(self, values: dict[str, float], step: int) -> None:
+        """Add one point to each curve."""
+        raise NotImplementedError
+
+    def show(self, name: str, picture: np.ndarray, step: int, caption: str | None) -> None:
+        """Show a picture, uint8 [h w 3]."""
+        raise NotImplementedError
+
+    def close(self, status: str) -> None:
+        """Put on disk what is left; `status` is Lightning's: success or failed."""
+        raise NotImplementedError
+
+
+class Wandb(Board):
+    """A wandb run for the stage; with `save_artifacts` it ends by sending the last and the best checkpoint.
+
+    Raises `InputError` where the run cannot be opened.
+    """
+
+    def __init__(self, run: Run, settings: LoggingConfig):
+        super().__init__()
+        self.run, self.save_artifacts = run, settings.save_artifacts
+        if global_rank() != 0:
+            return
+        begun = run.manifest.get("wandb", {})
+        identity = begun.get("id") or new_identity()
+        names = {"stage": run.stage, "name": run.path.name}
+        sources = source_runs(origin(run.settings))
+        self.session = open_wandb(settings, run.path, **names, config=run.settings, identity=identity, sources=sources)
+        run.record(wandb=begun | {"id": identity, "name": run.path.name, "group": self.session.group or None})
+
+    @property
+    def version(self) -> str:
+        return self.run.manifest["wandb"]["id"]
+
+    def plot(self, values: dict[str, float], step: int) -> None:
+        self.session.log(values | {"step": step})
+
+    def show(self, name: str, picture: np.ndarray, step: int, caption: str | None) -> None:
+        import wandb
+
+        self.session.log({name: [wandb.Image(picture, caption=caption)], "step": step})
+
+    def close(self, status: str) -> None:
+        if self.save_artifacts and status == "success":
+            self._send_checkpoints()
+        self.session.finish(exit_code=0 if status == "success" else 1)
+
+    def _send_checkpoints(self) -> None:
+        import wandb
+
+        artifact = wandb.Artifact(f"{self.run.stage}-{self.version}", type="model")
+        for path in sorted({self.run.last, self.run.checkpoint("best")}):
+            artifact.add_file(str(path), policy="immutable", skip_cache=True)  # no copies in the home folder
+        self.session.log_artifact(artifact)
+        self.run.record(wandb=self.run.manifest["wandb"] | {"artifact": artifact.name})
+
+
+class TensorBoard(Board):
+    """Event files in <run>/tensorboard. Raises `InputError` where the package is missing."""
+
+    def __init__(self, run: Run):
+        super().__init__()
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            missing = "setting logging.tensorboard: the package is missing; needed: pip install tensorboard"
+            raise InputError(missing) from error
+        if global_rank() == 0:
+            self.writer = SummaryWriter(run.path / "tensorboard")
+
+    def plot(self, values: dict[str, float], step: int) -> None:
+        for name, value in values.items():
+            self.writer.add_scalar(name, value, step)
+
+    def show(self, name: str, picture: np.ndarray, step: int, caption: str | None) -> None:
+        self.writer.add_image(name, picture, step, dataformats="HWC")
+
+    def close(self, status: str) -> None:
+        self.writer.close()

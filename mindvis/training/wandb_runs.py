@@ -1,0 +1,158 @@
+"""One wandb run a stage: opened without a prompt, and without the network unless `online`; linked to its chain.
+
+wandb itself is imported only where a run is opened.
+"""
+
+import json
+import logging
+import netrc
+import os
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+from omegaconf import OmegaConf
+
+from mindvis.config import LoggingConfig
+from mindvis.errors import InputError
+
+log = logging.getLogger(__name__)
+
+MODES = ("offline", "online", "disabled")
+SOURCES = ("encoder", "pretrained")  # settings that name the run folder a training goes on from
+_KEY_VARIABLES = ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE")
+
+
+def check_wandb(settings: LoggingConfig) -> None:
+    """Raise `InputError` for an unknown mode, or for `online` without a key: before any work is done."""
+    if settings.wandb not in MODES:
+        raise InputError(f"setting logging.wandb is {settings.wandb!r}; needed: one of {', '.join(MODES)}")
+    if settings.wandb == "online" and not _has_key():
+        raise InputError("setting logging.wandb is online but there is no key; needed: `wandb login`, or offline")
+
+
+def open_wandb(
+    settings: LoggingConfig,
+    folder: Path,
+    *,
+    stage: str,
+    name: str,
+    config: Mapping[str, Any],
+    identity: str | None = None,
+    sources: Sequence[Mapping[str, str]] = (),
+) -> Any:
+    """An open wandb run with its files below `folder`/wandb; the job type is the stage.
+
+    `identity` is the id of a run that is continued; `sources` are the runs it came from (`source_runs`), nearest first:
+    they are written into its config, and their artifacts are named as inputs when it is online. Raises `InputError`
+    where it cannot be opened.
+    """
+    check_wandb(settings)
+    import wandb
+
+    online = settings.wandb == "online"
+    if not online:
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # reports of wandb's own crashes would use the network
+    try:
+        run = wandb.init(
+            project=settings.project,
+            group=choose_group(settings.group, config.get("data"), sources),
+            job_type=stage,
+            name=name,
+            id=identity or new_identity(),
+            config=dict(config) | {"sources": [dict(source) for source in sources]},
+            mode=settings.wandb,
+            dir=folder,
+            resume="allow" if online else None,
+            reinit="create_new",  # stages may follow one another in one process
+            settings=wandb.Settings(silent=not online, console="off"),
+        )
+    except wandb.Error as error:
+        raise InputError(f"setting logging.wandb is {settings.wandb}: {str(error).splitlines()[0]}") from error
+    run.define_metric("*", step_metric="step")
+    if online:
+        _use_artifacts(run, sources)
+    return run
+
+
+@contextmanager
+def staged_in(folder: Path) -> Iterator[None]:
+    """Keep the pictures of tables in `folder`, beside the run that names them, unless WANDB_DATA_DIR says where.
+
+    wandb would put them into the home folder, where an offline run that is sent later, from elsewhere, misses them.
+    """
+    chosen = os.environ.get("WANDB_DATA_DIR")
+    os.environ["WANDB_DATA_DIR"] = chosen or str(folder.resolve())
+    try:
+        yield
+    finally:
+        del os.environ["WANDB_DATA_DIR"]
+        if chosen is not None:
+            os.environ["WANDB_DATA_DIR"] = chosen
+
+
+def new_identity() -> str:
+    """Id of a new wandb run; not drawn from any seed."""
+    return uuid.uuid4().hex[:8]
+
+
+def choose_group(group: str | None, data: Mapping[str, Any] | None, sources: Sequence[Mapping[str, str]]) -> str | None:
+    """`group` if set, else that of the run it goes on from, else the name of the data set."""
+    inherited = next((source["group"] for source in sources if source["group"]), None)
+    return group or inherited or (data or {}).get("name")
+
+
+def source_runs(folder: str | Path | None) -> list[dict[str, str]]:
+    """Stage, id, name, group (and artifact) of the wandb runs behind a run folder, itself first.
+
+    Runs without wandb, and published files, are passed over.
+    """
+    found = []
+    for path in _chain(folder):
+        manifest = json.loads((path / "manifest.json").read_text())
+        if "wandb" in manifest:
+            found.append({"stage": manifest["stage"], **manifest["wandb"]})
+    return found
+
+
+def origin(settings: Mapping[str, Any]) -> str | None:
+    """The run folder or file that the settings of a training name as its beginning."""
+    return next((settings[name] for name in SOURCES if settings.get(name)), None)
+
+
+def _chain(folder: str | Path | None) -> list[Path]:
+    """Run folders from `folder` back to the first stage, as far as they are still there."""
+    path, chain = folder, []
+    while path is not None and (Path(path) / "manifest.json").is_file() and Path(path) not in chain:
+        chain.append(Path(path))
+        config = Path(path) / "config.yaml"
+        path = origin(OmegaConf.to_container(OmegaConf.load(config))) if config.is_file() else None
+    return chain
+
+
+def _has_key() -> bool:
+    """wandb would ask for a key on the terminal, where a job has nobody to answer."""
+    if any(os.environ.get(name) for name in _KEY_VARIABLES):
+        return True
+    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname
+    path = os.environ.get("NETRC") or Path.home() / ".netrc"
+    try:
+        return netrc.netrc(path).authenticators(host or "") is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
+def _use_artifacts(run: Any, sources: Sequence[Mapping[str, str]]) -> None:
+    """Draw the line from the nearest run that sent its checkpoints; a missing artifact is no reason to stop."""
+    import wandb
+
+    name = next((source["artifact"] for source in sources if "artifact" in source), None)
+    if name is None:
+        return
+    try:
+        run.use_artifact(f"{name}:latest")
+    except (wandb.Error, ValueError) as error:
+        log.warning("wandb has no artifact %s yet (%s): this run is linked by its config alone", name, error)

@@ -108,8 +108,8 @@ class LoggingConfig:
 
     wandb: str = "offline"  # offline | online | disabled
     project: str = "mindvis"  # wandb project
-    group: str | None = None  # wandb group; default: the name of the data set
-    tensorboard: bool = False  # needs the package tensorboard
+    group: str | None = None  # wandb group; default: that of the run it goes on from, else the name of the data set
+    tensorboard: bool = False  # event files in <run>/tensorboard; needs pip install mindvis[tensorboard]
     save_artifacts: bool = False  # send checkpoints to wandb
 
 

@@ -1,5 +1,6 @@
 """Pictures of results: image grids, voxel reconstructions, bars. Arrays or matplotlib figures out, no global state."""
 
+import re
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -95,6 +96,13 @@ def interval_bars(
     axis.tick_params(labelsize=8, bottom=False)
     axis.spines[["top", "right", "bottom"]].set_visible(False)
     return figure
+
+
+def score_label(name: str) -> str:
+    """A score's name as a reader says it: "50_way_top_1/vit_h_14" -> "50-way top-1 (vit_h_14)"."""
+    name, _, by = name.partition("/")
+    words = re.sub(r"(\d+)_way_top_(\d+)", r"\1-way top-\2", name).replace("_", " ")
+    return f"{words} ({by})" if by else words
 
 
 def png_bytes(picture: np.ndarray | Figure) -> bytes:

@@ -7,9 +7,10 @@ from matplotlib.figure import Figure
 
 from mindvis.errors import InputError
 from mindvis.evaluation.consistency import between_sample_ssim
+from mindvis.figures import score_label
 from mindvis.paper_figures.inputs import Subject, at_most, spread
 from mindvis.paper_figures.layout import draw_blocks
-from mindvis.paper_figures.scores import score_label, score_of
+from mindvis.paper_figures.scores import score_of
 
 SHOWN = "shown"  # heading over the stimuli
 AGREEMENT = "consistency_class/"  # what the report calls agreement by a classifier

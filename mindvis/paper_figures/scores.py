@@ -1,12 +1,11 @@
 """Scores of several reports side by side."""
 
-import re
 from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
 from mindvis.errors import InputError
-from mindvis.figures import INK, interval_bars
+from mindvis.figures import INK, interval_bars, score_label
 from mindvis.paper_figures.inputs import Subject
 
 CONTROL = "shuffled"  # fMRI rows permuted among the stimuli
@@ -46,10 +45,3 @@ def score_of(subject: Subject, name: str, of: str = "decoded") -> dict | None:
         have = ", ".join(item["name"] for item in figures if item["set"] == of)
         raise InputError(f"{subject.source}: no score {name!r}; needed: one of {have}, the same for every subject")
     return found
-
-
-def score_label(name: str) -> str:
-    """A score's name as a reader says it: "50_way_top_1/vit_h_14" -> "50-way top-1 (vit_h_14)"."""
-    name, _, by = name.partition("/")
-    words = re.sub(r"(\d+)_way_top_(\d+)", r"\1-way top-\2", name).replace("_", " ")
-    return f"{words} ({by})" if by else words

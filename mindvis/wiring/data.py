@@ -79,7 +79,7 @@ def _open_fmri(config: DataConfig, patch_size: int) -> FMRIDataset:
     if config.name != "hcp":
         return open_pairs(config, patch_size)[0]
     options = {"pad_mode": config.pad_mode, "cache_dir": config.cache_dir}
-    options |= {"frames_per_window": config.frames_per_window}
+    options |= {"frames_per_window": config.frames_per_window, "subjects": config.subjects}
     return load_hcp(config.root, config.roi, patch_size, config.num_subjects, **options)
 
 

@@ -1,0 +1,142 @@
+"""Looking inside as the settings ask for it: numbers and pictures in one folder."""
+
+import csv
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from mindvis.config import plain
+from mindvis.errors import InputError
+from mindvis.figures import save_png_and_pdf, score_label
+from mindvis.inspection.attention import RegionAttention, region_attention, voxel_attention
+from mindvis.inspection.occlusion import ALL, Drop, occlusion
+from mindvis.inspection.opening import Opened, open_model
+from mindvis.inspection.plots import attention_bars, drop_bars, flat_map_figure
+from mindvis.inspection.rollout import patch_attention
+from mindvis.inspection.scoring import make_score
+from mindvis.inspection.settings import PARTS, LookInsideConfig
+from mindvis.inspection.surface import load_flat_map, on_surface
+from mindvis.training.storage import write_json, write_text
+
+SUMMARY = "inside.json"
+ATTENTION_LABEL = "attention per voxel (average voxel: 1)"
+
+
+@dataclass
+class Inside:
+    """Tables and pictures of one look; `skipped` says in a line what could not be drawn and why."""
+
+    tables: dict[str, list] = field(default_factory=dict)  # part -> rows
+    pictures: dict[str, Figure] = field(default_factory=dict)  # file name -> figure
+    skipped: list[str] = field(default_factory=list)
+
+
+def look_inside(config: LookInsideConfig) -> tuple[Inside, Path]:
+    """Attention and occlusion by region, as the settings choose, written to a folder; returns both.
+
+    The folder gets `<part>.csv`, pictures as PNG and PDF, and inside.json with settings and tables. Raises InputError
+    before anything is computed for regions, weights or data that are not there.
+    """
+    _check_parts(config.parts)
+    output = Path(config.output or _default_output(Path(config.run)))
+    opened = open_model(config)
+    found = Inside()
+    for part in config.parts:
+        LOOKS[part](opened, config, found)
+    _write(output, found, opened, config)
+    return found, output
+
+
+def look_at_attention(opened: Opened, config: LookInsideConfig, found: Inside) -> None:
+    """Adds the table and pictures of attention rollout."""
+    attention = patch_attention(opened.encoder, opened.fmri, config.batch_size)  # [n l]
+    voxels = voxel_attention(attention, opened.encoder.patch_size, opened.regions.padding)  # [n v]
+    options = {"seed": config.seed, "num_bootstrap": config.num_bootstrap}
+    table: list[RegionAttention] = region_attention(voxels, opened.regions, **options)
+    found.tables["attention"] = table
+    found.pictures["attention"] = attention_bars(table, ATTENTION_LABEL)
+    means = {row.roi: row.attention for row in table}
+    by_voxel = {roi: voxels[:, mask].mean(axis=0) for roi, mask in opened.regions.masks.items()}
+    _add_flat_map(found, opened, config, OnCortex("attention", ATTENTION_LABEL, 1.0, means, by_voxel))
+
+
+def look_at_occlusion(opened: Opened, config: LookInsideConfig, found: Inside) -> None:
+    """Adds the table and pictures of occlusion: a bar chart a score, the flat map of the main one."""
+    options = {"seed": config.seed, "num_bootstrap": config.num_bootstrap}
+    table: list[Drop] = occlusion(opened.fmri, opened.regions, make_score(opened, config), **options)
+    found.tables["occlusion"] = table
+    scores = list(dict.fromkeys(drop.score for drop in table))
+    for score in scores:
+        label = f"drop in {score_label(score)}"
+        name = "occlusion" if score == scores[0] else f"occlusion-{score}"
+        found.pictures[name] = drop_bars([drop for drop in table if drop.score == score], label)
+    drops = {drop.roi: drop.drop for drop in table if drop.score == scores[0] and drop.roi != ALL}
+    _add_flat_map(found, opened, config, OnCortex("occlusion", f"drop in {score_label(scores[0])}", 0.0, drops))
+
+
+@dataclass(frozen=True)
+class OnCortex:
+    """What a flat map shows: a value a region, and where known one a voxel, beside the `centre` of the colours."""
+
+    part: str
+    label: str
+    centre: float
+    means: Mapping[str, float]
+    by_voxel: Mapping[str, np.ndarray] | None = None
+
+
+def _add_flat_map(found: Inside, opened: Opened, config: LookInsideConfig, shown: OnCortex) -> None:
+    """The flat map of HCP data, or a line that says why there is none."""
+    if not config.flat_map:
+        return
+    try:
+        if opened.data.name != "hcp":
+            raise InputError(f"vertices are known for HCP data, not for {opened.data.name}")
+        flat = load_flat_map()
+        values, exact = on_surface(flat, opened.regions.masks, shown.by_voxel, shown.means)
+    except InputError as error:
+        found.skipped.append(f"flat map of {shown.part} skipped: {error}")
+        return
+    label = shown.label if exact or shown.by_voxel is None else f"{shown.label}, mean of the area"
+    found.pictures[f"{shown.part}-flat_map"] = flat_map_figure(flat, values, centre=shown.centre, label=label)
+
+
+def _write(output: Path, found: Inside, opened: Opened, config: LookInsideConfig) -> None:
+    output.mkdir(parents=True, exist_ok=True)
+    for part, table in found.tables.items():
+        write_text(output / f"{part}.csv", _csv([asdict(row) for row in table]))
+    for name, figure in found.pictures.items():
+        save_png_and_pdf(figure, output / name.replace("/", "-"))
+    facts = {"stage": opened.stage, "rows": opened.which, "num_rows": len(opened.rows), "row_indices": opened.rows}
+    tables = {part: [asdict(row) for row in table] for part, table in found.tables.items()}
+    settings = {"settings": plain(config), "data": plain(opened.data)}
+    write_json(output / SUMMARY, facts | tables | {"skipped": found.skipped} | settings)
+
+
+def _csv(rows: Sequence[Mapping]) -> str:
+    text = StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _check_parts(parts: Sequence[str]) -> None:
+    unknown = [part for part in parts if part not in PARTS]
+    if unknown or not parts:
+        raise InputError(f"setting parts is {list(parts)}; needed: one or both of {', '.join(PARTS)}")
+
+
+def _default_output(run: Path) -> Path:
+    """Beside the weights: in the run folder, or in the folder of a published file."""
+    return (run if run.is_dir() else run.parent) / "inside"
+
+
+LOOKS: dict[str, Callable[[Opened, LookInsideConfig, Inside], None]] = {
+    "attention": look_at_attention,
+    "occlusion": look_at_occlusion,
+}

@@ -1,0 +1,108 @@
+"""What a score loses when the voxels of one region are silenced: set to 0, the mean of z-scored data."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import cosine_similarity
+from tqdm import tqdm
+
+from mindvis.evaluation.bootstrap import paired_difference
+from mindvis.inspection.regions import Regions
+from mindvis.sc_mbm import MaskedBrainModel
+
+ALL = "all"  # every voxel: what is left without any fMRI
+
+RowScores = dict[str, np.ndarray]  # name of a score -> its value for every row [n]
+
+
+@dataclass(frozen=True)
+class Drop:
+    """A score with the whole fMRI and without one region, means over rows, and the drop with its 95 % interval.
+
+    `p`: two-sided, of no difference, by the paired bootstrap over the `n` rows.
+    """
+
+    roi: str
+    num_voxels: int
+    score: str
+    whole: float
+    occluded: float
+    drop: float
+    low: float
+    high: float
+    p: float
+    n: int
+
+
+def occlusion(
+    fmri: np.ndarray,
+    regions: Regions,
+    score: Callable[[np.ndarray], RowScores],
+    *,
+    seed: int,
+    num_bootstrap: int = 10_000,
+) -> list[Drop]:
+    """Drop of every score without each region in turn, and without all: fmri [n v], `score` of such rows.
+
+    A region is hidden together with the padding that repeats it. Higher scores are better ones.
+    """
+    hidden = {name: regions.with_copies(name) for name in regions.masks} | {ALL: np.ones(fmri.shape[1], bool)}
+    whole, drops = score(fmri), []
+    for roi, mask in tqdm(hidden.items(), desc="occlusion", disable=None):
+        occluded = score(np.where(mask, np.float32(0), fmri))
+        size = int((mask & ~regions.padding).sum())
+        for name, values in whole.items():
+            difference = paired_difference(values, occluded[name], seed, num_bootstrap)
+            drops.append(Drop(roi, size, name, values.mean(), occluded[name].mean(), *difference, len(values)))
+    return drops
+
+
+@torch.no_grad()
+def hidden_voxel_correlation(
+    network: MaskedBrainModel,
+    shown: np.ndarray,
+    true: np.ndarray,
+    padding: np.ndarray,
+    *,
+    mask_ratio: float = 0.75,
+    num_masks: int = 20,
+    seed: int = 0,
+    batch_size: int = 16,
+) -> np.ndarray:
+    """Correlation of hidden voxels with their prediction from rows `shown` [n v]: [n], mean over masks.
+
+    It is taken with the `true` rows [n v], over the hidden voxels that are no padding; the masks follow from `seed`.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    inputs, targets = (torch.from_numpy(np.asarray(rows, np.float32)) for rows in (shown, true))
+    total = torch.zeros(len(inputs), dtype=torch.float64)
+    for _ in range(num_masks):
+        noise = torch.rand(len(inputs), network.num_patches, generator=generator)  # [n l]
+        predicted, mask = _reconstruct(network, inputs, noise, mask_ratio, batch_size)
+        hidden = mask.repeat_interleave(network.patch_size, dim=1).bool() & torch.from_numpy(~padding)  # [n v]
+        total += _correlation_over(hidden, predicted, targets)
+    return (total / num_masks).numpy()
+
+
+def _reconstruct(
+    network: MaskedBrainModel, fmri: Tensor, noise: Tensor, mask_ratio: float, batch_size: int
+) -> tuple[Tensor, Tensor]:
+    """Reconstruction [n v] and mask [n l] of rows, some at a time."""
+    device, parts = network.pos_embed.device, []
+    for rows, draw in zip(fmri.split(batch_size), noise.split(batch_size), strict=True):
+        out = network(rows[:, None].to(device), mask_ratio, draw.to(device))
+        parts.append((network.unpatchify(out.reconstruction).cpu(), out.mask.cpu()))
+    predicted, mask = zip(*parts, strict=True)
+    return torch.cat(predicted), torch.cat(mask)
+
+
+def _correlation_over(chosen: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """Correlation of each row of x with that of y [n v] over its chosen voxels: [n]; 0 where one is constant."""
+    weight = chosen.double()
+    count = weight.sum(dim=1, keepdim=True)
+    x, y = (part.double() for part in (x, y))
+    x, y = ((part - (part * weight).sum(dim=1, keepdim=True) / count) * weight for part in (x, y))
+    return cosine_similarity(x, y)

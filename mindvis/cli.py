@@ -1,17 +1,21 @@
 """What every script shares: one clear line for what a user can put right, and settings from YAML and dotlist."""
 
 import argparse
+import ast
 import errno
 import functools
 import inspect
-import re
+import io
+import json
 import sys
+import textwrap
+import tokenize
 from collections.abc import Callable, Sequence
-from dataclasses import fields, is_dataclass
-from typing import Any, TypeVar
+from dataclasses import fields
+from typing import Any, TypeVar, get_type_hints
 
 from mindvis.errors import InputError
-from mindvis.settings import load_config
+from mindvis.settings import dataclass_of, load_config
 
 Settings = TypeVar("Settings")
 
@@ -66,12 +70,22 @@ def read_settings(schema: type[Settings], description: str, argv: Sequence[str] 
 
 def _describe(schema: type, settings: Any, prefix: str = "") -> list[str]:
     """One line a setting, nested ones by their dotted name; the comments are those of the dataclass source."""
-    comments = dict(re.findall(r"^    (\w+):[^#\n]*#\s*(.*)$", inspect.getsource(schema), re.MULTILINE))
+    comments, hints = _comments(schema), get_type_hints(schema)
     lines = []
     for item in fields(schema):
-        value = getattr(settings, item.name)
-        if is_dataclass(value):
-            lines += _describe(type(value), value, f"{prefix}{item.name}.")
-        else:
-            lines.append(f"  {prefix}{item.name} = {value}".ljust(44) + " " + comments.get(item.name, ""))
+        value, nested = getattr(settings, item.name), dataclass_of(hints[item.name])
+        if nested is None or value is None:
+            text = value if isinstance(value, str) else json.dumps(value, default=str)  # as it is typed: null, true
+            lines.append(f"  {prefix}{item.name} = {text}".ljust(44) + "  " + comments.get(item.name, ""))
+        if nested is not None:
+            lines += _describe(nested, value or nested(), f"{prefix}{item.name}.")
     return lines
+
+
+def _comments(schema: type) -> dict[str, str]:
+    """The trailing comment of every field, also where its default takes several lines."""
+    source = textwrap.dedent(inspect.getsource(schema))
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    by_line = {token.start[0]: token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT}
+    items = [node for node in ast.parse(source).body[0].body if isinstance(node, ast.AnnAssign)]
+    return {item.target.id: by_line.get(item.end_lineno, "") for item in items}

@@ -86,7 +86,7 @@ def _merge(schema: type, config: DictConfig, other: DictConfig, source: str) -> 
 def _check_keys(schema: type, given: Any, source: str, prefix: str = "") -> None:
     if not isinstance(given, dict):
         raise InputError(f"{source}: setting {prefix.rstrip('.')} is {given!r}; needed: nested settings")
-    types = {item.name: _dataclass_of(get_type_hints(schema)[item.name]) for item in fields(schema)}
+    types = {item.name: dataclass_of(get_type_hints(schema)[item.name]) for item in fields(schema)}
     for key, value in given.items():
         if key not in types:
             nearest = difflib.get_close_matches(str(key), list(types), n=1, cutoff=0.0)[0]
@@ -95,7 +95,7 @@ def _check_keys(schema: type, given: Any, source: str, prefix: str = "") -> None
             _check_keys(types[key], value, source, f"{prefix}{key}.")
 
 
-def _dataclass_of(hint: Any) -> type | None:
+def dataclass_of(hint: Any) -> type | None:
     """The dataclass behind `X` or `X | None`, or None for a plain type."""
     options = [hint, *getattr(hint, "__args__", ())]
     return next((option for option in options if is_dataclass(option)), None)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import script_runner
 import tiny_stages
+from fake_stages import FakeStages
 from omegaconf import OmegaConf
 
 from mindvis.chain import (
@@ -30,29 +31,6 @@ from mindvis.chain.settings import TRAININGS
 from mindvis.errors import InputError
 
 BRIEF = ["trainer.max_steps=2", "trainer.figure_every_epochs=0", "trainer.checkpoint_every_steps=0"]
-FILES = {"score_mbm": "hidden_voxels.json", "generate": "decoded.npz", "evaluate": "report.json"}
-
-
-class FakeStages:
-    """Takes the place of the processes: writes what a stage leaves, as a function of its settings."""
-
-    def __init__(self, broken=()):
-        self.broken, self.started, self.devices = set(broken), [], {}
-
-    def __call__(self, step, settings, log, device):
-        self.started.append(step.name)
-        self.devices[step.subject] = device
-        if step.name in self.broken:
-            log.open("a").write("error: it is broken\n")
-            return 2
-        step.folder.mkdir(parents=True, exist_ok=True)
-        if step.stage in TRAININGS:
-            (step.folder / "checkpoints").mkdir(exist_ok=True)
-            (step.folder / "checkpoints" / "last.ckpt").write_text(json.dumps(step.settings, sort_keys=True))
-            (step.folder / "manifest.json").write_text('{"finished": true}')
-        elif step.stage != "simulate":
-            (step.folder / FILES[step.stage]).write_text(json.dumps({"figures": [], "of": step.settings}))
-        return 0
 
 
 @pytest.fixture

@@ -1,0 +1,41 @@
+"""An ablation table of the paper, row by row: embed_dim, mask_ratio, patch_size, depth, pretraining, focus, padding,
+pretext (Stage A); condition, crop, ldm (Stage B).
+
+Examples:
+  python scripts/ablate.py embed_dim                               # GOD subject 3, as in the paper
+  python scripts/ablate.py mask_ratio scale=demo seeds=[1,2,3]     # scaled down, on the simulated cortex
+  python scripts/ablate.py crop scale=demo settings.finetune_ldm.trainer.max_epochs=6 dry_run=true
+
+Writes <root>/<table>.md, .csv and .json after every row. Rows share the runs they have in common; given again, the
+command goes on. Exit status: 0 all rows, 1 a row failed, 75 saved and stopped on a signal.
+"""
+
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from mindvis.ablation import AblateConfig, Ablation
+from mindvis.chain import SAVED_AND_STOPPED, Processes, locked
+from mindvis.cli import entry_point, read_settings
+
+
+@entry_point
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments and "=" not in arguments[0] and not arguments[0].startswith("-"):
+        arguments[0] = f"table={arguments[0]}"
+    ablation = Ablation(read_settings(AblateConfig, __doc__, arguments))
+    if ablation.config.dry_run:
+        print("\n".join(ablation.describe()))
+        return 0
+    processes = Processes(Path(__file__).parent)
+    with locked(ablation.root), processes.stopping_on_signals():
+        complete = ablation.run(processes, partial(print, flush=True))
+    print(ablation.write())
+    print(f"table: {ablation.root / ablation.table.name}.md")
+    return SAVED_AND_STOPPED if processes.stopped.is_set() else int(not complete)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,206 @@
+"""The paper's ablation tables: their rows as settings, and running them row by row."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import script_runner
+from fake_stages import FakeStages
+from omegaconf import OmegaConf
+from scipy import stats
+
+from mindvis.ablation import AblateConfig, Ablation, load_table, table_names, tables
+from mindvis.ablation.measures import Figure
+from mindvis.ablation.results import summarise
+from mindvis.errors import InputError
+
+ROOT = Path(__file__).parents[1]
+# DESIGN's companion page, 50-way top-1 in per cent
+PAPER = {
+    "embed_dim": [5.4, 6.9, 14.8, 15.9, 17.9, 17.7, 23.9, 15.5],
+    "mask_ratio": [19.6, 20.0, 18.1, 21.7, 23.9, 16.1],
+    "patch_size": [23.9, 18.2, 16.4],
+    "depth": [23.9, 14.8, 13.6],
+    "pretraining": [23.9, 2.6, 3.4],
+    "focus": [23.9, 16.3],
+    "padding": [23.9, 19.6, 14.8],
+    "pretext": [23.9, 16.1],
+    "condition": [23.9, 15.6, 13.8],
+    "ldm": [23.9, 13.4, 16.0],
+    "crop": [14.9, 17.9, 23.9, 15.2],
+}
+GOD = [
+    ("embed_dim", "1280", "pretrain_mbm", "model.embed_dim", 1280),
+    ("mask_ratio", "0.85", "finetune_mbm", "mask.mask_ratio", 0.85),
+    ("patch_size", "64", "pretrain_mbm", "model.patch_size", 64),
+    ("depth", "8", "pretrain_mbm", "model.decoder_depth", 4),
+    ("pretraining", "none, depth 2", "finetune_ldm", "model.depth", 2),
+    ("pretraining", "none, depth 24", "finetune_ldm", "encoder", None),
+    ("focus", "focused on V1", "pretrain_mbm", "mask.focus_range", [0, 1618]),
+    ("padding", "cut", "pretrain_mbm", "extra_data.pad_mode", "cut"),
+    ("padding", "constant", "finetune_ldm", "data.pad_mode", "constant"),
+    ("condition", "cross-attention only (no time-step condition)", "finetune_ldm", "use_time_condition", False),
+    ("condition", "encoder only (no cross-attention heads)", "finetune_ldm", "tune", "encoder"),
+    ("ldm", "layout-to-image", "finetune_ldm", "ldm", "pretrains/ldm/layout2img/model.ckpt"),
+    ("crop", "0.4", "finetune_ldm", "augment.crop_ratio", 0.4),
+]
+
+
+@pytest.fixture(autouse=True)
+def in_the_project(monkeypatch):
+    """Chains name their stage files from the project's folder."""
+    monkeypatch.chdir(ROOT)
+
+
+def results(step):
+    """Scores that follow from the seed and the width, so that rows and seeds differ."""
+    if step.stage == "score_mbm":
+        return {"model": 0.1 * step.settings["seed"]}
+    figures = [("10_way_top_1/demo", 0.2), ("pairwise_pcc", 0.7), ("pairwise_ssim", 0.6)]
+    own = {"set": "decoded", "low": 0.1, "high": 0.9}
+    return {"figures": [own | {"name": name, "value": value} for name, value in figures]}
+
+
+def prepare(tmp_path, table, *, settings=None, **others):
+    """The ablation of a table on simulated data, all below `tmp_path`."""
+    settings = {"simulate": {"out": str(tmp_path / "data")}} | (settings or {})
+    return Ablation(AblateConfig(table=table, scale="demo", root=str(tmp_path / "runs"), settings=settings, **others))
+
+
+def test_every_row_of_the_paper_is_there():
+    """All tables, each row with the paper's value."""
+    assert {name: [row.paper for row in load_table(name).rows] for name in table_names()} == PAPER
+
+
+@pytest.mark.parametrize("scale", ["god", "demo"])
+@pytest.mark.parametrize("name", table_names())
+def test_every_row_can_be_planned(name, scale, tmp_path):
+    """Known stages and settings; a row that cannot be run says why."""
+    ablation = Ablation(AblateConfig(table=name, scale=scale, root=str(tmp_path)))
+    assert all(getattr(m.row, scale) is not None or m.row.reason for m in ablation.results)
+    assert len({plan[-1].name for _, _, plan in ablation.plans}) == len(ablation.plans)  # no two rows are the same
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("table", "row", "stage", "key", "value"), GOD)
+def test_rows_set_what_they_are_named_after(table, row, stage, key, value):
+    """On GOD subject 3, at the published sizes."""
+    ablation = Ablation(AblateConfig(table=table, rows=[row]))
+    (step,) = [step for _, _, plan in ablation.plans for step in plan if step.stage == stage]
+    assert OmegaConf.select(OmegaConf.create(step.settings), key) == value
+    assert stage == "pretrain_mbm" or step.settings["data"]["subjects"] == ["sbj_3"]
+
+
+def test_a_table_of_stage_a_runs_no_stage_b(tmp_path):
+    """Scaled down it is scored by hidden voxels, unless decoding is asked for."""
+    stages = {step.stage for _, _, plan in prepare(tmp_path, "mask_ratio").plans for step in plan}
+    assert stages == {"simulate", "pretrain_mbm", "score_mbm"}
+    stages = {step.stage for _, _, plan in prepare(tmp_path, "mask_ratio", decode=True).plans for step in plan}
+    assert stages >= {"score_mbm", "finetune_ldm", "evaluate"}
+
+
+def test_results_over_seeds_beside_the_paper(tmp_path):
+    """Markdown, CSV and JSON hold the mean over seeds, its interval and the paper's value."""
+    ablation = prepare(tmp_path, "patch_size", seeds=[1, 2, 3])
+    assert ablation.run(FakeStages(results=results), lambda line: None)
+    text = (tmp_path / "runs" / "patch_size.md").read_text()
+    assert "| 16 | 23.9 +- 3 | 0.200 [-0.048, 0.448] | 3 |" in text and "| 64 | 16.4 |" in text
+    rows = list(csv.DictReader((tmp_path / "runs" / "patch_size.csv").open()))
+    assert [row["paper"] for row in rows] == ["23.9", "18.2", "16.4"] and rows[0]["num_seeds"] == "3"
+    content = json.loads((tmp_path / "runs" / "patch_size.json").read_text())
+    assert [content["rows"][0]["seeds"][seed][0]["value"] for seed in "123"] == pytest.approx([0.1, 0.2, 0.3])
+
+
+def test_decoded_rows_share_their_stage_a(tmp_path):
+    """The rows of a Stage B table run one Stage A a seed."""
+    stages = FakeStages(results=results)
+    assert prepare(tmp_path, "condition", seeds=[1, 2]).run(stages, lambda line: None)
+    kinds = [name.split("-")[0] for name in stages.started if "/" not in name]
+    assert (kinds.count("simulate"), kinds.count("pretrain_mbm"), kinds.count("finetune_ldm")) == (1, 2, 6)
+    table = (tmp_path / "runs" / "condition.md").read_text()
+    assert "| full model | 23.9 +- 3 | 20.0 [20.0, 20.0] | 70.0 [70.0, 70.0] | 60.0 [60.0, 60.0] | 2 |" in table
+
+
+def test_a_failed_row_leaves_the_others_and_goes_on_later(tmp_path):
+    """What is finished stands in the table; the same command again runs the rest alone."""
+    ablation = prepare(tmp_path, "patch_size")
+    broken = ablation.plans[1][2][1].name
+    assert not ablation.run(FakeStages(broken=[broken], results=results), lambda line: None)
+    table = (tmp_path / "runs" / "patch_size.md").read_text()
+    assert "| 32 | 18.2 |  | failed |" in table and "| 64 | 16.4 | 202.200 | 1 |" in table
+    stages = FakeStages(results=results)
+    assert prepare(tmp_path, "patch_size").run(stages, lambda line: None)
+    assert stages.started == [broken, f"{broken}/score_mbm"]
+
+
+def test_a_stopped_run_leaves_what_it_has(tmp_path):
+    """Started again, the table begins with the rows that were done."""
+    full, seen = FakeStages(results=results), []
+    prepare(tmp_path, "patch_size", rows=["64"]).run(full, lambda line: None)
+
+    def stop(step, *rest):
+        seen.append((tmp_path / "runs" / "patch_size.md").read_text())
+        return 75
+
+    ablation = prepare(tmp_path, "patch_size")
+    assert not ablation.run(stop, lambda line: None)
+    assert len(seen) == 1 and "| 64 | 16.4 | 202.200 | 1 |" in seen[0]
+    assert "| 16 | 23.9 +- 3 |  | stopped |" in ablation.write() and "not run yet" in ablation.write()
+
+
+def test_a_row_of_the_paper_alone_gives_its_reason(tmp_path):
+    """It stands in the table and runs nothing."""
+    ablation = prepare(tmp_path, "pretext")
+    assert ablation.run(FakeStages(results=results), lambda line: None)
+    assert "| also image features | 16.1 |  | not run: the paper says neither" in ablation.write()
+
+
+def test_settings_are_laid_over_before_the_rows(tmp_path):
+    """One value for the whole table, where a row does not set it itself."""
+    own = {"pretrain_mbm": {"trainer": {"max_epochs": 3}, "model": {"embed_dim": 5}}}
+    plans = prepare(tmp_path, "embed_dim", settings=own, rows=["64"]).plans
+    settings = plans[0][2][1].settings
+    assert (settings["trainer"]["max_epochs"], settings["model"]["embed_dim"]) == (3, 4)
+
+
+def test_interval_over_seeds():
+    """The t interval of the mean; one seed keeps its own interval."""
+    values = [0.2, 0.5, 0.3, 0.1]
+    found = summarise([Figure("a", value) for value in values])
+    expected = stats.t.interval(0.95, 3, loc=np.mean(values), scale=stats.sem(values))
+    assert (found.low, found.high) == pytest.approx(expected)
+    assert summarise([Figure("a", 0.2, 0.1, 0.3)]) == Figure("a", 0.2, 0.1, 0.3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"table": "width"}, "'width': none of that name; needed: one of condition, crop"),
+        ({"scale": "huge"}, "god or demo"),
+        ({"rows": ["48"]}, "setting rows names '48'; needed: some of 16, 32, 64"),
+        ({"seeds": []}, "at least one"),
+        ({"settings": {"stage_b": {}}}, "no stage 'stage_b'"),
+        ({"settings": {"pretrain_mbm": {"trainer": {"epochs": 3}}}}, "unknown setting trainer.epochs"),
+    ],
+)
+def test_wrong_settings_are_one_line(settings, message):
+    """Nothing is begun."""
+    with pytest.raises(InputError, match=message):
+        Ablation(AblateConfig(**{"table": "patch_size", "scale": "demo"} | settings))
+
+
+def test_wrongly_edited_table_names_its_file(tmp_path, monkeypatch):
+    """A row with a key that is none."""
+    (tmp_path / "mine.yaml").write_text("{title: Mine, measures: {}, rows: [{name: 1, papr: 3}]}")
+    monkeypatch.setattr(tables, "FOLDER", tmp_path)
+    with pytest.raises(InputError, match="mine.yaml: .*papr.* needed: title, measures, rows"):
+        load_table("mine")
+
+
+def test_script_takes_the_table_as_first_word(tmp_path):
+    """A dry run lists the steps; an unknown table is one line."""
+    outcome = script_runner.run("ablate", "depth", "scale=demo", "dry_run=true", f"root={tmp_path}")
+    assert outcome.status == 0 and outcome.out.count("-> ") == 7
+    assert script_runner.run("ablate", "dpth").status == 2

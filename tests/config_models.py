@@ -1,0 +1,96 @@
+"""The model that an experiment file describes, built on the meta device: names and shapes without memory."""
+
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+
+import torch
+from command_lines import ROOT
+from omegaconf import OmegaConf
+from torch import nn
+
+from mindvis import config
+from mindvis.chain import ChainConfig, plan_chain
+from mindvis.chain.settings import SCHEMAS as STAGES
+from mindvis.data.experiment import choose_protocol
+from mindvis.dc_ldm import build_ldm
+from mindvis.memory_estimate import LABEL2IMG
+from mindvis.sc_mbm import FMRIEncoder, MaskedBrainModel
+from mindvis.settings import from_plain
+from mindvis.wiring.models import DEMO_LDM, ENCODER_SETTINGS
+from mindvis.wiring.scoring import ScoreMBMConfig
+
+NUM_PATCHES = 291  # of the paper's longest subject
+TRAININGS = (config.PretrainMBMConfig, config.FinetuneMBMConfig, config.FinetuneLDMConfig)
+
+
+class Runs:
+    """Experiments by the folder that each writes, so that one which goes on from a run finds its settings."""
+
+    def __init__(self, experiments: list):
+        self.by_folder = {each.run_dir: each for each in experiments if isinstance(each, TRAININGS)}
+
+    def model(self, experiment: object) -> nn.Module | None:
+        """The network that an experiment trains or decodes with; None where it has none (simulation)."""
+        with torch.device("meta"):
+            return self._model(experiment)
+
+    def _model(self, experiment: object) -> nn.Module | None:
+        match experiment:
+            case config.PretrainMBMConfig():
+                return _masked(experiment.model)
+            case config.FinetuneMBMConfig():
+                return self._model(self._run(experiment.pretrained))
+            case config.FinetuneLDMConfig():
+                return self._ldm(experiment)
+            case config.GenerateConfig() | ScoreMBMConfig():
+                return self._model(self._run(experiment.run))
+            case config.EvaluateConfig():
+                return self._model(self._run(str(Path(experiment.decoded).parent)))
+            case config.SimulateConfig():
+                choose_protocol(experiment.protocol, experiment.snr, None, None)
+                return None
+        raise AssertionError(f"no rule yet for the model of a {type(experiment).__name__}: add one to {__file__}")
+
+    def _run(self, folder: str) -> object:
+        assert folder in self.by_folder, f"no file in configs/ has run_dir: {folder}"
+        return self.by_folder[folder]
+
+    def _ldm(self, experiment: config.FinetuneLDMConfig) -> nn.Module:
+        shape = self._stage_a(experiment) if experiment.encoder else experiment.model
+        settings = {name: getattr(shape, name) for name in ENCODER_SETTINGS}
+        flags = {"global_pool": experiment.global_pool, "use_time_condition": experiment.use_time_condition}
+        return _build(experiment.ldm, tuple(settings.items()), tuple(flags.items()))
+
+    def _stage_a(self, experiment: config.FinetuneLDMConfig) -> config.ModelConfig:
+        """Shape of the encoder: that of the pretraining at the head of the chain."""
+        run = self._run(experiment.encoder)
+        return run.model if isinstance(run, config.PretrainMBMConfig) else self._run(run.pretrained).model
+
+
+def ldm_config(path: str) -> dict:
+    """Settings of the label-to-image model that `ldm=` names: the demo's, or the published ones."""
+    if path == "demo":
+        return OmegaConf.to_container(OmegaConf.load(DEMO_LDM.parent / "config.yaml"))
+    kind = Path(path).parent.name
+    if kind == "label2img":
+        return {"model": {"params": LABEL2IMG}}
+    return OmegaConf.to_container(OmegaConf.load(ROOT / "configs" / "ldm" / f"{kind}.yaml"))
+
+
+def chain_experiments(chain: ChainConfig) -> list:
+    """The settings of every step of a chain, in the dataclass of its stage."""
+    return [from_plain(STAGES[step.stage], step.settings) for step in plan_chain(chain)]
+
+
+@cache
+def _build(ldm: str, settings: tuple, flags: tuple) -> nn.Module:
+    """One decoder for all experiments that describe the same."""
+    chosen = dict(flags)
+    num_voxels = NUM_PATCHES * dict(settings)["patch_size"]
+    encoder = FMRIEncoder(num_voxels=num_voxels, **dict(settings), global_pool=chosen["global_pool"])
+    return build_ldm(ldm_config(ldm), encoder, **chosen)
+
+
+def _masked(model: config.ModelConfig) -> nn.Module:
+    return MaskedBrainModel(num_voxels=NUM_PATCHES * model.patch_size, **asdict(model))

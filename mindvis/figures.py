@@ -91,6 +91,8 @@ def interval_bars(
         if span is not None:
             axis.plot([place, place], span, color=INK, lw=1.2, solid_capstyle="butt")
     axis.axhline(base, color=INK, lw=0.8)
+    middle, half = (len(names) - 1) / 2, max(len(names), 3) / 2  # few bars stay slim
+    axis.set_xlim(middle - half, middle + half)
     axis.set_xticks(range(len(names)), names)
     axis.set_ylabel(label, fontsize=9)
     axis.tick_params(labelsize=8, bottom=False)

@@ -117,7 +117,7 @@ def test_failures_are_the_worst(folders):
     """The lowest main score first; for an error, the highest."""
     subject = find_subjects([str(folders[0])])[0]
     by_main, by_error = (texts(failures_figure(subject, score, 2, pixels=8)) for score in (None, "mse"))
-    assert by_main[-3:] == ["class 3\n0.000", "class 5\n0.100", "50-way top-1 (tiny)"]
+    assert by_main[-3:] == ["class 3\n0.000", "class 5\n0.100", "50-way top-1\n(tiny)"]
     assert by_error[-3:-1] == ["class 9\n0.300", "class 8\n0.200"]
 
 

@@ -4,12 +4,12 @@ Abnar & Zuidema, "Quantifying Attention Flow in Transformers" (ACL 2020), sectio
 can have come from, not what a score depends on: that is what occlusion measures.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
 from einops import rearrange
-from timm.models.vision_transformer import Attention, Block
+from timm.models.vision_transformer import Attention
 from torch import Tensor
 
 from mindvis.sc_mbm.model import BrainEncoder
@@ -26,14 +26,16 @@ def attention_weights(attention: Attention, tokens: Tensor) -> Tensor:
     return (queries @ keys.transpose(-2, -1) * attention.scale).softmax(dim=-1)
 
 
-def rollout(layers: Sequence[Tensor]) -> Tensor:
+def rollout(layers: Iterable[Tensor]) -> Tensor:
     """Attention from the last layer back to the input, layers [b heads l l] in order -> [b l l], rows sum to 1.
 
     Heads are averaged and half of each layer is the residual: the product over layers of (A + I) / 2.
     """
-    flow = torch.eye(layers[0].shape[-1], dtype=layers[0].dtype, device=layers[0].device)
+    flow = None
     for weights in layers:
-        flow = 0.5 * (weights.mean(dim=1) @ flow + flow)  # [b l l]
+        identity = torch.eye(weights.shape[-1], dtype=weights.dtype, device=weights.device)
+        layer = 0.5 * (weights.mean(dim=1) + identity)  # [b l l]
+        flow = layer if flow is None else layer @ flow
     return flow
 
 
@@ -49,15 +51,9 @@ def patch_attention(encoder: BrainEncoder, fmri: np.ndarray, batch_size: int = 1
     return torch.cat(parts).numpy()
 
 
-def _layers(encoder: BrainEncoder, fmri: Tensor) -> list[Tensor]:
-    """Attention weights of every block on the way of fmri [b 1 v] through the encoder."""
+def _layers(encoder: BrainEncoder, fmri: Tensor) -> Iterator[Tensor]:
+    """Attention weights of block after block on the way of fmri [b 1 v]; all at once would be gigabytes."""
     tokens = encoder.patch_embed(encoder.patchify(fmri)) + encoder.pos_embed[:, 1:]  # [b l d]
-    weights = []
     for block in encoder.blocks:
-        weights.append(_weights_of(block, tokens))
+        yield attention_weights(block.attn, block.norm1(tokens))
         tokens = block(tokens)
-    return weights
-
-
-def _weights_of(block: Block, tokens: Tensor) -> Tensor:
-    return attention_weights(block.attn, block.norm1(tokens))

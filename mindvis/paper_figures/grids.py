@@ -1,6 +1,7 @@
 """Grids of decoded pictures: over subjects, over samples, and the worst of them."""
 
 from collections.abc import Sequence
+from textwrap import shorten
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -13,6 +14,7 @@ from mindvis.paper_figures.layout import draw_blocks
 from mindvis.paper_figures.scores import score_of
 
 SHOWN = "shown"  # heading over the stimuli
+MAX_NAME = 22  # letters of a class beside its pictures
 AGREEMENT = "consistency_class/"  # what the report calls agreement by a classifier
 
 
@@ -48,8 +50,8 @@ def failures_figure(subject: Subject, score: str | None, count: int, *, pixels: 
     sign = 1 if score_of(subject, score)["larger_is_better"] else -1
     worst = sorted(values, key=lambda i: sign * values[i])[:count]
     names = {row["stimulus_id"]: row["class"] for row in subject.report["per_stimulus"]}
-    notes = [f"{names[i]}\n{values[i]:.3f}" for i in worst]
-    return _all_samples(subject, worst, pixels, notes=notes, notes_head=score_label(score))
+    notes = [f"{shorten(names[i], MAX_NAME, placeholder=' ...')}\n{values[i]:.3f}" for i in worst]
+    return _all_samples(subject, worst, pixels, notes=notes, notes_head=score_label(score).replace(" (", "\n("))
 
 
 def _all_samples(subject: Subject, ids: Sequence[str], pixels: int, *, notes: list[str], notes_head: str) -> Figure:

@@ -10,7 +10,7 @@ from mindvis.figures import INK, PAPER_DPI, image_grid
 
 # all in inches
 MAX_WIDTH, MAX_CELL = 10.0, 0.72  # of the page, of a picture
-GAP, MARGIN, HEAD, NOTE = 0.12, 0.08, 0.3, 1.3  # between blocks, around all, of the headings, of the notes
+GAP, MARGIN, HEAD, NOTE = 0.12, 0.08, 0.36, 1.4  # between blocks, around all, of the headings, of the notes
 BETWEEN = 0.04  # between pictures, of a picture's side
 
 

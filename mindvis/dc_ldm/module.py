@@ -62,7 +62,7 @@ class LDMModule(pl.LightningModule):
         """AdamW over every tuned parameter once, with decay on all of them as published."""
         tuned = [p for p in self.ldm.trainable_parameters().values() if p.requires_grad]
         groups = [{"params": tuned, "weight_decay": self.weight_decay}]
-        optimizer = adamw(groups, lr=self.lr, betas=(0.9, 0.999), fused=self.trainer.precision != "16-mixed")
+        optimizer = adamw(groups, lr=self.lr, betas=(0.9, 0.999), fused=self.trainer.precision == "32-true")
         rates = {"lr": self.lr, "min_lr": self.min_lr}
         epochs = {"warmup_epochs": self.warmup_epochs, "num_epochs": self.num_epochs}
         return with_warmup_cosine(optimizer, steps_per_epoch=steps_per_epoch(self.trainer), **rates, **epochs)

@@ -37,7 +37,7 @@ def decay_groups(model: nn.Module, weight_decay: float) -> list[dict]:
 def adamw(groups: list[dict], *, lr: float, betas: Sequence[float], fused: bool = True) -> torch.optim.AdamW:
     """AdamW over parameter groups, with the fused step where the device of every parameter has one.
 
-    `fused=False` is for float16 with gradient clipping: Lightning cannot clip what a fused step unscales itself.
+    `fused=False` is for mixed precision: Lightning refuses to clip gradients that a fused step may unscale.
     """
     devices = {p.device.type for group in groups for p in group["params"]}
     return torch.optim.AdamW(groups, lr=lr, betas=tuple(betas), fused=fused and devices <= {"cpu", "cuda"})

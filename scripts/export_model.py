@@ -24,28 +24,33 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", help="data set: god, bold5000, simulated ...; default: as source says")
     parser.add_argument("--subjects", nargs="+", help="whose fMRI it decodes; default: as source says")
     parser.add_argument("--roi", help="region of the voxels; default: as source says")
-    parser.add_argument("--report", help="report.json of evaluate.py, for the scores of the model card")
+    parser.add_argument("--report", help="report.json of evaluate.py, for the figures of the model card")
     parser.add_argument("--label2img", help="finetuned.pth only: the label2img model.ckpt, for its config.yaml")
     parser.add_argument("--fmri-encoder", help="finetuned.pth only: the fmri_encoder.pth it came from, for its heads")
     parser.add_argument("--checkpoint", default="last", help="which one of a run folder (default: last)")
     return parser.parse_args(argv)
 
 
-def read_scores(path: str | None) -> dict:
+def read_report(path: str | None) -> dict:
+    """What evaluate.py wrote. Raises InputError for another file."""
     try:
-        return json.loads(Path(path).read_text()) if path else {}
+        report = json.loads(Path(path).read_text()) if path else {"figures": []}
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: not readable as the report.json of evaluate.py ({error})") from error
+    if not isinstance(report, dict) or not isinstance(report.get("figures"), list):
+        raise InputError(f"{path}: no figures in it; needed: the report.json that evaluate.py wrote")
+    return report
 
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> None:
     arguments = parse(argv)
+    report = read_report(arguments.report)
     files = {"fmri_encoder": arguments.fmri_encoder, "label2img": arguments.label2img}
     weights = complete_ldm(read_weights(arguments.source, arguments.checkpoint), arguments.source, **files)
     given = {"name": arguments.data, "subjects": arguments.subjects, "roi": arguments.roi}
     data = describe_data(weights.config) | {name: value for name, value in given.items() if value}
-    export_model(arguments.folder, weights, data=data, scores=read_scores(arguments.report))
+    export_model(arguments.folder, weights, data=data, report=report)
     print(f"written: {arguments.folder}")
 
 

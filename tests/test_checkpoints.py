@@ -43,6 +43,8 @@ from mindvis.sc_mbm import FMRIEncoder, MaskedBrainModel
 GOLDEN = Path(__file__).parent / "golden"
 FILES = GOLDEN / "checkpoints"
 ENCODER, DECODER = FILES / "fmri_encoder.pth", FILES / "finetuned.pth"
+FIGURE = {"name": "50_way_top_1/vit_h_14", "set": "decoded", "value": 0.2385, "low": 0.19, "high": 0.29, "chance": 0.02}
+FIGURE |= {"n": 50, "num_samples": 5}
 FULL_UNET = {
     "image_size": 64,
     "model_channels": 192,
@@ -207,12 +209,20 @@ def test_exported_folder_decodes_alike(tmp_path, expected):
     ldm_config, encoder, flags, state = read_ldm(DECODER)
     weights = Weights("ldm", state, {"encoder": encoder, **flags, "ldm_config": ldm_config})
     data = {"name": "god", "subjects": ["sbj_3"], "roi": "VC"}
-    export_model(tmp_path / "shared", weights, data=data, scores={"50-way": {"top1": 0.274}})
+    export_model(tmp_path / "shared", weights, data=data, report={"figures": [FIGURE]})
     ldm, _ = build_ldm_from(tmp_path / "shared")
     context = ldm.eval().conditioner(expected["in/fmri"])
     torch.testing.assert_close(context, expected["out/context"], atol=2e-6, rtol=0)
     card = (tmp_path / "shared" / "README.md").read_text()
-    assert all(text in card for text in ("sbj_3", "| 50-way / top1 | 0.274 |", "Licence", "| num_heads | 4 |"))
+    assert all(
+        text in card
+        for text in (
+            "sbj_3",
+            "| 50_way_top_1/vit_h_14 | decoded | 0.2385 | 0.19 to 0.29 | 0.02 | 50 x 5 |",
+            "Licence",
+            "| num_heads | 4 |",
+        )
+    )
 
 
 def test_run_checkpoint_is_a_source(tmp_path):

@@ -64,25 +64,57 @@ def test_failed_conversion_writes_nothing(tmp_path, convert, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["x.pth"]
 
 
-def test_export_states_data_and_scores(tmp_path, export):
-    """The folder holds three files; the card has the file's own data set and subject, and the report's scores."""
-    (tmp_path / "report.json").write_text(json.dumps({"top1_50way": {"mean": 0.2385}}))
+FIGURE = {"name": "50_way_top_1/vit_h_14", "set": "decoded", "value": 0.2385, "low": 0.19, "high": 0.29, "chance": 0.02}
+REPORT = {
+    "figures": [
+        FIGURE | {"n": 50, "num_samples": 5},
+        FIGURE | {"set": "shuffled", "low": None, "n": 50, "num_samples": 5},
+    ],
+    "leakage": [{"what": "Stage A", "touched": True, "text": "Stage A was tuned on the fMRI of the test set."}],
+    "caveats": ["The classifier is a small one."],
+}
+
+
+def test_export_states_data_training_figures_limits_licence_and_citation(tmp_path, export):
+    """The folder holds three files; the card is filled from the file's own settings and the report."""
+    (tmp_path / "report.json").write_text(json.dumps(REPORT))
     assert export(DECODER, tmp_path / "shared", "--report", tmp_path / "report.json") == 0
     names = sorted(path.name for path in (tmp_path / "shared").iterdir())
     assert names == ["README.md", "model.safetensors", "settings.yaml"]
     card = (tmp_path / "shared" / "README.md").read_text()
-    assert "god, sbj_3" in card and "| top1_50way / mean | 0.2385 |" in card
+    for line in (
+        "# MinD-Vis decoder: god, sbj_3",
+        "| region | VC |",
+        "| num_epoch | 500 |",
+        "| 50_way_top_1/vit_h_14 | decoded | 0.2385 | 0.19 to 0.29 | 0.02 | 50 x 5 |",
+        "| 50_way_top_1/vit_h_14 | shuffled | 0.2385 |  | 0.02 | 50 x 5 |",
+        "- Stage A was tuned on the fMRI of the test set.",
+        "- The classifier is a small one.",
+    ):
+        assert line in card.splitlines()
+    assert "96 voxels" in card and "Generic Object Decoding: the terms" in card and "Nature Communications" in card
+    assert "$" not in card and "_path" not in card
     assert read_ldm(tmp_path / "shared")[1]["num_heads"] == 4
 
 
-@pytest.mark.parametrize("what", ["report", "folder in use", "encoder", "absent"])
+def test_a_card_without_a_report_says_so(tmp_path, export):
+    """No figures, and nothing known about the use of the test set."""
+    assert export(DECODER, tmp_path / "shared", "--data", "mine") == 0
+    card = (tmp_path / "shared" / "README.md").read_text()
+    assert "None given: no report came with the weights." in card
+    assert "How the test set was used before is not stated." in card and "ask whoever recorded" in card
+
+
+@pytest.mark.parametrize("what", ["report", "another report", "folder in use", "encoder", "absent"])
 def test_export_refuses(tmp_path, export, capsys, what):
-    """A broken report, a folder in use, a Stage A file and an absent one end with status 2 and one line."""
+    """A report that is broken or foreign, a folder in use, a Stage A file and an absent one: status 2 and one line."""
     (tmp_path / "report.json").write_text("{")
+    (tmp_path / "other.json").write_text('{"top1": 1}')
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "thesis.tex").write_text("years of work")
     arguments = {
         "report": (DECODER, tmp_path / "new", "--report", tmp_path / "report.json"),
+        "another report": (DECODER, tmp_path / "new", "--report", tmp_path / "other.json"),
         "folder in use": (DECODER, tmp_path / "used"),
         "encoder": (ENCODER, tmp_path / "new"),
         "absent": (tmp_path / "absent.pth", tmp_path / "new"),

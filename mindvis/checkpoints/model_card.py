@@ -18,7 +18,7 @@ TERMS = {
 }
 CITATIONS = {
     "god": "Horikawa, Kamitani: Generic decoding of seen and imagined objects. Nature Communications 8, 2017",
-    "bold5000": "Chang et al.: BOLD5000, a public fMRI dataset while viewing 5000 visual images. Scientific Data 6, 2019",
+    "bold5000": "Chang et al.: BOLD5000, a public fMRI dataset while viewing 5000 visual images. Sci. Data 6, 2019",
     "simulated": "none, it was simulated",
 }
 # What decides about the weights, by the last part of its name: the settings of both stages, and of published files.

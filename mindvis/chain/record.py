@@ -64,7 +64,7 @@ class Record:
         if change:
             return Verdict(False, change)
         if known["state"] != "done":
-            return Verdict(False, known["state"])
+            return Verdict(False, "cut off before" if known["state"] == "running" else f"{known['state']} before")
         output = self.output(step)
         if output != known["output"]:
             return Verdict(False, f"{step.folder} {'is gone' if output is None else 'holds something else'}")

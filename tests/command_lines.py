@@ -16,7 +16,13 @@ import pytest
 
 from mindvis import cli
 
+try:
+    import tomllib
+except ModuleNotFoundError:  # Python 3.10; pytest brings it there
+    import tomli as tomllib
+
 ROOT = Path(__file__).parents[1]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
 PYTHON = re.compile(r"python (scripts/\w+\.py)(.*)", re.DOTALL)
 

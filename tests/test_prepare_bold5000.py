@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bold5000_files import LISTS, PICTURES, REPEATED, STIMULI, make_study, responses
 from hcp_files import ROOT, assert_one_line, script
 from PIL import Image
 
@@ -15,49 +16,10 @@ from mindvis.data.bold5000 import load_bold5000
 
 main = script("prepare_bold5000")
 
-STIMULI = "BOLD5000_Stimuli/Scene_Stimuli/Presented_Stimuli"
-LISTS = "BOLD5000_Stimuli/Stimuli_Presentation_Lists"
-REPEATED = "BOLD5000_Stimuli/Scene_Stimuli/repeated_stimuli_113_list.txt"
-BETAS = "BOLD5000_GLMsingle_ROI_betas/py"
-PICTURES = {
-    "COCO": ["COCO_train2014_000000000001.jpg", "COCO_train2014_000000000002.jpg"],
-    "ImageNet": ["n01440764_10.JPEG", "n01440764_11.JPEG"],
-    "Scene": ["airport1.jpg", "zoo2.jpg"],
-}
-RUNS = {
-    "CSI1": {
-        "CSI1_sess01/CSI1_sess01_run01.txt": ["COCO_train2014_000000000001.jpg", "airport1.jpg", "n01440764_10.JPEG"],
-        "CSI1_sess01/CSI1_sess01_run02.txt": ["rep_airport1.jpg", "COCO_train2014_000000000002.jpg"],
-        "CSI1_sess02/CSI1_sess02_run01.txt": ["zoo2.jpg", "rep_airport1.jpg", "n01440764_11.JPEG"],
-    },
-    "CSI4": {"CSI4_sess01/CSI4_sess01_run01.txt": ["zoo2.jpg", "airport1.jpg", "n01440764_10.JPEG"]},
-}
-REGIONS = [side + region for region in ("EarlyVis", "LOC", "OPA", "PPA", "RSC") for side in ("LH", "RH")]
-
-
-def responses(root, subject, region):
-    return root / BETAS / f"{subject}_GLMbetas-TYPED-FITHRF-GLMDENOISE-RR_allses_{region}.npy"
-
 
 @pytest.fixture
 def root(tmp_path, rng):
-    """The published folders, with six pictures and two subjects."""
-    for folder, names in PICTURES.items():
-        for i, name in enumerate(names):
-            path = tmp_path / STIMULI / folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            pixels = rng.integers(0, 256, (20, 24 + i, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(path, format="PNG")
-    (tmp_path / REPEATED).write_text("airport1.jpg\n")
-    (tmp_path / BETAS).mkdir(parents=True)
-    for subject, runs in RUNS.items():
-        for run, names in runs.items():
-            (tmp_path / LISTS / subject / run).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / LISTS / subject / run).write_text("\n".join(names) + "\n")
-        trials = sum(map(len, runs.values()))
-        for region in REGIONS:
-            np.save(responses(tmp_path, subject, region), rng.standard_normal((trials, 3)))
-    return tmp_path
+    return make_study(tmp_path, rng)
 
 
 def run(root, *extra):

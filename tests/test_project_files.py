@@ -1,21 +1,15 @@
 """CITATION.cff, CONTRIBUTING.md and what is packed with the package."""
 
 import re
-
-try:
-    import tomllib
-except ModuleNotFoundError:
-    import tomli as tomllib
 from pathlib import Path
 
 import pytest
 import yaml
-from test_layers import PACKAGE
+from command_lines import PYPROJECT, ROOT
 
 import mindvis
 
-ROOT = PACKAGE.parent
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PACKAGE, PROJECT = ROOT / "mindvis", PYPROJECT["project"]
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
 
 
@@ -69,6 +63,6 @@ def test_names_that_contributing_points_at_are_there():
 
 def test_assets_are_packed_with_the_package():
     """The model card's template lies below a folder that pyproject.toml packs."""
-    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["mindvis"]
+    patterns = PYPROJECT["tool"]["setuptools"]["package-data"]["mindvis"]
     packed = {path for pattern in patterns for path in Path(mindvis.__file__).parent.glob(pattern)}
     assert PACKAGE / "assets" / "model_card.md" in packed

@@ -30,9 +30,9 @@ TRAINER = [
 NUM_EPOCHS = {"pretrain_mbm": 4, "finetune_mbm": 4, "finetune_ldm": 3}
 
 
-def simulate_experiment(folder: Path) -> None:
-    """Data of one viewing and two resting subjects in `folder`/data, and an untrained label-to-image model."""
-    sizes = {"num_subjects": 1, "train_per_class": 3, "num_test": 8, "num_resting": 2, "num_frames": 400}
+def simulate_experiment(folder: Path, num_subjects: int = 1) -> None:
+    """Data of viewing and two resting subjects in `folder`/data, and an untrained label-to-image model."""
+    sizes = {"num_subjects": num_subjects, "train_per_class": 3, "num_test": 8, "num_resting": 2, "num_frames": 400}
     simulate(folder / "data", Experiment(voxels=VOXELS, **sizes))
     shutil.copy(LDM_CONFIG, folder / "config.yaml")
     torch.manual_seed(0)

@@ -1,0 +1,162 @@
+"""How the tests run the commands of README.md: as they are, or made small by settings that are laid over them.
+
+`RECIPES` says for each command what is added to it. A command without a recipe is an error, so that none stays untried.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import bold5000_files
+import god_files
+import hcp_files
+import numpy as np
+import pytest
+import tiny_stages
+from command_lines import ROOT, words
+from script_runner import Outcome, run
+
+TRAINER = ["trainer.max_epochs=1", "trainer.max_steps=2", "trainer.batch_size=4", "trainer.figure_every_epochs=1"]
+TRAINER += ["trainer.num_workers=0", "trainer.num_threads=1", "trainer.accelerator=cpu", "logging.wandb=disabled"]
+STAGE_A = [*tiny_stages.ENCODER, *tiny_stages.DECODER, *TRAINER, "trainer.val_fraction=0.2"]
+STAGE_B = [*TRAINER, "num_preview=1", "preview_steps=2"]
+PICTURES = ["num_samples=2", "sampler=ddim", "num_steps=2", "num_threads=1"]
+SCORES = ["classifier=demo", "num_ways=[10]", "num_trials=0", "nsd_suite=false", "num_bootstrap=50", "num_threads=1"]
+SCORES += ["logging.wandb=disabled"]
+SIMULATION = [f"voxels.{name}={count}" for name, count in tiny_stages.VOXELS.items()]
+SIMULATION += ["train_per_class=2", "num_test=8", "num_resting=2", "num_frames=400"]
+
+
+def in_chain(**stages: list[str]) -> tuple[str, ...]:
+    """Settings of stages as a chain takes them."""
+    return tuple(f"{stage}.settings.{item}" for stage, items in stages.items() for item in items)
+
+
+STAGES = {"pretrain_mbm": STAGE_A, "finetune_mbm": TRAINER, "generate": PICTURES, "evaluate": SCORES}
+PUBLISHED = in_chain(**STAGES, finetune_ldm=[*STAGE_B, "image_size=16"])
+DEMO = in_chain(**STAGES, finetune_ldm=STAGE_B, simulate=SIMULATION)
+
+
+def raw_hcp(folder: Path) -> None:
+    """Two subjects in the folder that the command names, on the surfaces of the real parcellation."""
+    axis, rng = hcp_files.brain(num_vertices=32492, medial=0), np.random.default_rng(0)
+    for subject in ("100307", "100408"):
+        file = folder / "raw" / "HCP" / hcp_files.RUN.replace("100307", subject)
+        hcp_files.save_run(file, 1e4 + 50 * rng.standard_normal((20, len(axis))), axis)
+
+
+def raw_god(folder: Path) -> None:
+    """Subject3.h5, its pictures and the class index, where the command looks for them."""
+    study = folder / "study"
+    study.mkdir()
+    god_files.make_study(study, np.random.default_rng(0))
+    (folder / "raw").mkdir()
+    shutil.move(study / "fmri", folder / "raw" / "GOD")
+    shutil.move(study / "images", folder / "raw" / "GOD" / "images")
+    shutil.move(study / "index.json", folder / "imagenet_class_index.json")
+
+
+def raw_bold5000(folder: Path) -> None:
+    """The published folders below data/BOLD5000."""
+    bold5000_files.make_study(folder / "data" / "BOLD5000", np.random.default_rng(0))
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """`more` is added to commands that begin with `command`; `make` puts the files it needs into an empty folder."""
+
+    command: str
+    more: tuple[str, ...] = ()
+    make: Callable[[Path], None] | None = None
+    statuses: tuple[int, ...] = (0,)
+
+
+# The first that fits is taken: the longer before the shorter.
+RECIPES = (
+    Recipe("python scripts/check_data.py", ("--any-size",), statuses=(0, 1)),
+    Recipe("python scripts/prepare_hcp.py", (), raw_hcp),
+    Recipe("python scripts/prepare_god.py", ("--size", "16"), raw_god),
+    Recipe("python scripts/prepare_bold5000.py", ("--size", "16"), raw_bold5000),
+    Recipe("python scripts/simulate.py", tuple(SIMULATION)),
+    Recipe("python scripts/pretrain_mbm.py", tuple(STAGE_A)),
+    Recipe("python scripts/finetune_mbm.py", tuple(TRAINER)),
+    Recipe("python scripts/finetune_ldm.py --config configs/finetune_ldm_demo.yaml", tuple(STAGE_B)),
+    Recipe("python scripts/finetune_ldm.py", (*STAGE_B, "image_size=16")),
+    Recipe("python scripts/generate.py", tuple(PICTURES)),
+    Recipe("python scripts/evaluate.py compare"),
+    Recipe("python scripts/evaluate.py", tuple(SCORES)),
+    Recipe("python scripts/demo_summary.py"),
+    Recipe("python scripts/run_chain.py --config configs/demo.yaml", DEMO),
+    Recipe("python scripts/run_chain.py", (*PUBLISHED, "subjects=[sbj_3]")),
+    Recipe("python scripts/ablate.py", ("dry_run=true",)),  # its rows are chains, which run above
+)
+
+
+class Workshop:
+    """A folder like a fresh clone with data in it, where commands run in this process."""
+
+    def __init__(self, folder: Path, patch: pytest.MonkeyPatch):
+        self.folder, self.patch = folder, patch
+        self.said: dict[str, str] = {}  # what scripts of the shell have printed, through what they started
+        for name in ("configs", "scripts"):
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(ROOT / "pyproject.toml", folder)
+
+    def add_data(self) -> None:
+        """Three subjects and the label-to-image model, where the published settings look for them."""
+        tiny_stages.simulate_experiment(self.folder, num_subjects=3)
+        weights = self.folder / "pretrains" / "ldm" / "label2img"
+        weights.mkdir(parents=True)
+        for name in ("model.ckpt", "config.yaml"):
+            shutil.move(self.folder / name, weights / name)
+
+    def run(self, command: str) -> Outcome:
+        """Run a command as its recipe says; fails where there is none, or with what the command said."""
+        recipe = find_recipe(command)
+        folder = self.folder
+        if recipe.make:
+            folder = self.folder / f"own-{len(list(self.folder.glob('own-*')))}"
+            folder.mkdir()
+            recipe.make(folder)
+        self.patch.chdir(folder)
+        _, script, *arguments = words(command)
+        outcome = run(Path(script).stem, *arguments, *recipe.more)
+        assert outcome.status in recipe.statuses, f"README.md: `{command}` ended with {outcome.status}: {outcome.err}"
+        return outcome
+
+    def shell(self, command: str) -> list[str]:
+        """Run a shell script with programs that only take notes in the place of python and apt-get: what it started."""
+        tools, notes = self.folder / "tools", self.folder / "notes"
+        tools.mkdir(exist_ok=True)
+        notes.write_text("")
+        for name in ("python", "python3", "apt-get", "chromium"):
+            (tools / name).write_text(NOTE.format(notes=notes, tools=tools))
+            (tools / name).chmod(0o755)
+        environment = os.environ | {"PATH": f"{tools}:{os.environ['PATH']}", "VIRTUAL_ENV": str(tools)}
+        options = {"cwd": self.folder, "env": environment, "capture_output": True, "text": True, "timeout": 60}
+        done = subprocess.run(["bash", *words(command)], **options)
+        assert done.returncode == 0, f"README.md: `{command}` ended with {done.returncode}: {done.stderr}"
+        return [" ".join(["python", *json.loads(f"[{line}]")]) for line in notes.read_text().splitlines()]
+
+
+# `python -c` is asked for its prefix; everything else is written down, an argument a JSON string.
+NOTE = """#!/bin/bash
+if [ "$1" = -c ]; then echo "{tools}"; exit; fi
+line=""
+for word in "$@"; do line="$line,\\"$word\\""; done
+echo "${{line#,}}" >> "{notes}"
+"""
+
+
+def find_recipe(command: str) -> Recipe:
+    """The recipe of a command. Fails, saying what to do, where there is none."""
+    plain = " ".join(words(command))
+    for recipe in RECIPES:
+        if re.match(re.escape(recipe.command) + r"(?!\S)", plain):
+            return recipe
+    raise AssertionError(f"README.md: no test runs `{command}`: add it to RECIPES in tests/{Path(__file__).name}")

@@ -1,0 +1,205 @@
+"""README.md does not rot: its commands run, its links and files are there, its settings exist.
+
+Where a test here fails after an edit of README.md: a command needs a recipe in tests/readme_commands.py (what makes it
+small), everything else is a name that the README spells otherwise than the project does.
+"""
+
+import pydoc
+import re
+from dataclasses import dataclass
+
+import pytest
+from command_lines import PYPROJECT, ROOT, SCRIPTS, parse_only, schema_of, setting_names, uses_settings, words
+from readme_commands import Workshop
+
+README = (ROOT / "README.md").read_text()
+EXTRAS = PYPROJECT["project"]["optional-dependencies"]
+PROGRAMS = r"(python3?|pip|git|conda|cd|source|bash|wandb|torchrun|sbatch|pytest|ruff|scripts/\w+\.sh)\b"
+OTHER_SETTINGS = {"key", "strict"}  # key=value, a placeholder; strict=False, of the published code
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block: where it begins, and its commands (none: it shows what something prints)."""
+
+    line: int
+    text: str
+
+    @property
+    def lines(self) -> list[str]:
+        """What is in it, lines that a backslash continues put together."""
+        joined = re.sub(r"\\\n\s*", "", self.text)
+        return [line for line in joined.splitlines() if line.strip() and not line.startswith("#")]
+
+    @property
+    def commands(self) -> list[str]:
+        return [line for line in self.lines if re.match(PROGRAMS, line)]
+
+    def __str__(self) -> str:
+        name = re.sub(r"[^\w.=-]+", "_", " ".join(self.commands[0].split()[:3])) if self.commands else "output"
+        return f"line{self.line}-{name}"
+
+
+def blocks() -> list[Block]:
+    found = re.finditer(r"^```\w*\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    return [Block(README[: match.start()].count("\n") + 1, match.group(1)) for match in found]
+
+
+COMMANDS = [block for block in blocks() if block.commands]
+PROSE = re.sub(r"^```.*?^```", "", README, flags=re.MULTILINE | re.DOTALL)
+CODE = [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", PROSE)]
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory):
+    """One folder for all commands, in the order of the README: a later one may use what an earlier one made."""
+    with pytest.MonkeyPatch.context() as patch:
+        made = Workshop(tmp_path_factory.mktemp("clone"), patch)
+        made.add_data()
+        yield made
+
+
+@pytest.mark.parametrize("block", COMMANDS, ids=str)
+def test_the_commands_of_a_block_run(block, workshop):
+    """Each ends as it should, on made-up data and small settings."""
+    for command in block.commands:
+        run_any(command, workshop)
+
+
+def run_any(command: str, workshop: Workshop) -> str:
+    """Run a command, or, of those that install or fetch, check the form; returns what it printed."""
+    program, *arguments = words(command)
+    if program.endswith(".sh"):
+        return run_shell(command, workshop)
+    if program in ("pip", "git", "conda", "cd", "source", "wandb", "sbatch"):
+        check_form(command)
+        return ""
+    assert program == "python", f"README.md: `{command}`: the tests do not know how to run {program}"
+    if arguments[:2] == ["-m", "venv"]:
+        return ""
+    return workshop.run(command).out
+
+
+def run_shell(command: str, workshop: Workshop) -> str:
+    """A shell script: what it starts is run in turn, except for pip and pytest."""
+    if command in workshop.said:
+        return workshop.said[command]
+    started = workshop.shell(command)
+    assert started, f"README.md: `{command}` starts nothing"
+    said = ""
+    for step in started:
+        if step.startswith("python -m pip install"):
+            check_form(step.removeprefix("python -m "))
+        elif not step.startswith("python -m pytest"):
+            said += workshop.run(step).out
+    workshop.said[command] = said
+    return said
+
+
+def check_form(command: str) -> None:
+    """What is installed has the extras that are named; what is fetched has an address; files are there."""
+    program, *arguments = words(command)
+    for extras in re.findall(r"\[([\w,]+)\]", " ".join(arguments) if program == "pip" else ""):
+        unknown = set(extras.split(",")) - EXTRAS.keys()
+        assert not unknown, f"README.md: `{command}`: pyproject.toml has no extra {', '.join(unknown)}"
+    if program == "git":
+        assert arguments[0] in ("clone", "pull") and (
+            len(arguments) == 1 or re.match(r"(https://|git@|<)", arguments[1])
+        )
+    if program in ("conda", "sbatch"):
+        for file in re.findall(r"[\w/]+\.(?:yml|yaml|sbatch|py)\b", command):
+            assert (ROOT / file).is_file(), f"README.md: `{command}`: there is no {file}"
+
+
+def test_blocks_hold_commands_or_output_but_not_both():
+    """A line between commands that no program begins would go untried."""
+    for block in COMMANDS:
+        others = [line for line in block.lines if line not in block.commands]
+        assert not others, (
+            f"README.md, block at line {block.line}: is {others[0]!r} a command? Its program is unknown here"
+        )
+
+
+def test_the_demo_prints_what_the_readme_shows(workshop):
+    """The lines of the block after `scripts/demo.sh`, with other numbers."""
+    everything = blocks()
+    index = next(i for i, block in enumerate(everything) if "scripts/demo.sh" in block.commands)
+    shown = everything[index + 1]
+    assert not shown.commands
+    printed = {without_numbers(line) for line in run_shell("scripts/demo.sh", workshop).splitlines()}
+    for line in shown.lines:
+        assert without_numbers(line) in printed, f"README.md, line {shown.line}: {line!r} is not among what it prints"
+
+
+def without_numbers(line: str) -> str:
+    return re.sub(r"\d+(\.\d+)?", "#", line.strip())
+
+
+@pytest.mark.parametrize(
+    "command", [span for span in CODE if re.match(r"(python )?scripts/\w+\.(py|sh) ", span)], ids=str
+)
+def test_a_command_in_the_text_is_one(command):
+    """Script and settings exist; a command with a <placeholder> names a script at least."""
+    command = command if command.startswith("python ") else f"python {command}"
+    if "<" in command or ".sh " in command:
+        assert "<" in words(command)[1] or (ROOT / words(command)[1]).is_file()
+    else:
+        parse_only(command)
+
+
+def test_installations_in_the_text_name_extras_that_exist():
+    """`pip install ...` and `conda ...` between backticks."""
+    for span in CODE:
+        if re.match(r"(pip|conda) ", span):
+            check_form(span)
+
+
+def known_settings() -> set[str]:
+    """Every setting of every script, by its full name and by its last parts."""
+    schemas = {schema_of(script) for script in SCRIPTS if uses_settings(script)}
+    names = {name for schema in schemas for name in setting_names(schema)}
+    return (
+        names | {part for name in names for part in (name.rpartition(".")[2], name.partition(".")[2])} | OTHER_SETTINGS
+    )
+
+
+def test_every_setting_that_is_named_exists():
+    """`x.y=value` in the text and in the commands."""
+    known = known_settings()
+    spans = [*CODE, *(command for block in COMMANDS for command in block.commands)]
+    named = {name: span for span in spans for name in re.findall(r"(?:^|\s)([a-z_][\w.]*)=", span)}
+    wrong = {name: span for name, span in named.items() if name not in known and not is_below_a_free_setting(name)}
+    assert len(named) > 10
+    assert not wrong, f"README.md: no script has these settings: {wrong}"
+
+
+def is_below_a_free_setting(name: str) -> bool:
+    """`finetune_ldm.settings.trainer.precision` of a chain: any setting of that stage."""
+    stage, _, rest = name.partition(".settings.")
+    return bool(rest) and rest in known_settings() and (ROOT / "scripts" / f"{stage}.py").is_file()
+
+
+def test_every_relative_link_and_picture_is_there():
+    """[text](target) and ![text](target); #heading within the page."""
+    headings = {
+        re.sub(r"[^\w -]", "", text).strip().lower().replace(" ", "-") for text in re.findall(r"^#+ (.*)", PROSE, re.M)
+    }
+    for target in re.findall(r"\]\(([^)\s]+)\)", PROSE):
+        if re.match(r"https?://|mailto:", target):
+            continue
+        path, _, heading = target.partition("#")
+        assert not path or (ROOT / path).exists(), f"README.md: there is no {path}"
+        assert path or heading in headings, f"README.md: no heading makes #{heading}"
+
+
+def test_every_file_that_is_named_is_there():
+    """Paths of the repository between backticks, patterns such as configs/*_god.yaml among them."""
+    for span in CODE:
+        for path in re.findall(r"(?:^|\s)((?:configs|scripts|mindvis|tests)/[\w./*-]*)(?=$|\s)", span):
+            assert list(ROOT.glob(path.rstrip("/"))), f"README.md: there is no {path}"
+
+
+def test_every_name_of_the_package_exists():
+    """mindvis.module.name between backticks."""
+    for name in {name for span in CODE for name in re.findall(r"\bmindvis(?:\.\w+)+", span)}:
+        assert pydoc.locate(name) is not None, f"README.md: there is no {name}"

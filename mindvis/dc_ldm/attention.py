@@ -9,7 +9,8 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mindvis.dc_ldm.layers import GROUPS, zero_init
+from mindvis.dc_ldm.layers import GROUPS, memory_format_of, zero_init
+from mindvis.sc_mbm.attention import fused_pays
 
 KeyValue = tuple[Tensor, Tensor]
 SMALL_PRODUCT = 8192  # queries x keys
@@ -107,12 +108,14 @@ class SpatialTransformer(nn.Module):
         tokens = rearrange(self.proj_in(self.norm(x)), "b c h w -> b (h w) c")
         for block, key_value in zip(self.transformer_blocks, keys_values, strict=True):
             tokens = block(tokens, key_value)
-        return x + self.proj_out(rearrange(tokens, "b (h w) c -> b c h w", h=x.shape[2]).contiguous())
+        hidden = rearrange(tokens, "b (h w) c -> b c h w", h=x.shape[2])
+        return x + self.proj_out(hidden.contiguous(memory_format=memory_format_of(x)))
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Softmax attention of queries [b heads n c] to keys and values [b heads m c] -> [b heads n c]."""
-    if not (key.shape[-2] == 1 or _is_small(query, key)):
+    num_queries, num_keys = query.shape[-2], key.shape[-2]
+    if num_keys > 1 and not _is_small(query, key) and fused_pays(query, num_queries, num_keys):
         return F.scaled_dot_product_attention(query, key, value)
     # a softmax over one token has no gradient; fused kernels leave round-off there, which AdamW makes whole steps of
     weights = (query @ key.transpose(-2, -1) * query.shape[-1] ** -0.5).softmax(dim=-1)

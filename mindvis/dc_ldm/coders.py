@@ -9,7 +9,8 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mindvis.dc_ldm.layers import GROUPS, Upsample
+from mindvis.dc_ldm.attention import attend
+from mindvis.dc_ldm.layers import GROUPS, Upsample, memory_format_of
 
 
 class ResidualBlock(nn.Module):
@@ -46,8 +47,8 @@ class AttentionBlock(nn.Module):
         """[b c h w] -> [b c h w]."""
         normed = self.norm(x)
         query, key, value = (rearrange(f(normed), "b c h w -> b 1 (h w) c") for f in (self.q, self.k, self.v))
-        attended = F.scaled_dot_product_attention(query, key, value)
-        return x + self.proj_out(rearrange(attended, "b 1 (h w) c -> b c h w", h=x.shape[2]))
+        attended = rearrange(attend(query, key, value), "b 1 (h w) c -> b c h w", h=x.shape[2])
+        return x + self.proj_out(attended.contiguous(memory_format=memory_format_of(x)))
 
 
 class Downsample(nn.Module):

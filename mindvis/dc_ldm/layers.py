@@ -1,5 +1,6 @@
 """Small layers that the UNet and the autoencoder share."""
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -16,6 +17,12 @@ class Upsample(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[b c h w] -> [b c 2h 2w]."""
         return self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))
+
+
+def memory_format_of(x: Tensor) -> torch.memory_format:
+    """Whether a feature map [b c h w] has its channels last in memory."""
+    last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    return torch.channels_last if last else torch.contiguous_format
 
 
 def zero_init(module: nn.Module) -> nn.Module:

@@ -13,6 +13,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from mindvis.errors import InputError
+from mindvis.sc_mbm.attention import fused_pays
 from mindvis.sc_mbm.loading import LoadReport, encoder_state
 from mindvis.sc_mbm.masking import choose_visible
 from mindvis.sc_mbm.positions import sincos_positions
@@ -178,14 +179,16 @@ class FMRIEncoder(BrainEncoder):
 
 
 def transformer(dim: int, *, depth: int, num_heads: int, mlp_ratio: float) -> nn.ModuleList:
-    """Pre-norm blocks with a bias on queries, keys and values, and fused attention."""
+    """Pre-norm blocks with a bias on queries, keys and values."""
     if dim % 2 or dim % num_heads:
         raise InputError(f"embedding dimension is {dim}: an even multiple of num_heads = {num_heads} is needed")
     return nn.ModuleList(Block(dim, num_heads, mlp_ratio, qkv_bias=True, norm_layer=nn.LayerNorm) for _ in range(depth))
 
 
 def run(blocks: nn.ModuleList, tokens: Tensor) -> Tensor:
+    fused = fused_pays(tokens, tokens.shape[1], tokens.shape[1])
     for block in blocks:
+        block.attn.fused_attn = fused
         tokens = block(tokens)
     return tokens
 

@@ -67,6 +67,7 @@ class LDMOptimConfig:
     """AdamW of Stage B: constant rate as published, unless min_lr is given."""
 
     lr: float = 5.3e-5  # learning rate
+    head_lr: float | None = None  # learning rate of the cross-attention heads; null: lr, as published
     min_lr: float | None = None  # learning rate at the end of a cosine; null: constant
     weight_decay: float = 0.01  # on every tuned parameter
     warmup_epochs: float = 0.0  # linear warm-up

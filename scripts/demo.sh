@@ -6,6 +6,10 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/environment.sh
 seed="${1:-2022}"
+if [[ ! "$seed" =~ ^[0-9]+$ ]]; then
+    echo "usage: scripts/demo.sh [seed]   (a number; default 2022)" >&2
+    exit 2
+fi
 data="data/simulated-$seed"
 runs="runs/demo-$seed"
 

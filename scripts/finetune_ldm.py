@@ -25,7 +25,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     run = begin_run(config, "finetune_ldm")
     if config.cache_latents and not config.trainer.fast_dev_run:
-        train_set = train_set.with_latents(kept_latents(ldm.autoencoder, train_set.stimuli, run.path))
+        bfloat16 = config.trainer.precision == "bf16-mixed"
+        latents = kept_latents(ldm.autoencoder, train_set.stimuli, run.path, bfloat16=bfloat16)
+        train_set = train_set.with_latents(latents)
     run.record(
         seed=config.seed,
         data=data_facts(train=train_set, validation=val_set, test=test_set),

@@ -12,28 +12,32 @@ from mindvis.dc_ldm.autoencoder import Autoencoder
 from mindvis.training.storage import write_atomic
 
 
-def kept_latents(autoencoder: Autoencoder, images: np.ndarray, folder: Path, batch_size: int = 16) -> np.ndarray:
+def kept_latents(
+    autoencoder: Autoencoder, images: np.ndarray, folder: Path, *, bfloat16: bool = False, batch_size: int = 16
+) -> np.ndarray:
     """Latents float32 [m c h w] of uint8 images [m h w 3], mapped from `folder`; made there when they are not yet.
 
-    The file is named by a hash of the images and of the autoencoder (weights, scale), so a changed one is never taken.
+    `bfloat16` encodes under autocast, as a training in bf16-mixed would in every step. The file is named by a hash of
+    the images, of the autoencoder (weights, scale) and of this choice, so a changed one is never taken.
     """
-    path = folder / f"latents-{_fingerprint(autoencoder, images)}.npy"
+    path = folder / f"latents-{_fingerprint(autoencoder, images)}{'-bf16' if bfloat16 else ''}.npy"
     if not path.is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        latents = encode_images(autoencoder, images, batch_size)
+        latents = encode_images(autoencoder, images, batch_size, bfloat16)
         write_atomic(path, lambda file: np.save(file, latents))
     return np.load(path, mmap_mode="r")
 
 
 @torch.no_grad()
-def encode_images(autoencoder: Autoencoder, images: np.ndarray, batch_size: int) -> np.ndarray:
+def encode_images(autoencoder: Autoencoder, images: np.ndarray, batch_size: int, bfloat16: bool) -> np.ndarray:
     """Latents float32 [m c h w] of uint8 images [m h w 3], on the GPU where there is one."""
     home = next(autoencoder.parameters()).device
     device = torch.device("cuda") if torch.cuda.is_available() else home
     autoencoder.to(device)
     starts = tqdm(range(0, len(images), batch_size), desc="latents", unit="batch", disable=None, leave=False)
     batches = (to_float(np.asarray(images[start : start + batch_size])) for start in starts)
-    latents = [autoencoder.encode(batch.to(device)).float().cpu().numpy() for batch in batches]
+    with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+        latents = [autoencoder.encode(batch.to(device)).float().cpu().numpy() for batch in batches]
     autoencoder.to(home)
     return np.concatenate(latents)
 

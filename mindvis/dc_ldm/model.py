@@ -128,7 +128,7 @@ class LatentDiffusion(nn.Module):
         self.requires_grad_(False)
         for parameter in self.trainable_parameters().values():
             parameter.requires_grad_(True)
-        for head in [] if heads else self._heads():
+        for head in [] if heads else self.heads():
             head.requires_grad_(False)
         return self
 
@@ -138,14 +138,14 @@ class LatentDiffusion(nn.Module):
         self.autoencoder.eval()
         return self
 
-    def _tuned_modules(self) -> list[nn.Module]:
-        condition = self.unet.time_embed_condtion
-        return [self.conditioner, *self._heads(), *([] if condition is None else [condition])]
-
-    def _heads(self) -> list[nn.Module]:
+    def heads(self) -> list[nn.Module]:
         """Cross-attention of every transformer block, and the norm before it."""
         blocks = [module for module in self.unet.modules() if isinstance(module, TransformerBlock)]
         return [head for block in blocks for head in (block.attn2, block.norm2)]
+
+    def _tuned_modules(self) -> list[nn.Module]:
+        condition = self.unet.time_embed_condtion
+        return [self.conditioner, *self.heads(), *([] if condition is None else [condition])]
 
 
 def build_ldm(

@@ -1,9 +1,11 @@
 """Training of Stage B: the tuned parts of a latent diffusion model on pairs of fMRI and image."""
 
 import pytorch_lightning as pl
+from pytorch_lightning.strategies import FSDPStrategy
 from torch import Tensor
 
 from mindvis.dc_ldm.model import LatentDiffusion
+from mindvis.dc_ldm.speed import channels_last, keep_casts
 from mindvis.errors import InputError
 from mindvis.training import draws
 from mindvis.training.memory import recompute
@@ -17,6 +19,7 @@ class LDMModule(pl.LightningModule):
 
     `tune="encoder"` leaves the cross-attention heads and their norms as they are (an ablation of the paper).
     `weighting="levels"` lets all noise levels count alike; "none" is the published loss.
+    `head_lr`, where given, is the rate of the cross-attention heads, which come trained, unlike the conditioner.
     With `min_lr` the rate warms up over `warmup_epochs` and falls to it by half a cosine over `num_epochs`.
     The Trainer clips the gradient norm: `gradient_clip_val=0.5` is the published setting. A batch holds "fmri" [b 1 v],
     "key" long [b 3] and either "image" [b 3 h w] in [-1, 1] or a kept "latent" [b c h/f w/f]. With both and "cropped"
@@ -29,6 +32,7 @@ class LDMModule(pl.LightningModule):
         ldm: LatentDiffusion,
         *,
         lr: float = 5.3e-5,
+        head_lr: float | None = None,
         weight_decay: float = 0.01,
         min_lr: float | None = None,
         warmup_epochs: float = 0.0,
@@ -39,9 +43,21 @@ class LDMModule(pl.LightningModule):
         super().__init__()
         self.ldm = ldm.freeze(heads=_tunes_heads(tune))
         self.lr, self.weight_decay = lr, weight_decay
+        self.head_lr = lr if head_lr is None else head_lr
         self.min_lr = lr if min_lr is None else min_lr
         self.warmup_epochs, self.num_epochs = warmup_epochs, num_epochs
         self.level_weights = _level_weights(ldm, weighting)
+
+    def setup(self, stage: str) -> None:
+        """Before the model is placed: layout and, in mixed precision, kept casts of what is frozen."""
+        sharded = isinstance(self.trainer.strategy, FSDPStrategy)  # whole copies would undo the sharding
+        self.make_ready(keep=self.trainer.precision != "32-true" and not sharded)
+
+    def make_ready(self, *, keep: bool) -> None:
+        """Channels last, and with `keep` casts of frozen weights, unless the network is compiled (which fuses them)."""
+        channels_last(self.ldm)
+        if keep and self.ldm.unet._compiled_call_impl is None:
+            keep_casts(self.ldm)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Loss (scalar) of a batch, logged as train/loss beside train/lr."""
@@ -60,12 +76,23 @@ class LDMModule(pl.LightningModule):
 
     def configure_optimizers(self) -> dict:
         """AdamW over every tuned parameter once, with decay on all of them as published."""
-        tuned = [p for p in self.ldm.trainable_parameters().values() if p.requires_grad]
-        groups = [{"params": tuned, "weight_decay": self.weight_decay}]
-        optimizer = adamw(groups, lr=self.lr, betas=(0.9, 0.999), fused=self.trainer.precision == "32-true")
+        optimizer = adamw(self._groups(), lr=self.lr, betas=(0.9, 0.999))
         rates = {"lr": self.lr, "min_lr": self.min_lr}
         epochs = {"warmup_epochs": self.warmup_epochs, "num_epochs": self.num_epochs}
         return with_warmup_cosine(optimizer, steps_per_epoch=steps_per_epoch(self.trainer), **rates, **epochs)
+
+    def _groups(self) -> list[dict]:
+        """Parameters with their learning rates; the heads apart only where theirs is another."""
+        tuned = [p for p in self.ldm.trainable_parameters().values() if p.requires_grad]
+        decay = {"weight_decay": self.weight_decay}
+        if self.head_lr == self.lr:
+            return [{"params": tuned, **decay}]
+        heads = {id(p) for head in self.ldm.heads() for p in head.parameters()}
+        rest = [p for p in tuned if id(p) not in heads]
+        return [
+            {"params": rest, **decay},
+            {"params": [p for p in tuned if id(p) in heads], "lr": self.head_lr, **decay},
+        ]
 
     def enable_activation_checkpointing(self) -> None:
         """Keep the inputs of the encoder's and of the UNet's blocks alone for the backward pass."""

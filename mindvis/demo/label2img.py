@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mindvis.dc_ldm import LatentDiffusion, sample_ddim
+from mindvis.dc_ldm.attention import TransformerBlock
 from mindvis.demo.minimise import minimise, random_batches
 
 PREFIXES = {"unet": "model.diffusion_model.", "autoencoder": "first_stage_model.", "conditioner": "cond_stage_model."}
@@ -57,6 +58,18 @@ def train_denoiser(
     )
     trained.load_state_dict(average.state_dict())
     trained.eval()
+
+
+@torch.no_grad()
+def scale_context(ldm: LatentDiffusion, factor: float) -> None:
+    """Multiply the class embedding by `factor` and divide keys and values by it: the same model, for Stage B's sake.
+
+    Its conditioner begins with contexts far smaller than trained class embeddings, and would first have to grow.
+    """
+    ldm.conditioner.embedding.weight.mul_(factor)
+    for head in (module for module in ldm.unet.modules() if isinstance(module, TransformerBlock)):
+        head.attn2.to_k.weight.div_(factor)
+        head.attn2.to_v.weight.div_(factor)
 
 
 class LevelLoss:

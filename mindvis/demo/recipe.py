@@ -24,7 +24,7 @@ from mindvis.demo.first_stage import (
     reconstruct,
     train_autoencoder,
 )
-from mindvis.demo.label2img import published_state, sample_classes, train_denoiser
+from mindvis.demo.label2img import published_state, sample_classes, scale_context, train_denoiser
 from mindvis.errors import InputError
 from mindvis.evaluation.demo_classifier import CLASSIFIER_FILE, DEMO_ASSETS, DemoClassifier, save_demo_classifier
 from mindvis.training.storage import load_tensors, save_tensors, write_atomic, write_json, write_text
@@ -53,9 +53,10 @@ class DemoRecipe:
     classifier_steps: int = 1500  # half of the drawings seen through the autoencoder
     classifier_batch: int = 64  # drawings a step
     classifier_lr: float = 3e-3  # peak learning rate
-    denoiser_steps: int = 3200  # training of UNet and class embedding
+    denoiser_steps: int = 6000  # training of UNet and class embedding
     denoiser_batch: int = 32  # latents a step
     denoiser_lr: float = 1e-3  # peak learning rate
+    context_scale: float = 0.125  # the class embedding ends at about this deviation, keys and values make up for it
     sampling_steps: int = 50  # DDIM steps of the samples that are judged
     num_threads: int = 2  # CPU threads
 
@@ -177,6 +178,7 @@ def _fit_denoiser(ldm: LatentDiffusion, pictures: Pictures, recipe: DemoRecipe) 
         lr=recipe.denoiser_lr,
         seed=recipe.seed,
     )
+    scale_context(ldm, recipe.context_scale)
 
 
 def _read_config(path: Path) -> dict:

@@ -187,19 +187,6 @@ class FinetuneLDMConfig:
 
 
 @dataclass
-class BenchmarkConfig:
-    """Sizes of the evaluation benchmark: those of BOLD5000's test set by default."""
-
-    num_stimuli: int = 113  # true images
-    num_samples: int = 5  # decoded images a stimulus
-    size: int = 256  # pixels a side
-    repetitions: int = 3  # timed calls; the median is reported
-    num_threads: int | None = None  # CPU threads of torch
-    seed: int = 0  # random images
-    output: str | None = None  # JSON file to write as well
-
-
-@dataclass
 class SimulateConfig:
     """A simulated experiment in the published layouts."""
 

@@ -1,37 +1,48 @@
-"""Time the work of a stage beside a plain version of it, in the same run, and print a table (and JSON).
+"""Time the work of each stage beside a plain version of it, in the same run: a table, and JSON and plots in a folder.
 
-Example:
-  python scripts/benchmark.py num_threads=2 output=runs/benchmark.json
+Examples:
+  python scripts/benchmark.py num_threads=2 output=runs/benchmark
+  python scripts/benchmark.py parts=[stage_a,stage_b,sampling,evaluation,data] num_threads=2 output=runs/benchmark
+  python scripts/benchmark.py parts=[sampling] ldm=demo num_voxels=256 model.embed_dim=64 model.depth=2 num_pictures=4
 """
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from mindvis.benchmarks.evaluation import benchmark_evaluation
+from mindvis.benchmarks.growth import benchmark_growth
+from mindvis.benchmarks.run import benchmark, check
+from mindvis.benchmarks.settings import BenchmarkConfig
+from mindvis.benchmarks.solvers import benchmark_solvers
+from mindvis.benchmarks.table import heading, row_line
 from mindvis.cli import entry_point, read_settings
-from mindvis.config import BenchmarkConfig
 from mindvis.training.storage import write_json
+
+STUDIES = {"solvers": benchmark_solvers, "growth": benchmark_growth}
 
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> None:
     config = read_settings(BenchmarkConfig, __doc__, argv)
+    check(config, tuple(STUDIES))
     if config.num_threads:
         torch.set_num_threads(config.num_threads)
-    names = ("num_stimuli", "num_samples", "size", "repetitions", "seed")
+    compared = [part for part in config.parts if part not in STUDIES]
     rows = []
-    for row in benchmark_evaluation(**{name: getattr(config, name) for name in names}):
-        rows.append(asdict(row) | {"ratio": row.ratio})
-        seconds = f"{row.ours.median:.3g} s ({row.ours.fastest:.3g} to {row.ours.slowest:.3g})"
-        beside = f", plain {row.plain.median:.3g} s: {row.ratio:.1f} x faster" if row.plain else ""
-        print(f"{row.work}: {seconds}{beside}", flush=True)
-    if config.output:
-        Path(config.output).parent.mkdir(parents=True, exist_ok=True)
-        write_json(Path(config.output), json.loads(json.dumps({"threads": torch.get_num_threads(), "rows": rows})))
+    if compared:
+        print("\n".join(heading()), flush=True)
+    for row in benchmark(replace(config, parts=compared)):
+        rows.append(row.as_json())
+        print(row_line(row), flush=True)
+    if config.output and rows:
+        Path(config.output).mkdir(parents=True, exist_ok=True)
+        content = {"threads": torch.get_num_threads(), "torch": torch.__version__, "rows": rows}
+        write_json(Path(config.output) / "benchmark.json", json.loads(json.dumps(content)))
+    for name in (part for part in config.parts if part in STUDIES):
+        print("\n".join(STUDIES[name](config)), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,103 @@
-"""scripts/benchmark.py: a table, and the same as JSON. Speed itself decides no test."""
+"""scripts/benchmark.py: tables, JSON and plots. Speed itself decides no test."""
 
 import json
 
+import pytest
+import torch
 from script_runner import run
+from torch.nn import functional as F
+
+from mindvis.benchmarks.growth import CURVES, Point, growth_plot
+from mindvis.benchmarks.machine import count_flops, matmul_rate, peak_bytes
+from mindvis.benchmarks.plain import unfused_attention
+from mindvis.benchmarks.settings import BenchmarkConfig
+from mindvis.benchmarks.solvers import SolverRow, suggestion
+from mindvis.benchmarks.training import stage_b
+from mindvis.benchmarks.work import Variant
+from mindvis.config import ModelConfig
+
+TINY_MODEL = {"embed_dim": 32, "depth": 1, "num_heads": 2, "decoder_embed_dim": 16, "decoder_depth": 1}
+TINY = [f"model.{name}={value}" for name, value in TINY_MODEL.items()]
+TINY += ["model.decoder_num_heads=2", "num_voxels=64", "ldm=demo", "repetitions=2", "num_threads=1"]
+
+
+@pytest.fixture
+def config() -> BenchmarkConfig:
+    return BenchmarkConfig(model=ModelConfig(**TINY_MODEL, decoder_num_heads=2), num_voxels=64, ldm="demo")
 
 
 def test_table_and_json(tmp_path):
-    """Each work is timed; where there is a plain version, the ratio of the medians is given."""
-    sizes = ["num_stimuli=3", "num_samples=2", "size=32", "repetitions=2", f"output={tmp_path / 'b.json'}"]
-    outcome = run("benchmark", *sizes)
+    """A line a work and precision; ratios are those of the medians, and memory is that of processes of their own."""
+    sizes = ["num_stimuli=3", "num_samples=2", "size=32"]
+    outcome = run("benchmark", "parts=[stage_a,evaluation]", *TINY, *sizes, f"output={tmp_path}")
     assert outcome.status == 0
-    rows = json.loads((tmp_path / "b.json").read_text())["rows"]
-    assert len(outcome.out.strip().splitlines()) == len(rows) == 2
-    ssim, n_way = rows
-    assert ssim["ratio"] == ssim["plain"]["median"] / ssim["ours"]["median"]
-    assert n_way["plain"] is None and n_way["ours"]["fastest"] <= n_way["ours"]["slowest"]
+    stage_a, half, ssim, n_way = json.loads((tmp_path / "benchmark.json").read_text())["rows"]
+    assert len(outcome.out.strip().splitlines()) == 2 + 4
+    assert ssim["ratio"] == ssim["plain"]["timing"]["median"] / ssim["ours"]["timing"]["median"]
+    assert n_way["plain"] is None and n_way["ours"]["timing"]["fastest"] <= n_way["ours"]["timing"]["slowest"]
+    assert stage_a["ours"]["usage"]["flops"] == half["ours"]["usage"]["flops"] > 0
+    assert (stage_a["precision"], half["precision"]) == ("32-true", "bf16-mixed")
+    assert stage_a["ours"]["usage"]["peak_bytes"] is None or stage_a["ours"]["usage"]["peak_bytes"] > 1e8
+
+
+@pytest.mark.parametrize(("setting", "word"), [
+    ("parts=[stage_c]", "stage_a"), ("precisions=[half]", "bf16-mixed"), ("repetitions=0", "at least 1"),
+    ("ldm=nowhere.yaml", "nowhere.yaml"),
+])  # fmt: skip
+def test_impossible_settings_are_refused(setting, word):
+    """One line and status 2, also where the process of a work finds the fault."""
+    outcome = run("benchmark", "parts=[stage_b]", *TINY, setting)
+    assert outcome.status == 2 and outcome.err.count("\n") == 1 and word in outcome.err
+
+
+def test_plain_stage_b_keeps_gradients_that_ours_does_not(config):
+    """The plain step has more operations: gradients of frozen weights, and whole images encoded."""
+    ours, plain = (count_flops(stage_b(config, Variant("stage_b", plain=plain)).call) for plain in (False, True))
+    assert 1.2 * ours < plain
+
+
+def test_unfused_attention_gives_the_same():
+    """Within round-off, and only inside the context."""
+    query, key, value = torch.randn(3, 2, 4, 20, 8, generator=torch.Generator().manual_seed(0))
+    fused, before = F.scaled_dot_product_attention(query, key, value), F.scaled_dot_product_attention
+    with unfused_attention():
+        assert F.scaled_dot_product_attention is not before
+        torch.testing.assert_close(F.scaled_dot_product_attention(query, key, value), fused)
+    assert F.scaled_dot_product_attention is before
+
+
+def test_operations_and_memory_are_counted():
+    """A product of a x b and b x c is 2abc operations."""
+    assert count_flops(lambda: torch.ones(3, 4) @ torch.ones(4, 5)) == 120
+    assert matmul_rate("32-true", "cpu", calls=1) > 1e8
+    assert peak_bytes("cpu") is None or peak_bytes("cpu") > 1e7
+
+
+def test_solver_table(tmp_path):
+    """Every sampler and number of steps, beside the reference, which is at no distance."""
+    sizes = ["solver_steps=[2]", "solver_pictures=1", "num_threads=1"]
+    outcome = run("benchmark", "parts=[solvers]", *sizes, f"output={tmp_path}")
+    rows = json.loads((tmp_path / "solvers.json").read_text())["rows"]
+    assert [row["sampler"] for row in rows] == ["ddim", "plms", "ddim", "dpm_solver", "unipc"]
+    assert rows[0]["latent"] == 0 < min(row["latent"] for row in rows[1:])
+    assert (tmp_path / "solvers.md").read_text() == outcome.out
+
+
+def test_suggestion_names_the_cheapest_that_is_as_near():
+    """Evaluations decide among those that are as near as PLMS is with its most steps."""
+    rows = [
+        SolverRow("plms", 250, 251, 0.02, 1, 1),
+        SolverRow("unipc", 20, 20, 0.01, 1, 1),
+        SolverRow("dpm_solver", 20, 20, 0.03, 1, 1),
+        SolverRow("unipc", 30, 30, 0.001, 1, 1),
+    ]
+    assert "unipc 20 is as near (0.0100) with 20 evaluations" in suggestion(rows)
+    assert "no sampler" in suggestion(rows[:1])
+
+
+def test_growth_is_plotted():
+    """Seconds above memory, a column for what is varied."""
+    points = {curve.label: [Point(size, 0.1 * size, size * 10**8) for size in curve.sizes] for curve in CURVES}
+    figure = growth_plot(points)
+    assert [axis.get_xlabel() for axis in figure.axes[len(CURVES) :]] == [curve.label for curve in CURVES]
+    assert min(len(curve.sizes) for curve in CURVES) >= 3

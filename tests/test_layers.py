@@ -18,8 +18,8 @@ LAYERS = [
     {"evaluation", "decoding"},
     {"baseline", "demo"},
     {"wiring"},
-    {"memory_estimate", "benchmarks", "paper_figures", "inspection", "chain"},
-    {"ablation"},
+    {"memory_estimate", "paper_figures", "inspection", "chain"},
+    {"ablation", "benchmarks"},
 ]
 WITHOUT_SETTINGS = {"data", "sc_mbm", "dc_ldm", "evaluation"}
 

@@ -73,7 +73,8 @@ def test_fused_step_equals_the_plain_one():
     for fused in (True, True, False):
         generator = torch.Generator().manual_seed(0)
         weight = nn.Parameter(torch.randn(50, 40, generator=generator))
-        optimizer = adamw([{"params": [weight], "weight_decay": 0.05}], lr=1e-3, betas=(0.9, 0.95), fused=fused)
+        groups, options = [{"params": [weight], "weight_decay": 0.05}], {"lr": 1e-3, "betas": (0.9, 0.95)}
+        optimizer = adamw(groups, **options) if fused else torch.optim.AdamW(groups, **options, fused=False)
         for _ in range(10):
             weight.grad = torch.randn(50, 40, generator=generator)
             optimizer.step()

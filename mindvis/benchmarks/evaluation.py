@@ -1,51 +1,45 @@
-"""Evaluation against a plain version: pairwise SSIM by scikit-image, pair by pair; and the time of exact n-way."""
+"""Evaluation as works: pairwise SSIM beside scikit-image's, and exact n-way identification."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import numpy as np
 
-from mindvis.benchmarks.timing import Timing, measure
+from mindvis.benchmarks.settings import BenchmarkConfig
+from mindvis.benchmarks.work import Variant, Work
 from mindvis.errors import InputError
 from mindvis.evaluation import n_way_table, similarity_matrix
 
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the table: the work, its time, and the time of the plain version (None: there is none)."""
-
-    work: str
-    ours: Timing
-    plain: Timing | None = None
-
-    @property
-    def ratio(self) -> float | None:
-        return None if self.plain is None else self.plain.median / self.ours.median
+NUM_CLASSES = 1000
 
 
-def benchmark_evaluation(
-    *, num_stimuli: int, num_samples: int, size: int, repetitions: int, seed: int
-) -> Iterator[Row]:
-    """Rows for `num_stimuli` true images and `num_samples` decoded ones of each, of `size` pixels a side.
-
-    scikit-image is timed on as many pairs as there are stimuli, and multiplied up to all pairs.
-    """
-    rng = np.random.default_rng(seed)
-    true = rng.integers(0, 256, (num_stimuli, size, size, 3), dtype=np.uint8)
-    decoded = rng.integers(0, 256, (num_stimuli * num_samples, size, size, 3), dtype=np.uint8)
-    ours = measure(lambda: similarity_matrix(decoded, true, metric="ssim"), repetitions, warmup=0)
+def pairwise_ssim(config: BenchmarkConfig, variant: Variant) -> Work:
+    """SSIM of every decoded image with every true one; scikit-image is timed on as many pairs as there are stimuli."""
+    rng = np.random.default_rng(config.seed)
+    true = rng.integers(0, 256, (config.num_stimuli, config.size, config.size, 3), dtype=np.uint8)
+    decoded = rng.integers(0, 256, (config.num_stimuli * config.num_samples, *true.shape[1:]), dtype=np.uint8)
     pairs = len(decoded) * len(true)
-    yield Row(
-        f"pairwise SSIM, {len(decoded)} x {len(true)} images of {size}", ours, _scikit_image(decoded, true, pairs)
-    )
-
-    probabilities = rng.random((len(decoded), 1000)).astype(np.float32)
-    target = rng.integers(0, 1000, len(decoded))
-    table = measure(lambda: n_way_table(probabilities, target, num_ways=[50, 100], top_k=[1, 5]), repetitions)
-    yield Row(f"exact 50- and 100-way top-1 and top-5, {len(decoded)} images of 1000 classes", table)
+    name = f"pairwise SSIM, {len(decoded)} x {len(true)} images of {config.size}"
+    if variant.plain:
+        call, scale = _scikit_image(decoded, true), pairs / len(true)
+        return Work(name, call, pairs, "pairs", scale=scale)
+    return Work(name, lambda: similarity_matrix(decoded, true, metric="ssim"), pairs, "pairs")
 
 
-def _scikit_image(decoded: np.ndarray, true: np.ndarray, pairs: int) -> Timing:
+def n_way(config: BenchmarkConfig, variant: Variant) -> Work:
+    """Exact 50- and 100-way top-1 and top-5; it has no plain version."""
+    rng = np.random.default_rng(config.seed)
+    number = config.num_stimuli * config.num_samples
+    probabilities = rng.random((number, NUM_CLASSES)).astype(np.float32)
+    target = rng.integers(0, NUM_CLASSES, number)
+
+    def table() -> None:
+        n_way_table(probabilities, target, num_ways=[50, 100], top_k=[1, 5])
+
+    name = f"exact 50- and 100-way top-1 and top-5, {number} images of {NUM_CLASSES} classes"
+    return Work(name, table, number, "images")
+
+
+def _scikit_image(decoded: np.ndarray, true: np.ndarray) -> Callable[[], None]:
     try:
         from skimage.metrics import structural_similarity
     except ModuleNotFoundError as error:
@@ -55,6 +49,4 @@ def _scikit_image(decoded: np.ndarray, true: np.ndarray, pairs: int) -> Timing:
         for one, other in zip(decoded, true, strict=False):
             structural_similarity(one, other, channel_axis=-1, data_range=255)
 
-    timing = measure(some_pairs, repetitions=3)
-    scale = pairs / min(len(decoded), len(true))
-    return Timing(timing.median * scale, timing.fastest * scale, timing.slowest * scale)
+    return some_pairs

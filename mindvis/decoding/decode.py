@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from mindvis.data.images import to_uint8
 from mindvis.dc_ldm import LatentDiffusion, noise_for, sample_ddim, sample_dpm_solver, sample_plms, sample_unipc
+from mindvis.dc_ldm.speed import channels_last, keep_casts
 from mindvis.errors import InputError
 
 SAMPLERS: dict[str, Callable] = {
@@ -44,6 +45,7 @@ def decode(
     """
     if sampler not in SAMPLERS:
         raise InputError(f"setting sampler is {sampler!r}; needed: one of {', '.join(SAMPLERS)}")
+    make_ready(ldm, precision)
     pairs = [(row, k) for row in range(len(fmri)) for k in range(num_samples)]
     images = []
     with torch.no_grad(), autocast(ldm, precision), tqdm(total=len(pairs), unit="picture", disable=None) as bar:
@@ -55,6 +57,13 @@ def decode(
             bar.update(len(batch))
     stacked = np.concatenate(images)
     return stacked.reshape(len(fmri), num_samples, *stacked.shape[1:])
+
+
+def make_ready(ldm: LatentDiffusion, precision: str) -> None:
+    """Layout and kept casts for many evaluations of the same weights."""
+    channels_last(ldm)
+    if precision != "32-true":
+        keep_casts(ldm)
 
 
 def autocast(ldm: LatentDiffusion, precision: str) -> torch.autocast:

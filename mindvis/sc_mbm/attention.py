@@ -11,6 +11,7 @@ def fused_pays(x: Tensor, num_queries: int, num_keys: int) -> bool:
 
     In bfloat16 on the CPU it is not: its backward pass takes two to four times as long.
     """
-    device = x.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
-    return device != "cpu" or dtype == torch.float32 or num_queries * num_keys > LARGE_PRODUCT
+    if x.device.type != "cpu":
+        return True
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+    return dtype == torch.float32 or num_queries * num_keys > LARGE_PRODUCT

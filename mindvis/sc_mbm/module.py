@@ -96,7 +96,7 @@ class MBMModule(pl.LightningModule):
 
     def configure_optimizers(self) -> dict:
         groups = decay_groups(self.network, self.weight_decay)
-        optimizer = adamw(groups, lr=self.lr, betas=self.betas, fused=self.trainer.precision == "32-true")
+        optimizer = adamw(groups, lr=self.lr, betas=self.betas)
         rates = {"lr": self.lr, "min_lr": self.min_lr}
         epochs = {"warmup_epochs": self.warmup_epochs, "num_epochs": self.num_epochs}
         return with_warmup_cosine(optimizer, steps_per_epoch=steps_per_epoch(self.trainer), **rates, **epochs)

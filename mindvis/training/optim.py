@@ -34,13 +34,14 @@ def decay_groups(model: nn.Module, weight_decay: float) -> list[dict]:
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": kept, "weight_decay": 0.0}]
 
 
-def adamw(groups: list[dict], *, lr: float, betas: Sequence[float], fused: bool = True) -> torch.optim.AdamW:
-    """AdamW over parameter groups, with the fused step where the device of every parameter has one.
-
-    `fused=False` is for mixed precision: Lightning refuses to clip gradients that a fused step may unscale.
-    """
+def adamw(groups: list[dict], *, lr: float, betas: Sequence[float]) -> torch.optim.AdamW:
+    """AdamW over parameter groups, with the fused step where the device of every parameter has one."""
     devices = {p.device.type for group in groups for p in group["params"]}
-    return torch.optim.AdamW(groups, lr=lr, betas=tuple(betas), fused=fused and devices <= {"cpu", "cuda"})
+    optimizer = torch.optim.AdamW(groups, lr=lr, betas=tuple(betas), fused=devices <= {"cpu", "cuda"})
+    # A fused step would divide the gradients by the loss scale of 16-bit training itself, too late for clipping them:
+    # the scaler is to do so before, as it does for any other optimiser.
+    optimizer._step_supports_amp_scaling = False
+    return optimizer
 
 
 def with_warmup_cosine(

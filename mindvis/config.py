@@ -157,6 +157,7 @@ class AugmentConfig:
     sparsify: float = 0.2  # share of voxels set to 0; the published code hides none: 0 reproduces it
     crop_ratio: float = 0.2  # a crop keeps 1 - crop_ratio of the side
     crop_probability: float = 0.5  # share of images cropped
+    crops_per_image: int = 0  # crops kept as latents: no encoding in a step, but an image has no other crops; 0: any
 
 
 @dataclass

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from mindvis.checkpoints import DescribeWeights
 from mindvis.cli import entry_point, read_settings
 from mindvis.config import FinetuneLDMConfig
-from mindvis.dc_ldm.latents import kept_latents
+from mindvis.dc_ldm.latents import kept_crops, kept_latents
 from mindvis.decoding.previews import DecodedStimuli
 from mindvis.wiring.data import data_facts, open_stage_b
 from mindvis.wiring.models import begin_run, build_ldm_module, build_stage_b, history, read_encoder, train
@@ -26,8 +26,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     run = begin_run(config, "finetune_ldm")
     if config.cache_latents and not config.trainer.fast_dev_run:
         bfloat16 = config.trainer.precision == "bf16-mixed"
-        latents = kept_latents(ldm.autoencoder, train_set.stimuli, run.path, bfloat16=bfloat16)
-        train_set = train_set.with_latents(latents)
+        images = (ldm.autoencoder, train_set.stimuli, run.path)
+        bank = {"crops_per_image": config.augment.crops_per_image, "crop_ratio": config.augment.crop_ratio}
+        crops = kept_crops(*images, **bank, seed=config.seed, bfloat16=bfloat16)
+        train_set = train_set.with_latents(kept_latents(*images, bfloat16=bfloat16), crops)
     run.record(
         seed=config.seed,
         data=data_facts(train=train_set, validation=val_set, test=test_set),

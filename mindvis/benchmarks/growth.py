@@ -86,6 +86,8 @@ def growth_plot(points: dict[str, list[Point]]) -> Figure:
         below.set_ylim(bottom=0)
         below.set_xlabel(curve.label)
         _doubling(below, sizes)
+    for axis in axes.flat:
+        axis.spines[["top", "right"]].set_visible(False)
     axes[0, 0].set_ylabel("seconds a call")
     axes[1, 0].set_ylabel("peak memory, GB")
     axes[0, 0].legend(["measured", "in proportion"], frameon=False, fontsize=8)
@@ -106,5 +108,3 @@ def _doubling(axis: Axes, sizes: list[int]) -> None:
     axis.set_xticks(sizes)
     axis.xaxis.set_minor_locator(NullLocator())
     axis.xaxis.set_major_formatter(FuncFormatter(lambda size, _: f"{size:g}"))
-    for one in (axis, axis.figure.axes[0]):
-        one.spines[["top", "right"]].set_visible(False)

@@ -180,6 +180,7 @@ class PairedDataset(FMRIDataset):
         self._require_columns("stimulus", "repeat", "class_ids", "class_names")
         self.augmentation = augmentation or Augmentation(sparsify=0, crop_ratio=0)
         self._latents: np.ndarray | MappedArray | None = None
+        self._crops: list[np.ndarray | MappedArray] = []
 
     @property
     def stimuli(self) -> np.ndarray:
@@ -204,8 +205,14 @@ class PairedDataset(FMRIDataset):
             image = random_crop(shown, settings.crop_ratio, settings.crop_probability, generator(key, "crop"))
         item = {**self._item(key, row), "image": to_float(image)}
         if self._latents is not None:
-            item |= {"latent": torch.from_numpy(np.array(self._latents[stimulus])), "cropped": image is not shown}
+            cropped = image is not shown
+            latents = self._kept_crop(key) if cropped and self._crops else self._latents
+            item |= {"latent": torch.from_numpy(np.array(latents[stimulus]))}
+            item |= {"cropped": cropped and not self._crops}
         return item
+
+    def _kept_crop(self, key: Key) -> np.ndarray | MappedArray:
+        return self._crops[int(generator(key, "kept crop").integers(len(self._crops)))]
 
     def subset(self, indices: Sequence[int] | np.ndarray) -> "PairedDataset":
         """The rows `indices`, in their order; the distinct images stay, `stimulus` goes on pointing at them."""
@@ -220,14 +227,17 @@ class PairedDataset(FMRIDataset):
         resized._stimuli = _as_source(resize_all(self.stimuli, size))
         return resized
 
-    def with_latents(self, latents: np.ndarray) -> "PairedDataset":
+    def with_latents(self, latents: np.ndarray, crops: Sequence[np.ndarray] = ()) -> "PairedDataset":
         """The same pairs with the latents [m c h w] of `stimuli`: an item then says also whether its image is cropped.
 
         Items gain "latent" float32 [c h w] and "cropped" (bool): a latent stands for its image where that is whole.
+        `crops` [m c h w] each, where given, are latents of crops: an item whose image is to be cropped takes one of
+        them at random, and is not said to be cropped.
         """
-        require_rows(latents, len(self._stimuli), "latents", "stimuli")
+        for kept in (latents, *crops):
+            require_rows(kept, len(self._stimuli), "latents", "stimuli")
         paired = copy.copy(self)
-        paired._latents = _as_source(latents)
+        paired._latents, paired._crops = _as_source(latents), [_as_source(kept) for kept in crops]
         return paired
 
     def with_augmentation(

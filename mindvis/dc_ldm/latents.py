@@ -7,8 +7,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from mindvis.data.images import to_float
+from mindvis.data.images import random_crop, to_float
 from mindvis.dc_ldm.autoencoder import Autoencoder
+from mindvis.training.draws import generator
 from mindvis.training.storage import write_atomic
 
 
@@ -26,6 +27,29 @@ def kept_latents(
         latents = encode_images(autoencoder, images, batch_size, bfloat16)
         write_atomic(path, lambda file: np.save(file, latents))
     return np.load(path, mmap_mode="r")
+
+
+def kept_crops(
+    autoencoder: Autoencoder,
+    images: np.ndarray,
+    folder: Path,
+    *,
+    crops_per_image: int,
+    crop_ratio: float,
+    seed: int,
+    bfloat16: bool = False,
+) -> list[np.ndarray]:
+    """Latents [m c h w] of `crops_per_image` crops of each image [m h w 3], kept as those of whole images are.
+
+    With k of them training encodes nothing, but sees an image in these k crops alone; the published augmentation draws
+    another crop whenever the image is shown.
+    """
+    banks = []
+    for number in range(crops_per_image):
+        keys = [(seed, number, index) for index in range(len(images))]
+        crops = [random_crop(images[key[2]], crop_ratio, 1.0, generator(key, "kept crops")) for key in keys]
+        banks.append(kept_latents(autoencoder, np.stack(crops), folder, bfloat16=bfloat16))
+    return banks
 
 
 @torch.no_grad()

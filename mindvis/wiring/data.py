@@ -66,7 +66,8 @@ def open_stage_b(
     pairs = open_pairs(config.data, patch_size)
     train, val = _choose_validation(config, *pairs)
     sized = [part if part is None else part.with_image_size(config.image_size) for part in (train, val, pairs[1])]
-    return sized[0].with_augmentation(**asdict(config.augment)), sized[1], sized[2]
+    shares = {name: value for name, value in asdict(config.augment).items() if name != "crops_per_image"}
+    return sized[0].with_augmentation(**shares), sized[1], sized[2]
 
 
 def data_facts(**datasets: FMRIDataset | None) -> dict:

@@ -1,0 +1,54 @@
+"""Latents of a few crops of each image, kept in place of encoding a crop in every step."""
+
+import numpy as np
+import pytest
+import torch
+
+from mindvis.data import PairedDataset
+from mindvis.dc_ldm.latents import encode_images, kept_crops, kept_latents
+
+
+class Means(torch.nn.Module):
+    """Stands for an autoencoder: the latent of an image is the means of its quarters."""
+
+    scale_factor = 1.0
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(1))
+
+    def encode(self, image):
+        return torch.nn.functional.adaptive_avg_pool2d(image, 2)
+
+
+@pytest.fixture
+def images(rng):
+    return rng.integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def bank(images, tmp_path):
+    return kept_crops(Means(), images, tmp_path, crops_per_image=2, crop_ratio=0.5, seed=1)
+
+
+def test_crops_are_kept_and_differ(bank, images, tmp_path):
+    """Every crop of every image is another one; a second call reads them from the folder."""
+    whole = encode_images(Means(), images, 3, False)
+    assert [crops.shape for crops in bank] == [whole.shape] * 2 and len(list(tmp_path.iterdir())) == 2
+    assert not np.allclose(bank[0], bank[1]) and not np.allclose(bank[0], whole)
+    again = kept_crops(Means(), images, tmp_path, crops_per_image=2, crop_ratio=0.5, seed=1)
+    assert all(np.array_equal(one, other) for one, other in zip(bank, again, strict=True))
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_cropped_item_takes_one_of_them(bank, images, tmp_path, rng):
+    """With a bank nothing is left to encode; about every other item is whole, the others use all the crops."""
+    latents = kept_latents(Means(), images, tmp_path)
+    pairs = PairedDataset(rng.standard_normal((3, 8)).astype(np.float32), images).with_augmentation(sparsify=0)
+    items = [pairs.with_latents(latents, bank)[(0, epoch, 1)] for epoch in range(40)]
+    assert not any(item["cropped"] for item in items)
+    sources = [
+        [i for i, kept in enumerate((latents, *bank)) if np.array_equal(item["latent"], kept[1])] for item in items
+    ]
+    counts = [sources.count([i]) for i in range(3)]
+    assert sum(counts) == 40 and 10 < counts[0] < 30 and min(counts) > 3

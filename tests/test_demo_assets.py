@@ -71,7 +71,6 @@ def test_autoencoder_keeps_what_is_seen(ldm, classifier, fresh):
     assert accuracy(classifier, decoded, fresh.class_ids[:96]) >= 0.97
 
 
-@pytest.mark.xfail(reason="the shipped denoiser reaches about 0.8; the target is 0.9: to be trained longer")
 def test_samples_of_a_class_are_of_that_class(ldm, classifier):
     """Two samples a class in 25 steps: most recognised, and no two alike."""
     class_ids = torch.arange(2 * len(CLASS_NAMES)) % len(CLASS_NAMES)

@@ -7,9 +7,10 @@ import yaml
 
 from mindvis.data.stimuli import CLASS_NAMES
 from mindvis.dc_ldm import build_class_ldm
+from mindvis.dc_ldm.attention import TransformerBlock
 from mindvis.demo.classify import degrade
 from mindvis.demo.first_stage import encode_all, normalise_latents, peak_signal_to_noise, start_codes
-from mindvis.demo.label2img import LevelLoss, move_average, train_denoiser
+from mindvis.demo.label2img import LevelLoss, move_average, scale_context, train_denoiser
 from mindvis.demo.minimise import minimise, random_batches
 from mindvis.demo.recipe import DemoRecipe, draw_pictures, train_demo
 from mindvis.evaluation.demo_classifier import DEMO_ASSETS, load_demo_classifier
@@ -125,6 +126,18 @@ def test_denoiser_learns_and_leaves_the_autoencoder_alone(ldm):
     train_denoiser(ldm, latents, class_ids, num_steps=30, batch_size=2, lr=2e-3, seed=0)
     assert ldm.loss(latents, ldm.conditioner(class_ids), t, eps) < 0.8 * before
     assert all(torch.equal(x, frozen[name]) for name, x in ldm.autoencoder.state_dict().items())
+
+
+def test_scaled_context_is_the_same_model(ldm):
+    """Smaller class embeddings with larger keys and values predict the same noise."""
+    x, t, class_ids = torch.randn(2, 3, 16, 16), torch.tensor([100, 800]), torch.tensor([0, 5])
+    for head in (module for module in ldm.modules() if isinstance(module, TransformerBlock)):
+        torch.nn.init.normal_(head.attn2.to_out[0].weight)
+    torch.nn.init.normal_(ldm.unet.out[2].weight)
+    before, deviation = ldm.unet(x, t, ldm.conditioner(class_ids)), ldm.conditioner.embedding.weight.std()
+    scale_context(ldm, 0.125)
+    torch.testing.assert_close(ldm.unet(x, t, ldm.conditioner(class_ids)), before, rtol=1e-4, atol=1e-5)
+    assert ldm.conditioner.embedding.weight.std() == pytest.approx(deviation.item() / 8)
 
 
 def test_all_noise_levels_count_alike():

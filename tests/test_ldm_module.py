@@ -73,6 +73,20 @@ def test_optimiser_holds_what_is_tuned_once(module, monkeypatch):
     assert {schedule.lr_lambdas[0](step) for step in range(12)} == {1.0}
 
 
+def test_heads_may_have_a_rate_of_their_own(case, monkeypatch):
+    """`head_lr` is the rate of cross-attention and its norm alone; every tuned parameter is still held once."""
+    module = LDMModule(ldm_cases.build(case), lr=2e-3, head_lr=1e-4, min_lr=0.0)
+    module.trainer = pl.Trainer(accelerator="cpu", **QUIET)
+    monkeypatch.setattr("mindvis.dc_ldm.module.steps_per_epoch", lambda trainer: 4)
+    groups = module.configure_optimizers()["optimizer"].param_groups
+    names = {id(p): name for name, p in module.ldm.named_parameters()}
+    rates = {names[id(p)]: group["initial_lr"] for group in groups for p in group["params"]}
+    assert sum(len(group["params"]) for group in groups) == len(rates) == len(module.ldm.trainable_parameters())
+    for name, rate in rates.items():
+        is_head = name.startswith("unet.") and ("attn2" in name or "norm2" in name)
+        assert rate == (1e-4 if is_head else 2e-3), name
+
+
 def test_encoder_only_leaves_the_heads(case):
     """The ablation tunes the conditioner and the time-step condition, and no cross-attention."""
     module = LDMModule(ldm_cases.build(case), tune="encoder")

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode  # torch's only shape-and-dtype tracer that picks the real kernels
 
 from mindvis.dc_ldm import build_ldm
-from mindvis.sc_mbm import FMRIEncoder, MaskedBrainModel
+from mindvis.sc_mbm import FMRIEncoder, MaskedBrainModel, attention
 from mindvis.training.memory import recompute
 
 GB = 1e9
@@ -112,7 +113,9 @@ def _kept_bytes(model: nn.Module, batch_size: int, precision: str) -> int:
         return tensor
 
     half = torch.autocast("cpu", torch.bfloat16) if precision == "bf16-mixed" else nullcontext()
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), half:
+    # as on a GPU, where attention is fused at every length and keeps no weights
+    fused = patch.object(attention, "LARGE_PRODUCT", 0)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), half, fused:
         loss = model(batch_size)
     del loss
     return sum(size for key, (size, _) in kept.items() if key not in weights)

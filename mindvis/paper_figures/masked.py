@@ -4,13 +4,9 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from mindvis.checkpoints import build_mbm
-from mindvis.config import PretrainMBMConfig
 from mindvis.errors import InputError
 from mindvis.figures import PAPER_DPI, masked_reconstruction_plot
-from mindvis.settings import from_plain
-from mindvis.training.runs import open_run
-from mindvis.wiring.data import hold_out_tail, open_pretraining
+from mindvis.wiring.scoring import open_held_out
 
 
 @torch.no_grad()
@@ -22,16 +18,11 @@ def masked_figure(run: str, *, checkpoint: str = "best", num_rows: int = 3, seed
     """
     if num_rows < 1:
         raise InputError(f"setting num_rows is {num_rows}; needed: at least 1")
-    trained = from_plain(PretrainMBMConfig, open_run(run, stages=("pretrain_mbm",)).settings)
-    network, _ = build_mbm(run, checkpoint=checkpoint)
-    data = open_pretraining(trained.data, trained.extra_data, network.patch_size)
-    _, held_out = hold_out_tail(data, trained.trainer.val_fraction)
-    if held_out is None:
-        raise InputError(f"{run}: held out no rows; needed: a run with trainer.val_fraction above 0")
+    trained, network, _, held_out = open_held_out(run, checkpoint)
     rows = np.linspace(0, held_out.num_rows - 1, min(num_rows, held_out.num_rows)).round().astype(int)
     fmri = torch.from_numpy(np.stack([np.asarray(held_out.fmri[int(row)]) for row in rows]).astype(np.float32))  # [n v]
     noise = torch.rand(len(rows), network.num_patches, generator=torch.Generator().manual_seed(seed))  # [n l]
-    out = network.eval()(fmri[:, None], trained.mask.mask_ratio, noise)
+    out = network(fmri[:, None], trained.mask.mask_ratio, noise)
     arrays = (fmri.numpy(), out.mask.numpy(), network.unpatchify(out.reconstruction).numpy())
     figure = masked_reconstruction_plot(*arrays, titles=[f"held-out row {row}" for row in rows])
     for axis in figure.axes[-3:]:

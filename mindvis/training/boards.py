@@ -16,8 +16,8 @@ from mindvis.training.runs import Run, global_rank
 from mindvis.training.wandb_runs import new_identity, open_wandb, origin, source_runs
 
 
-class Board(Logger):
-    """Where the first process shows curves and pictures; a step counts optimiser steps done, as in metrics.csv."""
+class RunLogger(Logger):
+    """A logger of one run folder, which has no versions and holds the settings itself."""
 
     @property
     def name(self) -> str:
@@ -29,6 +29,10 @@ class Board(Logger):
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
         """Settings are in config.yaml, and in the config of the wandb run."""
+
+
+class Board(RunLogger):
+    """Where the first process shows curves and pictures; a step counts optimiser steps done, as in metrics.csv."""
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:

@@ -14,12 +14,12 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from mindvis.config import LoggingConfig
 from mindvis.training import storage
-from mindvis.training.boards import Board, TensorBoard, Wandb
+from mindvis.training.boards import Board, RunLogger, TensorBoard, Wandb
 from mindvis.training.runs import Run
 from mindvis.training.wandb_runs import check_wandb
 
 
-class MetricsFile(Logger):
+class MetricsFile(RunLogger):
     """metrics.csv: one row a logging step, a column a metric, in the order in which they first appear.
 
     It holds nothing that depends on the clock or on interruptions. `step` counts optimiser steps done.
@@ -34,13 +34,6 @@ class MetricsFile(Logger):
     @property
     def name(self) -> str:
         return "csv"
-
-    @property
-    def version(self) -> str:
-        return ""
-
-    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """Settings are in config.yaml."""
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:

@@ -8,7 +8,9 @@ from omegaconf import MISSING
 
 from mindvis.checkpoints import build_mbm
 from mindvis.config import PretrainMBMConfig
+from mindvis.data import FMRIDataset
 from mindvis.errors import InputError
+from mindvis.sc_mbm import MaskedBrainModel
 from mindvis.sc_mbm.scoring import score_hidden_voxels
 from mindvis.settings import from_plain
 from mindvis.training.runs import open_run
@@ -29,21 +31,29 @@ class ScoreMBMConfig:
     seed: int = 0  # the masks follow from it
 
 
+def open_held_out(path: str, checkpoint: str) -> tuple[PretrainMBMConfig, MaskedBrainModel, FMRIDataset, FMRIDataset]:
+    """Settings and model of a Stage A run, the rows it was trained on and those it held out.
+
+    Raises InputError for a run that held out no rows, or that is none of pretrain_mbm.
+    """
+    trained = from_plain(PretrainMBMConfig, open_run(path, stages=("pretrain_mbm",)).settings)
+    network, _ = build_mbm(path, checkpoint=checkpoint)
+    data = open_pretraining(trained.data, trained.extra_data, network.patch_size)
+    train, held_out = hold_out_tail(data, trained.trainer.val_fraction)
+    if held_out is None:
+        raise InputError(f"{path}: held out no rows; needed: a run with trainer.val_fraction above 0")
+    return trained, network.eval(), train, held_out
+
+
 def score_run(config: ScoreMBMConfig) -> dict[str, float]:
     """Correlations (`model`, `voxel_mean`, `nearest_patch`) on hidden voxels of the rows a run held out, and `rows`.
 
     They are written to hidden_voxels.json in the run folder too. Raises InputError for a run that held out no rows.
     """
-    run = open_run(config.run, stages=("pretrain_mbm",))
-    trained = from_plain(PretrainMBMConfig, run.settings)
-    network, _ = build_mbm(config.run, checkpoint=config.checkpoint)
-    data = open_pretraining(trained.data, trained.extra_data, network.patch_size)
-    train, held_out = hold_out_tail(data, trained.trainer.val_fraction)
-    if held_out is None:
-        raise InputError(f"{config.run}: held out no rows; needed: a run with trainer.val_fraction above 0")
+    trained, network, train, held_out = open_held_out(config.run, config.checkpoint)
     ratio = trained.mask.mask_ratio if config.mask_ratio is None else config.mask_ratio
     options = {"mask_ratio": ratio, "num_masks": config.num_masks, "seed": config.seed}
-    score = score_hidden_voxels(network.eval(), np.asarray(train.fmri), np.asarray(held_out.fmri), **options)
+    score = score_hidden_voxels(network, np.asarray(train.fmri), np.asarray(held_out.fmri), **options)
     found = asdict(score) | {"rows": held_out.num_rows}
     write_json(Path(config.run) / SCORE_FILE, found | options)
     return found

@@ -227,6 +227,7 @@ class GenerateConfig:
     ldm: str | None = None  # finetuned.pth only: the label2img model.ckpt, for its config.yaml
     data: DataConfig | None = None  # another data set than the run's own
     overwrite: bool = False  # replace pictures that are there
+    wait_minutes: float = 60.0  # several processes: how long the first one, when done, waits for another
 
 
 @dataclass
@@ -276,4 +277,5 @@ class EvaluateConfig:
     batch_size: int = 32  # pictures at once
     device: str = "auto"  # auto | cpu | cuda
     num_threads: int | None = None  # CPU threads of torch
+    wait_minutes: float = 60.0  # several processes: how long the first one, when done, waits for another
     logging: LoggingConfig = field(default_factory=LoggingConfig)

@@ -4,12 +4,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from mindvis.checkpoints import blank_module, compare, complete_ldm, read_weights, write_weights
 from mindvis.checkpoints.builders import EXPECTED_MISSING
 from mindvis.checkpoints.formats import FORMATS
 from mindvis.checkpoints.loading import check_report
 from mindvis.cli import entry_point
+from mindvis.evaluation.weights import sha256
 
 EXAMPLE = """example:
   python scripts/convert_checkpoint.py pretrains/GOD/finetuned.pth decoder.safetensors \\
@@ -35,7 +37,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     files = {"fmri_encoder": arguments.fmri_encoder, "label2img": arguments.label2img}
     weights = complete_ldm(read_weights(arguments.source, arguments.checkpoint), arguments.source, **files)
     report = replace(compare(weights.state_dict, blank_module(weights).state_dict()), dropped=weights.dropped)
-    print(f"{arguments.source}: {weights.kind}\n{report.table()}")
+    print(f"{arguments.source}: {weights.kind}")
+    if Path(arguments.source).is_file():
+        print(f"sha256 {sha256(arguments.source)}")
+    print(report.table())
     check_report(report, EXPECTED_MISSING[weights.kind], arguments.source)
     if arguments.target:
         write_weights(arguments.target, weights, arguments.to)

@@ -3,28 +3,21 @@
 Example:
   python scripts/generate.py --config configs/generate_god.yaml run=runs/finetune_ldm_god stimuli=[0,1,2]
 
-The stimuli are shared by the processes that torchrun or SLURM starts; a picture does not depend on how many there are.
+The stimuli are shared by the processes that torchrun or SLURM starts; a picture does not depend on how many there are:
+  torchrun --nproc-per-node=2 scripts/generate.py --config configs/generate_god.yaml
 """
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from mindvis.cli import entry_point, read_settings
 from mindvis.config import GenerateConfig
 from mindvis.decoding.decode import decode
-from mindvis.decoding.output import (
-    Process,
-    check_output,
-    choose_rows,
-    collect,
-    control_fmri,
-    decode_share,
-    parts_folder,
-    write_decoded,
-)
+from mindvis.decoding.output import check_output, choose_rows, control_fmri, write_decoded
+from mindvis.training.shares import Process, Shares, parts_folder
 from mindvis.wiring.decoding import generation_provenance, load_decoder, open_generation, output_folder, place
 
 
@@ -43,11 +36,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     names = ("num_samples", "sampler", "num_steps", "batch_size", "seed", "precision")
     options = {name: getattr(config, name) for name in names}
     provenance = generation_provenance(config, dataset, ldm)
-    parts = parts_folder(output, provenance, process)
-    decode_share(rows, lambda share: decode(ldm, fmri[share], share, **options), parts, process)
-    if process.rank == 0:
-        write_decoded(output, collect(parts, len(rows), process), dataset, rows, provenance)
-        shutil.rmtree(parts)
+    shares = Shares(parts_folder(output, provenance, process), process, config.wait_minutes)
+
+    def decode_share(share: np.ndarray) -> np.ndarray:
+        chosen = [rows[i] for i in share]
+        return decode(ldm, fmri[chosen], chosen, **options)
+
+    all_decoded = shares.begin("decoded", len(rows), decode_share)
+    if process.leads:
+        write_decoded(output, all_decoded(), dataset, rows, provenance)
+        shares.remove()
         print(f"pictures: {output / 'grid.png'}")
 
 

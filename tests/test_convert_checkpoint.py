@@ -1,5 +1,6 @@
 """scripts/convert_checkpoint.py and scripts/export_model.py, run as a user runs them."""
 
+import hashlib
 import importlib.util
 import json
 import os
@@ -49,9 +50,11 @@ def test_there_and_back(tmp_path, convert, capsys):
 
 
 def test_table_alone(convert, capsys, tmp_path):
-    """Without a target the table is printed and nothing is written."""
+    """Without a target kind, checksum and table are printed and nothing is written."""
     assert convert(ENCODER) == 0
-    assert capsys.readouterr().out.splitlines()[1].startswith("matched       122")
+    kind, checksum, table = capsys.readouterr().out.splitlines()[:3]
+    assert kind.startswith(str(ENCODER)) and table.startswith("matched       122")
+    assert checksum == "sha256 " + hashlib.sha256(Path(ENCODER).read_bytes()).hexdigest()
 
 
 def test_failed_conversion_writes_nothing(tmp_path, convert, capsys):

@@ -5,13 +5,8 @@ generate.json   settings and where the pictures come from       grid.png   the s
 pictures/       <stimulus>/stimulus.png and <stimulus>/<sample>.png
 """
 
-import hashlib
-import json
-import os
 import shutil
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,26 +14,10 @@ import numpy as np
 from mindvis.data import PairedDataset
 from mindvis.errors import InputError
 from mindvis.figures import reconstruction_grid, save_png
-from mindvis.training.storage import write_atomic, write_json
+from mindvis.training.storage import write_json
 
 CONTROLS = ("none", "shuffled", "mean_fmri")
 GRID_ROWS = 25  # stimuli in grid.png
-
-
-@dataclass(frozen=True)
-class Process:
-    """One of `count` processes that share the stimuli, as torchrun and SLURM number them."""
-
-    rank: int = 0
-    count: int = 1
-
-    @staticmethod
-    def from_environment() -> "Process":
-        names = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS"))
-        for rank, count in names:
-            if rank in os.environ and count in os.environ:
-                return Process(int(os.environ[rank]), int(os.environ[count]))
-        return Process()
 
 
 def choose_rows(dataset: PairedDataset, stimuli: Sequence[int] | None) -> list[int]:
@@ -73,37 +52,6 @@ def check_output(folder: Path, overwrite: bool) -> None:
         raise InputError(f"{folder}: pictures are there already; needed: another output, or overwrite=true")
 
 
-def decode_share(
-    rows: Sequence[int], decode_rows: Callable[[Sequence[int]], np.ndarray], parts: Path, process: Process
-) -> None:
-    """Decode every `count`-th of the rows, from `rank` on, into a part file; one that is there is kept."""
-    path = _part(parts, process.rank)
-    if path.is_file():
-        return
-    parts.mkdir(parents=True, exist_ok=True)
-    share = rows[process.rank :: process.count]
-    decoded = decode_rows(share) if share else np.zeros((0, 0, 0, 0, 3), np.uint8)
-    write_atomic(path, lambda file: np.save(file, decoded))
-
-
-def collect(parts: Path, num_rows: int, process: Process, poll_seconds: float = 0.5) -> np.ndarray:
-    """All pictures [n k h w 3] in the order of the rows, once every process has written its part."""
-    while not all(_part(parts, rank).is_file() for rank in range(process.count)):
-        time.sleep(poll_seconds)
-    shares = [np.load(_part(parts, rank), allow_pickle=False) for rank in range(process.count)]
-    decoded = np.empty((num_rows, *shares[0].shape[1:]), np.uint8)
-    for rank, share in enumerate(shares):
-        if len(share):
-            decoded[rank :: process.count] = share
-    return decoded
-
-
-def parts_folder(output: Path, settings: dict, process: Process) -> Path:
-    """Where the parts of one output are kept until they are whole: by its settings, so that an old part never fits."""
-    text = json.dumps([settings, process.count], sort_keys=True, default=str)
-    return output.with_name(f".{output.name}.parts-{hashlib.sha256(text.encode()).hexdigest()[:12]}")
-
-
 def write_decoded(
     output: Path, decoded: np.ndarray, dataset: PairedDataset, rows: Sequence[int], provenance: dict
 ) -> Path:
@@ -133,7 +81,3 @@ def _put(staging: Path, output: Path) -> Path:
             (output / control).replace(staging / control)
     shutil.rmtree(output, ignore_errors=True)
     return staging.replace(output)
-
-
-def _part(parts: Path, rank: int) -> Path:
-    return parts / f"part-{rank:05d}.npy"

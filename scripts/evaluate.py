@@ -7,6 +7,9 @@ Examples:
 
 Writes report.json, report.csv, report.html and grid_sorted.png beside the pictures, or into `output`. `compare` reads
 the reports of two or more evaluations and gives paired bootstrap intervals of their differences from the first.
+
+The pictures are shared, in batches, by the processes that torchrun or SLURM starts; the report is that of one process:
+  torchrun --nproc-per-node=2 scripts/evaluate.py --config configs/evaluate_god.yaml
 """
 
 import sys
@@ -29,9 +32,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = read_settings(EvaluateConfig, __doc__, arguments)
     if config.num_threads:
         torch.set_num_threads(config.num_threads)
-    report, page = evaluate(config)
-    print(text_table(report))
-    print(f"report: {page}")
+    done = evaluate(config)
+    if done is not None:
+        report, page = done
+        print(text_table(report))
+        print(f"report: {page}")
 
 
 if __name__ == "__main__":

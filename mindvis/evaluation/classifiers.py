@@ -37,6 +37,10 @@ class Classifier:
     device: torch.device
     class_names: tuple[str, ...] | None = None
 
+    @property
+    def num_classes(self) -> int:
+        return _last_linear(self.network).out_features
+
     def classify(self, images: Array, *, batch_size: int = 16) -> "Classified":
         """Logits and the features before the last linear layer: uint8 [n h w 3] -> [n c], [n d]. One pass."""
         images = as_images(images, "images to classify")
@@ -142,7 +146,7 @@ def _demo(weights: str | Path | None) -> Parts:
     return network, Preprocess(64, 64, (0.5,) * 3, (0.5,) * 3), path, network.class_names
 
 
-def _last_linear(network: nn.Module) -> nn.Module:
+def _last_linear(network: nn.Module) -> nn.Linear:
     return [module for module in network.modules() if isinstance(module, nn.Linear)][-1]
 
 

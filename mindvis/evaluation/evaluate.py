@@ -15,6 +15,7 @@ from mindvis.evaluation.controls import copying_check, shrink
 from mindvis.evaluation.folder import ARRAYS, DecodedSet, read_controls, read_decoded
 from mindvis.evaluation.html import report_html
 from mindvis.evaluation.leakage import leakage_statements
+from mindvis.evaluation.protocol import Protocol
 from mindvis.evaluation.report import (
     Report,
     class_table,
@@ -23,9 +24,10 @@ from mindvis.evaluation.report import (
     stimulus_table,
     summarise,
 )
-from mindvis.evaluation.scoring import Judge, Protocol
+from mindvis.evaluation.scoring import Judge
 from mindvis.evaluation.weights import sha256
 from mindvis.figures import reconstruction_grid, save_png
+from mindvis.training.shares import Shares
 from mindvis.training.storage import write_text
 
 GRID_SIDE = 128  # pixels: a grid of 113 stimuli stays a file that viewers open
@@ -39,17 +41,18 @@ def evaluate_folder(
     stimuli: str | Path | None = None,
     controls: dict[str, str | Path] | None = None,
     training_images: np.ndarray | None = None,
-) -> Report:
+    shares: Shares | None = None,
+) -> Report | None:
     """Score the output folder of `generate`, or a folder of decoded pictures beside one of true pictures (`stimuli`).
 
     Controls are the sub-folders `shuffled` and `mean_fmri`, or those given by name. `training_images`, uint8
     [t h w 3], are for the copying check. Raises InputError for whatever cannot be scored.
+    Of several processes (`shares`) the first one gets the report, the others None once they have done their share.
     """
     pictures = read_decoded(path, stimuli)
     others = read_controls(path) if controls is None else {k: read_decoded(p, stimuli) for k, p in controls.items()}
-    return evaluate_sets(
-        pictures, others, classifier=classifier, protocol=protocol or Protocol(), training_images=training_images
-    )
+    options = {"classifier": classifier, "protocol": protocol or Protocol(), "shares": shares}
+    return evaluate_sets(pictures, others, training_images=training_images, **options)
 
 
 def evaluate_sets(
@@ -59,15 +62,21 @@ def evaluate_sets(
     classifier: Classifier,
     protocol: Protocol,
     training_images: np.ndarray | None = None,
-) -> Report:
-    """The report of decoded pictures and their controls; the true pictures are classified once for all of them."""
+    shares: Shares | None = None,
+) -> Report | None:
+    """The report of decoded pictures and their controls; the true pictures are classified once for all of them.
+
+    Of several processes (`shares`) the first one gets the report, the others None once they have done their share.
+    """
     for name, control in controls.items():
         if not np.array_equal(control.stimuli, pictures.stimuli):
             raise InputError(f"{control.path}: the true pictures of control {name!r} are not those of {pictures.path}")
-    judge = Judge(classifier, protocol)
+    judge = Judge(classifier, protocol, shares or Shares())
     true = judge.classify(pictures.stimuli)
     scores = {"decoded": judge.score(pictures, true)}
     scores |= {name: judge.score(control, true, is_control=True) for name, control in controls.items()}
+    if true is None:
+        return None
     options = {"n": len(pictures.stimuli), "seed": protocol.seed, "num_bootstrap": protocol.num_bootstrap}
     rows = stimulus_table(scores["decoded"], pictures.stimulus_ids, _class_names(pictures, true, classifier))
     copying = None

@@ -1,5 +1,6 @@
 """Evaluation as the settings ask for it: from an EvaluateConfig to a report on disk and in wandb."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from mindvis.config import DataConfig, EvaluateConfig, LoggingConfig
 from mindvis.errors import InputError
 from mindvis.evaluation import Protocol, Report, evaluate_folder, load_classifier, write_report
 from mindvis.evaluation.folder import SETTINGS, read_settings
+from mindvis.training.shares import Process, Shares, parts_folder
 from mindvis.training.wandb_runs import check_wandb, open_wandb, source_runs, staged_in
 from mindvis.wiring.data import open_pairs
 
@@ -17,22 +19,38 @@ PROTOCOL = ("num_ways", "top_k", "num_trials", "metrics", "lpips_weights", "fid"
 PROTOCOL += ("num_bootstrap", "seed", "batch_size")
 
 
-def evaluate(config: EvaluateConfig) -> tuple[Report, Path]:
-    """Score the pictures of `config.decoded` and write the report; returns it and its page. Raises InputError."""
-    output = Path(config.output or config.decoded)
+def evaluate(config: EvaluateConfig) -> tuple[Report, Path] | None:
+    """Score the pictures of `config.decoded` and write the report; returns it and its page. Raises InputError.
+
+    Of several processes the first one does so, with what each has measured; the others return None.
+    """
+    output, process = Path(config.output or config.decoded), Process.from_environment()
     check_wandb(config.logging)
-    classifier = load_classifier(config.classifier, config.classifier_weights, _device(config.device))
+    device = _device(config.device, process.rank)
+    classifier = load_classifier(config.classifier, config.classifier_weights, device)
+    protocol = _protocol(config)
+    shares = _shares(output, process, config.wait_minutes, [asdict(protocol), classifier.weights_sha256])
     report = evaluate_folder(
         config.decoded,
         classifier=classifier,
-        protocol=_protocol(config),
+        protocol=protocol,
         stimuli=config.images,
         controls={Path(folder).name: folder for folder in config.controls} or None,
         training_images=_training_images(config),
+        shares=shares,
     )
+    if report is None:
+        return None
+    shares.remove()
     page = write_report(report, output, masked_reconstruction=masked_reconstruction(report))
     send_to_wandb(report, output, config.logging)
     return report, page
+
+
+def _shares(output: Path, process: Process, wait_minutes: float, settings: list) -> Shares:
+    if process.count == 1:
+        return Shares()
+    return Shares(parts_folder(output, settings, process), process, wait_minutes)
 
 
 def _protocol(config: EvaluateConfig) -> Protocol:
@@ -89,9 +107,10 @@ def send_to_wandb(report: Report, output: Path, settings: LoggingConfig) -> None
         log_report(report, run)
 
 
-def _device(name: str) -> torch.device:
+def _device(name: str, rank: int) -> torch.device:
+    """`auto` takes a GPU where there is one, the rank-th of several."""
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+        name = f"cuda:{rank % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
     try:
         return torch.zeros(1, device=name).device
     except (RuntimeError, AssertionError) as error:

@@ -1,17 +1,19 @@
-"""An ablation table of the paper, row by row: embed_dim, mask_ratio, patch_size, depth, pretraining, focus, padding,
-pretext (Stage A); condition, crop, ldm (Stage B).
+"""Ablation tables of the paper, row by row: embed_dim, mask_ratio, patch_size, depth, pretraining, focus, padding,
+pretext (Stage A); condition, crop, ldm (Stage B). Several are named with commas between them.
 
 Examples:
   python scripts/ablate.py embed_dim                               # GOD subject 3, as in the paper
   python scripts/ablate.py mask_ratio scale=demo seeds=[1,2,3]     # scaled down, on the simulated cortex
+  OMP_NUM_THREADS=1 python scripts/ablate.py condition,crop scale=demo seeds=[1,2,3] jobs=2
   python scripts/ablate.py crop scale=demo settings.finetune_ldm.trainer.max_epochs=6 dry_run=true
 
-Writes <root>/<table>.md, .csv and .json after every row. Rows share the runs they have in common; given again, the
-command goes on. Exit status: 0 all rows, 1 a row failed, 75 saved and stopped on a signal.
+Writes <root>/<table>.md, .csv and .json after every row. Rows and tables share the runs they have in common; given
+again, the command goes on. Exit status: 0 all rows, 1 a row failed, 75 saved and stopped on a signal.
 """
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -25,15 +27,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments and "=" not in arguments[0] and not arguments[0].startswith("-"):
         arguments[0] = f"table={arguments[0]}"
-    ablation = Ablation(read_settings(AblateConfig, __doc__, arguments))
-    if ablation.config.dry_run:
-        print("\n".join(ablation.describe()))
+    config = read_settings(AblateConfig, __doc__, arguments)
+    ablations = [Ablation(replace(config, table=name)) for name in config.table.split(",")]
+    if config.dry_run:
+        print("\n".join(dict.fromkeys(line for ablation in ablations for line in ablation.describe())))
         return 0
-    processes = Processes(Path(__file__).parent)
-    with locked(ablation.root), processes.stopping_on_signals():
-        complete = ablation.run(processes, partial(print, flush=True))
-    print(ablation.write())
-    print(f"table: {ablation.root / ablation.table.name}.md")
+    processes, complete = Processes(Path(__file__).parent), True
+    with locked(ablations[0].root), processes.stopping_on_signals():
+        for ablation in ablations:
+            complete &= ablation.run(processes, partial(print, flush=True))
+            print(ablation.write())
+            print(f"table: {ablation.root / ablation.table.name}.md", flush=True)
     return SAVED_AND_STOPPED if processes.stopped.is_set() else int(not complete)
 
 

@@ -22,9 +22,15 @@ class Measured:
     """A row with its figures by seed, and what is to be said where there are none."""
 
     row: Row
+    seeds: list[int]  # all that are wanted
     by_seed: dict[int, list[Figure]] = field(default_factory=dict)
     folders: dict[int, list[str]] = field(default_factory=dict)
     state: str = "not run yet"
+
+    @property
+    def missing(self) -> list[int]:
+        """Seeds without figures, of a row that can be run."""
+        return [] if self.state.startswith("not run:") else [seed for seed in self.seeds if seed not in self.by_seed]
 
 
 def summarise(figures: Sequence[Figure]) -> Figure:
@@ -63,11 +69,16 @@ def markdown(table: Table, scale: str, results: Sequence[Measured]) -> str:
         row, found = measured.row, {figure.label: figure for figure in summaries(measured)}
         cells = [_cell(found.get(label)) for label in labels]
         paper = f"{row.paper:g}" + (f" +- {row.deviation:g}" if row.deviation is not None else "")
-        count = str(len(measured.by_seed)) if measured.by_seed else measured.state
-        lines.append([row.name, *([row.scaled_to or row.name] if scaled_names else []), paper, *cells, count])
-    notes = "Intervals: 95 %, over seeds (t); with one seed over stimuli, where there is one.\n"
+        lines.append(
+            [row.name, *([row.scaled_to or row.name] if scaled_names else []), paper, *cells, _count(measured)]
+        )
+    notes = (
+        "Intervals: 95 %, over seeds of training and sampling (t); with one seed over stimuli, where there is one.\n"
+    )
     if scale == "demo":
-        notes = f"Simulated cortex, scaled down: {table.scaled}. {notes}"
+        notes = f"One simulated experiment, scaled down: {table.scaled}. {notes}"
+    missing = [f"{m.row.name} (seed {', '.join(map(str, m.missing))})" for m in results if m.missing]
+    notes += f"Unfinished, not measured yet: {'; '.join(missing)}.\n" if missing else ""
     return "".join(f"| {' | '.join(line)} |\n" for line in lines) + "\n" + notes
 
 
@@ -84,6 +95,14 @@ def to_csv(results: Sequence[Measured]) -> str:
             found = {} if figure is None else {"measure": figure.label, **asdict(figure)}
             writer.writerow(own | {key: value for key, value in found.items() if key in COLUMNS})
     return text.getvalue()
+
+
+def _count(measured: Measured) -> str:
+    """How many seeds a row stands on; what has become of it where some are missing."""
+    if not measured.by_seed:
+        return measured.state
+    trouble = f", {measured.state}" if measured.state in ("failed", "stopped") else ""
+    return f"{len(measured.by_seed)}" + (f" of {len(measured.seeds)}{trouble}" if measured.missing else "")
 
 
 def _plain(measured: Measured) -> dict:

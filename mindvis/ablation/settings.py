@@ -18,7 +18,7 @@ AFTER_STAGE_A = ("finetune_mbm", "finetune_ldm", "generate", "evaluate")
 class AblateConfig:
     """One ablation table, at one scale, over some seeds."""
 
-    table: str = MISSING  # name of the table; without key, the first word of the command line
+    table: str = MISSING  # name of the table, for the script several with commas; without key, its first word
     scale: str = "god"  # god (the paper's) | demo (scaled down, on the simulated cortex)
     seeds: list[int] = field(default_factory=lambda: [2022])  # every row is trained and decoded with each
     rows: list[str] = field(default_factory=list)  # names of the rows to run; empty: all
@@ -27,15 +27,18 @@ class AblateConfig:
     subject: str | None = None  # whose fMRI is decoded; null: sbj_3 for god, sbj_1 for demo
     root: str | None = None  # folder of the runs and tables; null: runs/ablation_<scale>
     decode: bool = False  # also decode where a table is scored by Stage A alone
+    jobs: int = 1  # rows at a time, as processes side by side on the same devices
     dry_run: bool = False  # show what would run
 
 
 def base_chain(config: AblateConfig) -> ChainConfig:
-    """The chain of the full model. Raises `InputError` for an unknown scale, stage or file, and for no seeds."""
+    """The chain of the full model. Raises `InputError` for an unknown scale, stage or file, no seeds or no jobs."""
     if config.scale not in CHAINS:
         raise InputError(f"setting scale is {config.scale!r}; needed: {' or '.join(CHAINS)}")
     if not config.seeds or len(set(config.seeds)) < len(config.seeds):
         raise InputError(f"setting seeds is {config.seeds}; needed: at least one, each once")
+    if config.jobs < 1:
+        raise InputError(f"setting jobs is {config.jobs}; needed: at least 1")
     chain = load_config(ChainConfig, config.chain or CHAINS[config.scale])
     root = config.root or f"runs/ablation_{config.scale}"
     chain = replace(chain, root=root, subjects=[config.subject or SUBJECTS[config.scale]], controls=[], devices=1)

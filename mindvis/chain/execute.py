@@ -1,5 +1,6 @@
 """Running the steps of a chain: what is done is skipped, a failure ends one subject, the rest goes on."""
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,18 +28,23 @@ class Runner:
     say: Say
     done: set[str] = field(default_factory=set)  # names of the steps that are up to date
     stopped: bool = False  # a stage was asked to save and stop
+    begun: dict[str, threading.Lock] = field(default_factory=dict)  # by step: chains side by side may share it
 
     def run(self, steps: Sequence[Step], device: str | None = None) -> bool:
         """Run steps in their order until one fails; returns whether all are done."""
         for step in steps:
-            if self.stopped:
-                return False
-            verdict = self.record.judge(step)
-            if verdict.done:
-                self.say(f"{step.name}: done before")
-            elif not self._run(step, verdict.reason, device):
-                return False
+            # whoever comes second waits, and then finds it done
+            with self.begun.setdefault(step.name, threading.Lock()):
+                if self.stopped or not self._run_unless_done(step, device):
+                    return False
             self.done.add(step.name)
+        return True
+
+    def _run_unless_done(self, step: Step, device: str | None) -> bool:
+        verdict = self.record.judge(step)
+        if not verdict.done:
+            return self._run(step, verdict.reason, device)
+        self.say(f"{step.name}: done before")
         return True
 
     def _run(self, step: Step, reason: str, device: str | None) -> bool:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,9 @@ from scipy import stats
 from mindvis.ablation import AblateConfig, Ablation, load_table, table_names, tables
 from mindvis.ablation.measures import Figure
 from mindvis.ablation.results import summarise
+from mindvis.chain.settings import TRAININGS
 from mindvis.errors import InputError
+from mindvis.settings import flatten
 
 ROOT = Path(__file__).parents[1]
 # DESIGN's companion page, 50-way top-1 in per cent
@@ -46,6 +49,16 @@ GOD = [
     ("ldm", "layout-to-image", "finetune_ldm", "ldm", "pretrains/ldm/layout2img/model.ckpt"),
     ("crop", "0.4", "finetune_ldm", "augment.crop_ratio", 0.4),
 ]
+
+# Scaled down: what a row of these tables may change of the demo's trainings
+SCALED = {
+    "embed_dim": {"pretrain_mbm": {"model.embed_dim", "model.num_heads"}},
+    "mask_ratio": {"pretrain_mbm": {"mask.mask_ratio"}, "finetune_mbm": {"mask.mask_ratio"}},
+    "pretraining": {"finetune_ldm": {"model.embed_dim", "model.depth", "model.num_heads"}},  # where there is no encoder
+    "condition": {"finetune_ldm": {"use_time_condition", "tune"}},
+    "crop": {"finetune_ldm": {"augment.crop_ratio", "augment.crop_probability"}},
+}
+FOLDERS = {"run_dir", "pretrained", "encoder"}
 
 
 @pytest.fixture(autouse=True)
@@ -93,6 +106,26 @@ def test_rows_set_what_they_are_named_after(table, row, stage, key, value):
     assert stage == "pretrain_mbm" or step.settings["data"]["subjects"] == ["sbj_3"]
 
 
+@pytest.mark.parametrize("name", SCALED)
+def test_scaled_rows_differ_in_what_they_are_named_after(name, tmp_path):
+    """Every other setting of every training is the same in all rows, and no two rows are the same."""
+    found = {}
+    for _, _, plan in prepare(tmp_path, name, decode=True).plans:
+        for step in plan:
+            for key, value in flatten(step.settings).items() if step.stage in TRAININGS else ():
+                found.setdefault((step.stage, key), set()).add(str(value))
+    changed = {key for key, values in found.items() if len(values) > 1 and key[1] not in FOLDERS}
+    assert changed == {(stage, key) for stage, keys in SCALED[name].items() for key in keys}
+
+
+def test_scaled_mask_ratios_are_what_the_rows_say(tmp_path):
+    """Each row hides that share before and in the tuning, whatever the demo hides; all are scored alike."""
+    for measured, _, plan in prepare(tmp_path, "mask_ratio", decode=True).plans:
+        trained = [s.settings["mask"]["mask_ratio"] for s in plan if s.stage in ("pretrain_mbm", "finetune_mbm")]
+        scored = [s.settings["mask_ratio"] for s in plan if s.stage == "score_mbm"]
+        assert trained == [float(measured.row.name)] * 2 and scored == [0.75]
+
+
 def test_a_table_of_stage_a_runs_no_stage_b(tmp_path):
     """Scaled down it is scored by hidden voxels, unless decoding is asked for."""
     stages = {step.stage for _, _, plan in prepare(tmp_path, "mask_ratio").plans for step in plan}
@@ -121,6 +154,44 @@ def test_decoded_rows_share_their_stage_a(tmp_path):
     assert (kinds.count("simulate"), kinds.count("pretrain_mbm"), kinds.count("finetune_ldm")) == (1, 2, 6)
     table = (tmp_path / "runs" / "condition.md").read_text()
     assert "| full model | 23.9 +- 3 | 20.0 [20.0, 20.0] | 70.0 [70.0, 70.0] | 60.0 [60.0, 60.0] | 2 |" in table
+
+
+def test_tables_share_what_they_have_in_common(tmp_path):
+    """One root: one Stage A a seed for all three, and one Stage B of the full model."""
+    stages, unused = FakeStages(results=results), lambda line: None
+    for table in ("condition", "crop", "pretraining"):
+        assert prepare(tmp_path, table, seeds=[1, 2]).run(stages, unused)
+    kinds = [name.split("-")[0] for name in stages.started if "/" not in name]
+    assert (kinds.count("simulate"), kinds.count("pretrain_mbm"), kinds.count("finetune_mbm")) == (1, 2, 2)
+    assert kinds.count("finetune_ldm") == 2 * (3 + 3 + 2)
+
+
+def test_rows_side_by_side_run_nothing_twice(tmp_path):
+    """With two jobs two trainings are under way at a time; a row waits for a step that another has begun."""
+    stages, together = FakeStages(results=results), threading.Barrier(2, timeout=20)
+
+    def launch(step, *rest):
+        if step.stage == "finetune_mbm":  # one a seed: a row after the other would never meet here
+            together.wait()
+        return stages(step, *rest)
+
+    lines = []
+    assert prepare(tmp_path, "condition", seeds=[1, 2], jobs=2).run(launch, lines.append)
+    assert len(set(stages.started)) == len(stages.started)
+    assert "| 2 |" in (tmp_path / "runs" / "condition.md").read_text()
+    assert "condition 2/6: row full model, seed 2: 10-way top-1, % 20, pairwise pcc, % 70, pairwise ssim, % 60" in lines
+
+
+def test_an_unfinished_table_says_what_is_missing(tmp_path):
+    """Rows and seeds without figures by name; the line goes when all is there."""
+    prepare(tmp_path, "patch_size", seeds=[1], rows=["64"]).run(FakeStages(results=results), lambda line: None)
+    ablation = prepare(tmp_path, "patch_size", seeds=[1, 2])
+    assert not ablation.run(lambda step, *rest: 75, lambda line: None)
+    table = ablation.write()
+    assert "| 64 | 16.4 | 0.100 | 1 of 2 |" in table
+    assert "Unfinished, not measured yet: 16 (seed 1, 2); 32 (seed 1, 2); 64 (seed 2)." in table
+    assert prepare(tmp_path, "patch_size", seeds=[1, 2]).run(FakeStages(results=results), lambda line: None)
+    assert "Unfinished" not in (tmp_path / "runs" / "patch_size.md").read_text()
 
 
 def test_a_failed_row_leaves_the_others_and_goes_on_later(tmp_path):
@@ -181,6 +252,7 @@ def test_interval_over_seeds():
         ({"scale": "huge"}, "god or demo"),
         ({"rows": ["48"]}, "setting rows names '48'; needed: some of 16, 32, 64"),
         ({"seeds": []}, "at least one"),
+        ({"jobs": 0}, "setting jobs is 0; needed: at least 1"),
         ({"settings": {"stage_b": {}}}, "no stage 'stage_b'"),
         ({"settings": {"pretrain_mbm": {"trainer": {"epochs": 3}}}}, "unknown setting trainer.epochs"),
     ],
@@ -203,4 +275,6 @@ def test_script_takes_the_table_as_first_word(tmp_path):
     """A dry run lists the steps; an unknown table is one line."""
     outcome = script_runner.run("ablate", "depth", "scale=demo", "dry_run=true", f"root={tmp_path}")
     assert outcome.status == 0 and outcome.out.count("-> ") == 7
+    several = script_runner.run("ablate", "depth,patch_size", "scale=demo", "dry_run=true", f"root={tmp_path}")
+    assert several.status == 0 and several.out.count("-> ") == 7 + 6 - 2  # depth 2 is patch size 16
     assert script_runner.run("ablate", "dpth").status == 2

@@ -5,10 +5,18 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
+from torch.distributed.fsdp import FullyShardedDataParallel
 from toy import train
+
+from mindvis.data import FMRIDataset
+from mindvis.decoding.previews import MaskedReconstructions
+from mindvis.sc_mbm import MaskedBrainModel, MBMModule
+from mindvis.training.logging import MetricsFile
 
 TOY = Path(__file__).with_name("toy_run.py")
 ONE = {"batch_size": 4, "max_epochs": 2}
@@ -53,3 +61,44 @@ def test_two_nodes_started_by_torchrun_do_likewise(tmp_path, one):
     nodes = [subprocess.Popen([*launcher, f"--node-rank={r}", *command], env=environment()) for r in (0, 1)]
     assert [node.wait(120) for node in nodes] == [0, 0]
     np.testing.assert_allclose(curves(tmp_path), one, atol=1e-5)
+
+
+def draw_preview(folder: Path, rank: int, sharded: bool) -> MBMModule:
+    """Let the callback of Stage A make its picture at the end of an epoch, in `folder`/figures."""
+    torch.manual_seed(0)
+    sizes = {"embed_dim": 16, "depth": 1, "num_heads": 2, "decoder_embed_dim": 8, "decoder_depth": 1}
+    module = MBMModule(MaskedBrainModel(num_voxels=48, patch_size=4, decoder_num_heads=2, **sizes))
+    options = {"use_orig_params": True, "device_id": torch.device("cpu")}
+    model = FullyShardedDataParallel(module, **options) if sharded else module
+    trainer = SimpleNamespace(
+        current_epoch=0,
+        global_step=1,
+        fast_dev_run=False,
+        is_global_zero=rank == 0,
+        strategy=SimpleNamespace(model=model),
+        loggers=[MetricsFile(folder)],
+    )
+    fmri = np.random.default_rng(0).standard_normal((6, 48), dtype=np.float32)
+    (folder / "figures").mkdir(parents=True, exist_ok=True)
+    MaskedReconstructions(FMRIDataset(fmri), every_epochs=1).on_train_epoch_end(trainer, module)
+    return model
+
+
+def preview_of_a_shard(rank: int, folder: Path, port: int) -> None:
+    """One of two processes with half of the weights, which go on training after the picture."""
+    torch.set_num_threads(1)
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    torch.distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    model = draw_preview(folder, rank, sharded=True)
+    keys = torch.tensor([[0, 0, 0], [0, 0, 1]])
+    model({"fmri": torch.ones(2, 1, 48), "key": keys}).loss.backward()
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_a_picture_of_sharded_weights_is_that_of_whole_ones(tmp_path):
+    """Every process takes part in gathering them, the first one draws, and no one waits for ever."""
+    draw_preview(tmp_path / "whole", 0, sharded=False)
+    torch.multiprocessing.spawn(preview_of_a_shard, (tmp_path / "sharded", free_port()), nprocs=2)
+    [whole], [sharded] = [list((tmp_path / name / "figures").iterdir()) for name in ("whole", "sharded")]
+    assert sharded.name == whole.name and sharded.read_bytes() == whole.read_bytes()

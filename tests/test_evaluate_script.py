@@ -65,6 +65,33 @@ def test_script_compares_runs(folder, tmp_path, capsys):
     assert "+0.000" in capsys.readouterr().out
 
 
+def test_processes_share_the_pictures(folder, tmp_path, monkeypatch, capsys):
+    """Two processes write, byte for byte, the report of one; the second one prints nothing, and no part is left."""
+    arguments = [f"decoded={folder}", f"controls=[{folder}]", "batch_size=3", *SETTINGS]
+    assert run(*arguments, f"output={tmp_path / 'alone'}") == 0
+    table = capsys.readouterr().out.replace("alone", "shared")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    printed = []
+    for rank in ("1", "0"):
+        monkeypatch.setenv("RANK", rank)
+        assert run(*arguments, f"output={tmp_path / 'shared'}") == 0
+        printed.append(capsys.readouterr().out)
+    assert printed == ["", table]
+    for name in ("report.json", "report.csv", "report.html", "grid_sorted.png"):
+        assert (tmp_path / "shared" / name).read_bytes() == (tmp_path / "alone" / name).read_bytes(), name
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_process_that_is_missing_is_named(folder, monkeypatch, capsys):
+    """The first of two processes, alone, ends with one line and without a report."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    assert run(f"decoded={folder}", "wait_minutes=0", *SETTINGS) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "00001.npy: not there after 0 minutes" in error and "needed: process 1 of 2" in error
+    assert not list(folder.glob("report*"))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -150,6 +150,12 @@ def test_a_setting_that_cannot_be_is_named(tmp_path, setting):
         train(tmp_path, **setting)
 
 
+def test_sharding_on_the_cpu_is_refused_in_one_line(tmp_path):
+    """Lightning would end in a traceback."""
+    with pytest.raises(InputError, match="trainer.strategy is fsdp but .* on the CPU; needed: GPUs, or ddp"):
+        train(tmp_path, strategy="fsdp")
+
+
 def test_activation_checkpointing_is_refused_where_the_module_has_none(tmp_path):
     with pytest.raises(InputError, match="ToyModule does not offer it"):
         train(tmp_path, activation_checkpointing=True)

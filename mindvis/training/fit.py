@@ -132,6 +132,8 @@ def _check(settings: TrainerConfig) -> None:
             raise InputError(f"setting trainer.{name} is {getattr(settings, name)}; needed: at least 1")
     if settings.accelerator == "gpu" and not torch.cuda.is_available():
         raise InputError("setting trainer.accelerator is gpu but torch finds none; needed: a CUDA torch, or cpu")
+    if settings.strategy == "fsdp" and (settings.accelerator == "cpu" or not torch.cuda.is_available()):
+        raise InputError("setting trainer.strategy is fsdp but the training runs on the CPU; needed: GPUs, or ddp")
 
 
 def _prepare(module: pl.LightningModule, settings: TrainerConfig) -> None:

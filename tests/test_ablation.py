@@ -52,7 +52,7 @@ GOD = [
 
 # Scaled down: what a row of these tables may change of the demo's trainings
 SCALED = {
-    "embed_dim": {"pretrain_mbm": {"model.embed_dim", "model.num_heads"}},
+    "embed_dim": {"pretrain_mbm": {"model.embed_dim"}},
     "mask_ratio": {"pretrain_mbm": {"mask.mask_ratio"}, "finetune_mbm": {"mask.mask_ratio"}},
     "pretraining": {"finetune_ldm": {"model.embed_dim", "model.depth", "model.num_heads"}},  # where there is no encoder
     "condition": {"finetune_ldm": {"use_time_condition", "tune"}},

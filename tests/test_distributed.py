@@ -1,7 +1,6 @@
 """Two processes, of one machine or two, train as one does with the doubled batch."""
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 import torch
 from torch.distributed.fsdp import FullyShardedDataParallel
 from toy import train
+from two_nodes import free_port, run_on_two_nodes
 
 from mindvis.data import FMRIDataset
 from mindvis.decoding.previews import MaskedReconstructions
@@ -41,12 +41,6 @@ def environment() -> dict[str, str]:
     return kept | {"PYTHONPATH": os.pathsep.join(folders), "OMP_NUM_THREADS": "1"}
 
 
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
-
-
 def test_two_devices_give_the_curve_of_one_with_the_doubled_batch(tmp_path, one):
     """11 samples: the last batch is shared unevenly, in training and in validation."""
     subprocess.run([sys.executable, str(TOY), str(tmp_path), *HALF, "devices=2"], check=True, env=environment())
@@ -55,11 +49,7 @@ def test_two_devices_give_the_curve_of_one_with_the_doubled_batch(tmp_path, one)
 
 
 def test_two_nodes_started_by_torchrun_do_likewise(tmp_path, one):
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1"]
-    launcher += ["--master-addr=127.0.0.1", f"--master-port={free_port()}"]
-    command = [str(TOY), str(tmp_path), *HALF, "num_nodes=2"]
-    nodes = [subprocess.Popen([*launcher, f"--node-rank={r}", *command], env=environment()) for r in (0, 1)]
-    assert [node.wait(120) for node in nodes] == [0, 0]
+    run_on_two_nodes([str(TOY), str(tmp_path), *HALF, "num_nodes=2"], environment())
     np.testing.assert_allclose(curves(tmp_path), one, atol=1e-5)
 
 

@@ -52,3 +52,13 @@ def test_a_cropped_item_takes_one_of_them(bank, images, tmp_path, rng):
     ]
     counts = [sources.count([i]) for i in range(3)]
     assert sum(counts) == 40 and 10 < counts[0] < 30 and min(counts) > 3
+
+
+def test_only_the_first_of_several_processes_keeps_them(images, tmp_path, monkeypatch):
+    """The second one encodes for itself what is not there yet: two would write over each other."""
+    monkeypatch.setenv("RANK", "1")
+    own = kept_latents(Means(), images, tmp_path)
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setenv("RANK", "0")
+    assert np.array_equal(kept_latents(Means(), images, tmp_path), own)
+    assert len(list(tmp_path.iterdir())) == 1

@@ -10,6 +10,7 @@ from tqdm import tqdm
 from mindvis.data.images import random_crop, to_float
 from mindvis.dc_ldm.autoencoder import Autoencoder
 from mindvis.training.draws import generator
+from mindvis.training.runs import global_rank
 from mindvis.training.storage import write_atomic
 
 
@@ -19,12 +20,15 @@ def kept_latents(
     """Latents float32 [m c h w] of uint8 images [m h w 3], mapped from `folder`; made there when they are not yet.
 
     `bfloat16` encodes under autocast, as a training in bf16-mixed would in every step. The file is named by a hash of
-    the images, of the autoencoder (weights, scale) and of this choice, so a changed one is never taken.
+    the images, of the autoencoder (weights, scale) and of this choice, so a changed one is never taken. Of several
+    processes that find none, each encodes for itself and the first one alone writes: no two share a temporary file.
     """
     path = folder / f"latents-{_fingerprint(autoencoder, images)}{'-bf16' if bfloat16 else ''}.npy"
     if not path.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
         latents = encode_images(autoencoder, images, batch_size, bfloat16)
+        if global_rank() > 0:
+            return latents
+        folder.mkdir(parents=True, exist_ok=True)
         write_atomic(path, lambda file: np.save(file, latents))
     return np.load(path, mmap_mode="r")
 
@@ -54,9 +58,9 @@ def kept_crops(
 
 @torch.no_grad()
 def encode_images(autoencoder: Autoencoder, images: np.ndarray, batch_size: int, bfloat16: bool) -> np.ndarray:
-    """Latents float32 [m c h w] of uint8 images [m h w 3], on the GPU where there is one."""
+    """Latents float32 [m c h w] of uint8 images [m h w 3], on the GPU of this process where there is one."""
     home = next(autoencoder.parameters()).device
-    device = torch.device("cuda") if torch.cuda.is_available() else home
+    device = torch.device("cuda", global_rank() % torch.cuda.device_count()) if torch.cuda.is_available() else home
     autoencoder.to(device)
     starts = tqdm(range(0, len(images), batch_size), desc="latents", unit="batch", disable=None, leave=False)
     batches = (to_float(np.asarray(images[start : start + batch_size])) for start in starts)

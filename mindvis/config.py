@@ -170,7 +170,7 @@ class FinetuneLDMConfig:
     model: ModelConfig = field(default_factory=ModelConfig)  # the encoder's shape when `encoder` is null
     global_pool: bool = False  # one pooled token in place of the sequence
     use_time_condition: bool = True  # false: condition by cross-attention only
-    tune: str = "all"  # all | encoder: leave cross-attention and time-step condition as they are
+    tune: str = "all"  # all | encoder: leave the cross-attention heads as they are
     weighting: str = "none"  # none (published) | levels: all noise levels count alike in the loss
     image_size: int = 256  # side of the images the autoencoder sees
     selection: str = "validation"  # which checkpoint `generate` takes: validation | test (as published) | last

@@ -217,6 +217,7 @@ class GenerateConfig:
     num_samples: int = 5  # pictures a stimulus
     sampler: str = "plms"  # plms | ddim | dpm_solver | unipc
     num_steps: int = 250  # sampling steps
+    guidance: float = 1.0  # above 1: away from what the mean training fMRI shows, at twice the cost; 1: as published
     batch_size: int = 16  # pictures at once, across stimuli
     control: str = "none"  # none | shuffled (fMRI rows permuted among stimuli) | mean_fmri (one mean for all)
     precision: str = "32-true"  # 32-true | bf16-mixed
@@ -244,6 +245,7 @@ class BaselineConfig:
     num_samples: int = 5  # pictures a stimulus (class; latent gives one)
     sampler: str = "plms"  # plms | ddim | dpm_solver | unipc
     num_steps: int = 250  # sampling steps
+    guidance: float = 1.0  # class: as for generate
     batch_size: int = 16  # pictures at once
     seed: int = 2022  # picture k of stimulus s follows from (seed, s, k)
     device: str = "auto"  # auto | cpu | cuda

@@ -16,7 +16,7 @@ import torch
 from mindvis.cli import entry_point, read_settings
 from mindvis.config import GenerateConfig
 from mindvis.decoding.decode import decode
-from mindvis.decoding.output import check_output, choose_rows, control_fmri, write_decoded
+from mindvis.decoding.output import check_output, choose_rows, control_fmri, mean_fmri, write_decoded
 from mindvis.training.shares import Process, Shares, parts_folder
 from mindvis.wiring.decoding import generation_provenance, load_decoder, open_generation, output_folder, place
 
@@ -33,8 +33,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows = choose_rows(dataset, config.stimuli)
     fmri = control_fmri(dataset, train, config.control, config.seed)
 
-    names = ("num_samples", "sampler", "num_steps", "batch_size", "seed", "precision")
-    options = {name: getattr(config, name) for name in names}
+    names = ("num_samples", "sampler", "num_steps", "guidance", "batch_size", "seed", "precision")
+    options = {name: getattr(config, name) for name in names} | {"mean_fmri": mean_fmri(train)}
     provenance = generation_provenance(config, dataset, ldm)
     shares = Shares(parts_folder(output, provenance, process), process, config.wait_minutes)
 

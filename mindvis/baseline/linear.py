@@ -19,13 +19,12 @@ from mindvis.data import PairedDataset
 from mindvis.data.images import to_float, to_uint8
 from mindvis.dc_ldm import LatentDiffusion, build_class_ldm
 from mindvis.decoding.decode import decode
+from mindvis.decoding.output import mean_fmri
 from mindvis.errors import InputError
 from mindvis.safe_pickle import load_torch
 
 CLASS_EMBEDDING = "cond_stage_model.embedding.weight"
-
-
-SAMPLING = ("num_samples", "sampler", "num_steps", "batch_size", "seed")
+SAMPLING = ("num_samples", "sampler", "num_steps", "guidance", "batch_size", "seed")
 
 
 class RidgeConditioner(nn.Module):
@@ -70,7 +69,8 @@ def decode_with_ridge(
     conditioner = RidgeConditioner(ridge).to(next(ldm.parameters()).device)
     parts = {"unet": ldm.unet, "autoencoder": ldm.autoencoder, "schedule": ldm.schedule}
     decoder = LatentDiffusion(conditioner=conditioner, **parts).eval()
-    return decode(decoder, fmri, range(len(fmri)), **{name: getattr(config, name) for name in SAMPLING}), ridge
+    options = {name: getattr(config, name) for name in SAMPLING} | {"mean_fmri": mean_fmri(train)}
+    return decode(decoder, fmri, range(len(fmri)), **options), ridge
 
 
 def fit_latent(ldm: LatentDiffusion, train: PairedDataset, alphas: Sequence[float], batch_size: int = 16) -> Ridge:

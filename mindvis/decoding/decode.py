@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from mindvis.data.images import to_uint8
 from mindvis.dc_ldm import LatentDiffusion, noise_for, sample_ddim, sample_dpm_solver, sample_plms, sample_unipc
+from mindvis.dc_ldm.samplers import EpsModel
 from mindvis.dc_ldm.speed import channels_last, keep_casts
 from mindvis.errors import InputError
 
@@ -37,22 +38,30 @@ def decode(
     batch_size: int = 16,
     seed: int = 2022,
     precision: str = "32-true",
+    guidance: float = 1.0,
+    mean_fmri: np.ndarray | None = None,
 ) -> np.ndarray:
     """Decode `fmri` [n v] to pictures uint8 [n k h w 3], k = `num_samples`, on the device of `ldm`.
 
     `stimuli`: identity of each row, from which its noise is drawn. Paper, section 3.4 and appendix on sampling.
-    Raises `InputError` for an unknown sampler or a length of fMRI that the encoder does not expect.
+    `guidance` above 1 leads away from what `mean_fmri` [v], the mean training row, is decoded to (see `_eps_model`);
+    1 is the published way and needs no mean. Raises `InputError` for an unknown sampler, a negative guidance, or a
+    length of fMRI that the encoder does not expect.
     """
     if sampler not in SAMPLERS:
         raise InputError(f"setting sampler is {sampler!r}; needed: one of {', '.join(SAMPLERS)}")
+    if guidance < 0:
+        raise InputError(f"setting guidance is {guidance}; needed: 0 or more (1: as published)")
     make_ready(ldm, precision)
     pairs = [(row, k) for row in range(len(fmri)) for k in range(num_samples)]
     images = []
     with torch.no_grad(), autocast(ldm, precision), tqdm(total=len(pairs), unit="picture", disable=None) as bar:
+        mean = None if guidance == 1 else ldm.conditioner(_as_input(ldm, mean_fmri[None]))  # [1 77 c]
         for batch in _batches(pairs, batch_size):
-            context = _context(ldm, fmri, batch)
+            eps_model = _eps_model(ldm, _context(ldm, fmri, batch), mean, guidance)
             noise = torch.cat([noise_for(seed, stimuli[row], k, ldm.latent_shape) for row, k in batch])
-            latent = _sample(ldm, context, noise.to(context.device), SAMPLERS[sampler], num_steps)
+            noise = noise.to(next(ldm.parameters()).device)
+            latent = SAMPLERS[sampler](eps_model, noise, ldm.schedule.alphas_cumprod, num_steps)
             images.append(to_uint8(ldm.autoencoder.decode(latent, quantize=True).float()))
             bar.update(len(batch))
     stacked = np.concatenate(images)
@@ -78,19 +87,29 @@ def _batches(pairs: list[Pair], size: int) -> Iterator[list[Pair]]:
     return (pairs[start : start + size] for start in range(0, len(pairs), size))
 
 
+def _as_input(ldm: LatentDiffusion, fmri: np.ndarray) -> Tensor:
+    """Rows of fMRI [n v] as the encoder takes them, [n 1 v] on the device of `ldm`."""
+    return torch.from_numpy(np.ascontiguousarray(fmri, dtype=np.float32))[:, None].to(next(ldm.parameters()).device)
+
+
 def _context(ldm: LatentDiffusion, fmri: np.ndarray, batch: list[Pair]) -> Tensor:
     """Context of each pair; the encoder sees every stimulus of the batch once."""
-    device = next(ldm.parameters()).device
     rows = sorted({row for row, _ in batch})
-    tokens = torch.from_numpy(np.ascontiguousarray(fmri[rows], dtype=np.float32))[:, None]  # [b 1 v]
-    context = ldm.conditioner(tokens.to(device))  # [b 77 c]
+    context = ldm.conditioner(_as_input(ldm, fmri[rows]))  # [b 77 c]
     return context[[rows.index(row) for row, _ in batch]]
 
 
-def _sample(ldm: LatentDiffusion, context: Tensor, noise: Tensor, sampler: Callable, num_steps: int) -> Tensor:
+def _eps_model(ldm: LatentDiffusion, context: Tensor, mean: Tensor | None, guidance: float) -> EpsModel:
+    """Noise predicted by the UNet under `context` [b 77 c], guided away from that under `mean` [1 77 c] if it is given.
+
+    eps_mean + guidance (eps - eps_mean): classifier-free guidance (Ho and Salimans 2022, arXiv 2207.12598, equation
+    6), with the mean fMRI in the place of no condition, which Stage B never sees. It costs a second evaluation.
+    """
     prepared = ldm.unet.prepare_context(context)
+    averaged = None if mean is None else ldm.unet.prepare_context(mean.expand_as(context))
 
     def eps_model(x_t: Tensor, t: Tensor) -> Tensor:
-        return ldm.unet(x_t, t, prepared).float()
+        eps = ldm.unet(x_t, t, prepared).float()
+        return eps if averaged is None else torch.lerp(ldm.unet(x_t, t, averaged).float(), eps, guidance)
 
-    return sampler(eps_model, noise, ldm.schedule.alphas_cumprod, num_steps)
+    return eps_model

@@ -42,8 +42,13 @@ def control_fmri(dataset: PairedDataset, train: PairedDataset, control: str, see
     if control == "shuffled":
         return np.asarray(dataset.fmri)[np.random.default_rng(seed).permutation(dataset.num_rows)]
     if control == "mean_fmri":
-        return np.tile(np.asarray(train.fmri).mean(axis=0, keepdims=True), (dataset.num_rows, 1))
+        return np.tile(mean_fmri(train), (dataset.num_rows, 1))
     raise InputError(f"setting control is {control!r}; needed: one of {', '.join(CONTROLS)}")
+
+
+def mean_fmri(train: PairedDataset) -> np.ndarray:
+    """Mean training row [v]."""
+    return np.asarray(train.fmri).mean(axis=0)
 
 
 def check_output(folder: Path, overwrite: bool) -> None:

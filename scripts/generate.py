@@ -42,7 +42,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         chosen = [rows[i] for i in share]
         return decode(ldm, fmri[chosen], chosen, **options)
 
-    all_decoded = shares.begin("decoded", len(rows), decode_share)
+    # tuned in every run: parts of a run that has gone on since do not fit
+    weights = shares.key(*(weight.numpy(force=True) for weight in ldm.conditioner.parameters()))
+    all_decoded = shares.begin("decoded" + weights, len(rows), decode_share)
     if process.leads:
         write_decoded(output, all_decoded(), dataset, rows, provenance)
         shares.remove()

@@ -71,12 +71,15 @@ def test_the_folder_follows_from_settings_and_number_of_processes(tmp_path):
 
 
 def test_processes_are_numbered_as_their_launcher_says(monkeypatch):
-    """torchrun within SLURM wins; alone without either."""
-    for name in ("RANK", "WORLD_SIZE", "SLURM_PROCID", "SLURM_NTASKS"):
+    """Alone unless torchrun or srun has started it; a job file knows its tasks too, but is one process itself."""
+    for name in ("RANK", "WORLD_SIZE", "SLURM_PROCID", "SLURM_NTASKS", "SLURM_STEP_NUM_TASKS"):
         monkeypatch.delenv(name, raising=False)
     assert Process.from_environment() == Process(0, 1)
-    monkeypatch.setenv("SLURM_PROCID", "3")
+    monkeypatch.setenv("SLURM_PROCID", "0")
     monkeypatch.setenv("SLURM_NTASKS", "4")
+    assert Process.from_environment() == Process(0, 1)
+    monkeypatch.setenv("SLURM_PROCID", "3")
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
     assert Process.from_environment() == Process(3, 4)
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")

@@ -31,7 +31,8 @@ class Process:
 
     @staticmethod
     def from_environment() -> "Process":
-        names = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS"))
+        # The tasks of the step, not of the job: a command in a job file without srun is one process.
+        names = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"))
         for rank, count in names:
             if rank in os.environ and count in os.environ:
                 return Process(int(os.environ[rank]), int(os.environ[count]))

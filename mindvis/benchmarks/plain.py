@@ -1,6 +1,5 @@
 """The plain way of doing the same work with the same modules, as the published recipe does it."""
 
-import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -24,9 +23,9 @@ def unfused_attention() -> Iterator[None]:
 
 
 def with_all_gradients(ldm: LatentDiffusion) -> LatentDiffusion:
-    """Gradients for every weight of UNet and conditioner, though only some are stepped."""
-    for parameter in itertools.chain(ldm.unet.parameters(), ldm.conditioner.parameters()):
-        parameter.requires_grad_(True)
+    """Gradients for every weight a training step meets, those of the autoencoder too, though only some are stepped."""
+    ldm.requires_grad_(True)
+    ldm.encode = ldm.autoencoder.encode  # inside autograd
     return ldm
 
 

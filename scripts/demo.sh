@@ -13,23 +13,19 @@ fi
 data="data/simulated-$seed"
 runs="runs/demo-$seed"
 
-stage() {
-    local script="$1" config="$2"
-    shift 2
-    echo "== $script $*"
-    python "scripts/$script.py" --config "configs/$config.yaml" "$@"
-}
-
 install_mindvis
 export WANDB_MODE="${WANDB_MODE:-offline}" WANDB_SILENT=true HF_HUB_OFFLINE=1 MPLBACKEND=Agg
 god="data.root=$data/Kamitani/npz"
 rm -rf "$runs"
-stage simulate simulate_demo "out=$data" "seed=$seed"
-stage pretrain_mbm pretrain_demo "run_dir=$runs/pretrain_mbm" "data.root=$data/HCP/npz" "extra_$god" "seed=$seed"
-stage finetune_mbm finetune_mbm_demo "run_dir=$runs/finetune_mbm" "pretrained=$runs/pretrain_mbm" "$god" "seed=$seed"
-stage finetune_ldm finetune_ldm_demo "run_dir=$runs/finetune_ldm" "encoder=$runs/finetune_mbm" "$god" "seed=$seed"
-for control in none shuffled; do
-    stage generate generate_demo "run=$runs/finetune_ldm" "seed=$seed" "control=$control"
-done
-stage evaluate evaluate_demo "decoded=$runs/finetune_ldm/decoded" "seed=$seed"
-stage demo_summary evaluate_demo "decoded=$runs/finetune_ldm/decoded"
+python scripts/run_stages.py \
+    simulate --config configs/simulate_demo.yaml "out=$data" "seed=$seed" \
+    then pretrain_mbm --config configs/pretrain_demo.yaml "run_dir=$runs/pretrain_mbm" "data.root=$data/HCP/npz" \
+    "extra_$god" "seed=$seed" \
+    then finetune_mbm --config configs/finetune_mbm_demo.yaml "run_dir=$runs/finetune_mbm" \
+    "pretrained=$runs/pretrain_mbm" "$god" "seed=$seed" \
+    then finetune_ldm --config configs/finetune_ldm_demo.yaml "run_dir=$runs/finetune_ldm" \
+    "encoder=$runs/finetune_mbm" "$god" "seed=$seed" \
+    then generate --config configs/generate_demo.yaml "run=$runs/finetune_ldm" "seed=$seed" control=none \
+    then generate --config configs/generate_demo.yaml "run=$runs/finetune_ldm" "seed=$seed" control=shuffled \
+    then evaluate --config configs/evaluate_demo.yaml "decoded=$runs/finetune_ldm/decoded" "seed=$seed" \
+    then demo_summary --config configs/evaluate_demo.yaml "decoded=$runs/finetune_ldm/decoded"

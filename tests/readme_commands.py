@@ -172,7 +172,17 @@ class Workshop:
         options = {"cwd": self.folder, "env": environment, "capture_output": True, "text": True, "timeout": 60}
         done = subprocess.run(["bash", *words(command)], **options)
         assert done.returncode == 0, f"README.md: `{command}` ended with {done.returncode}: {done.stderr}"
-        return [" ".join(["python", *json.loads(f"[{line}]")]) for line in notes.read_text().splitlines()]
+        started = [" ".join(["python", *json.loads(f"[{line}]")]) for line in notes.read_text().splitlines()]
+        return [stage for command in started for stage in stages_of(command)]
+
+
+def stages_of(command: str) -> list[str]:
+    """The commands that run_stages.py stands for; any other command is itself."""
+    launcher = "python scripts/run_stages.py "
+    if not command.startswith(launcher):
+        return [command]
+    stages = (stage.split() for stage in command.removeprefix(launcher).split(" then "))
+    return [" ".join(["python", f"scripts/{name}.py", *arguments]) for name, *arguments in stages]
 
 
 # `python -c` is asked for its prefix; everything else is written down, an argument a JSON string.

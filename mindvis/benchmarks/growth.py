@@ -6,7 +6,7 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
 from mindvis.benchmarks.run import measure_variants
 from mindvis.benchmarks.settings import BenchmarkConfig
@@ -82,8 +82,11 @@ def growth_plot(points: dict[str, list[Point]]) -> Figure:
         above.plot(sizes, [first.seconds * size / first.size for size in sizes], "--", color=MUTED, zorder=0)
         above.set_title(curve.title, fontsize=10, color=INK)
         above.set_yscale("log")
-        below.plot(sizes, [(point.peak_bytes or 0) / 1e9 for point in found], "o-", color=INK)
-        below.set_ylim(bottom=0)
+        above.yaxis.set_major_formatter(_as_written)
+        above.yaxis.set_minor_formatter(NullFormatter())
+        peaks = [(point.peak_bytes or 0) / 1e9 for point in found]
+        below.plot(sizes, peaks, "o-", color=INK)
+        below.set_ylim(0, 1.15 * max(peaks) or 1)
         below.set_xlabel(curve.label)
         _doubling(below, sizes)
     for axis in axes.flat:
@@ -107,4 +110,10 @@ def _doubling(axis: Axes, sizes: list[int]) -> None:
     axis.set_xscale("log", base=2)
     axis.set_xticks(sizes)
     axis.xaxis.set_minor_locator(NullLocator())
-    axis.xaxis.set_major_formatter(FuncFormatter(lambda size, _: f"{size:g}"))
+    axis.xaxis.set_major_formatter(_as_written)
+
+
+@FuncFormatter
+def _as_written(value: float, _: int) -> str:
+    """A tick as 0.1, not as a power."""
+    return f"{value:g}"

@@ -1,0 +1,74 @@
+"""Run scripts one after the other, up to the first that fails, without waiting for the imports of each.
+
+This process imports them once, which takes longer than many a stage of a small experiment; each runs in a fork of it.
+
+Example:
+  python scripts/run_stages.py simulate out=data/simulated then check_data --root data/simulated --any-size
+"""
+
+import argparse
+import importlib
+import multiprocessing
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from mindvis.cli import entry_point
+from mindvis.errors import InputError
+
+SCRIPTS = Path(__file__).parent
+
+
+@entry_point
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "stages", nargs=argparse.REMAINDER, metavar="SCRIPT ...", help="a script, its arguments, `then` the next one"
+    )
+    stages = list(split(parser.parse_args(argv).stages))
+    mains = {name: load(name) for name, *_ in stages}
+    for name, *arguments in stages:
+        print(f"== {shlex.join([name, *arguments])}", flush=True)
+        if status := run_in_fork(mains[name], name, arguments):
+            return status
+    return 0
+
+
+def split(words: Sequence[str]) -> Iterator[list[str]]:
+    """The words of each stage. Raises InputError where one has none."""
+    stage: list[str] = []
+    for word in [*words, "then"]:
+        if word != "then":
+            stage.append(word)
+        elif stage:
+            yield stage
+            stage = []
+        else:
+            raise InputError("a stage is empty; needed: a script with its arguments, `then` the next one")
+
+
+def load(name: str) -> Callable[[list[str]], int]:
+    """`main` of a script beside this one. Raises InputError where there is none."""
+    if not (SCRIPTS / f"{name}.py").is_file():
+        raise InputError(f"{SCRIPTS / name}.py: no such script")
+    if str(SCRIPTS) not in sys.path:
+        sys.path.insert(0, str(SCRIPTS))
+    return importlib.import_module(name).main
+
+
+def run_in_fork(script: Callable[[list[str]], int], name: str, arguments: list[str]) -> int:
+    """Exit status of a script that begins with what is imported here and leaves nothing behind."""
+    fork = multiprocessing.get_context("fork").Process(target=_run, args=(script, name, arguments))
+    fork.start()
+    fork.join()
+    return fork.exitcode if fork.exitcode >= 0 else 128 - fork.exitcode  # as a shell gives a signal
+
+
+def _run(script: Callable[[list[str]], int], name: str, arguments: list[str]) -> None:
+    sys.argv = [str(SCRIPTS / f"{name}.py"), *arguments]  # what a run folder says of its command
+    sys.exit(script(arguments))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

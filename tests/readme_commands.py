@@ -85,6 +85,14 @@ class Recipe:
 
 
 # The first that fits is taken: the longer before the shorter.
+SMALL_WORK = (
+    "num_voxels=128",
+    "model.embed_dim=32",
+    "model.depth=1",
+    "model.num_heads=2",
+    "model.decoder_embed_dim=16",
+)
+SMALL_WORK += ("model.decoder_depth=1", "model.decoder_num_heads=2", "ldm=demo", "num_subjects=2", "repetitions=1")
 RECIPES = (
     Recipe("python scripts/check_data.py", ("--any-size",), statuses=(0, 1)),
     Recipe("python scripts/prepare_hcp.py", (), raw_hcp),
@@ -111,6 +119,7 @@ RECIPES = (
     Recipe("python scripts/export_model.py"),
     Recipe("python scripts/convert_checkpoint.py"),
     Recipe("python scripts/baseline_ridge.py", (*PICTURES, "overwrite=true")),
+    Recipe("python scripts/benchmark.py parts=[stage_a,stage_b,sampling,data]", SMALL_WORK),
     Recipe("python scripts/benchmark.py", ("num_stimuli=8", "size=16", "num_samples=2", "repetitions=1")),
     Recipe("python scripts/estimate_memory.py", parse=True),
     Recipe("python scripts/train_demo_ldm.py", parse=True),

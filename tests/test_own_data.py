@@ -194,6 +194,12 @@ def test_bad_settings(path, options, message):
         load_npz(path, **options)
 
 
+def test_a_file_that_names_no_subject_is_taken_whole(arrays, tmp_path):
+    """Whatever subject the settings of another experiment choose."""
+    np.savez(tmp_path / "own.npz", **{name: array for name, array in arrays.items() if name != "subject"})
+    assert len(load_npz(tmp_path / "own.npz", subjects=["sbj_3"]).train.fmri) == 8
+
+
 def test_broken_or_missing_file(path, tmp_path):
     """A truncated file, and none."""
     path.write_bytes(path.read_bytes()[:1000])

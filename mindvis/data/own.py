@@ -106,8 +106,10 @@ def _array(npz: NpzReader, name: str) -> np.ndarray:
 
 
 def _rows_of(data: OwnArrays, subjects: list[str], path: str | Path) -> np.ndarray:
-    """Boolean [n] of the rows that belong to the chosen subjects; none chosen: all."""
+    """Boolean [n] of the rows that belong to the chosen subjects; none chosen, or none named in the file: all."""
     available = sorted(set(data.subject.tolist()))
+    if available == [""]:
+        return np.ones(len(data.subject), dtype=bool)
     for subject in subjects:
         require_choice(subject, available, f"{path}: subject")
     return np.isin(data.subject, subjects or available)

@@ -11,9 +11,10 @@ import importlib
 import multiprocessing
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from mindvis.chain.words import split
 from mindvis.cli import entry_point
 from mindvis.errors import InputError
 
@@ -26,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "stages", nargs=argparse.REMAINDER, metavar="SCRIPT ...", help="a script, its arguments, `then` the next one"
     )
-    stages = list(split(parser.parse_args(argv).stages))
+    stages = split(parser.parse_args(argv).stages)
     mains = {name: load(name) for name, *_ in stages}
     for name, *arguments in stages:
         print(f"== {shlex.join([name, *arguments])}", flush=True)
@@ -35,25 +36,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def split(words: Sequence[str]) -> Iterator[list[str]]:
-    """The words of each stage. Raises InputError where one has none."""
-    stage: list[str] = []
-    for word in [*words, "then"]:
-        if word != "then":
-            stage.append(word)
-        elif stage:
-            yield stage
-            stage = []
-        else:
-            raise InputError("a stage is empty; needed: a script with its arguments, `then` the next one")
-
-
 def load(name: str) -> Callable[[list[str]], int]:
     """`main` of a script beside this one. Raises InputError where there is none."""
     if not (SCRIPTS / f"{name}.py").is_file():
         raise InputError(f"{SCRIPTS / name}.py: no such script")
-    if str(SCRIPTS) not in sys.path:
-        sys.path.insert(0, str(SCRIPTS))
+    sys.path.insert(0, str(SCRIPTS))
     return importlib.import_module(name).main
 
 

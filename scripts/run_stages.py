@@ -1,7 +1,6 @@
 """Run scripts one after the other, up to the first that fails, without waiting for the imports of each.
 
-This process imports them once, which takes longer than many a stage of a small experiment; each runs in a fork of it.
-
+They are imported once, which takes longer than many a stage of a small experiment; each runs in a fork.
 Example:
   python scripts/run_stages.py simulate out=data/simulated then check_data --root data/simulated --any-size
 """
@@ -30,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     stages = split(parser.parse_args(argv).stages)
     mains = {name: load(name) for name, *_ in stages}
     for name, *arguments in stages:
-        print(f"== {shlex.join([name, *arguments])}", flush=True)
+        print("==", shlex.join([name, *arguments]), flush=True)
         if status := run_in_fork(mains[name], name, arguments):
             return status
     return 0
@@ -38,9 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def load(name: str) -> Callable[[list[str]], int]:
     """`main` of a script beside this one. Raises InputError where there is none."""
-    if not (SCRIPTS / f"{name}.py").is_file():
-        raise InputError(f"{SCRIPTS / name}.py: no such script")
     sys.path.insert(0, str(SCRIPTS))
+    if not (SCRIPTS / f"{name}.py").is_file():
+        raise InputError(f"{name}.py: no such script")
     return importlib.import_module(name).main
 
 

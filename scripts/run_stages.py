@@ -27,6 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "stages", nargs=argparse.REMAINDER, metavar="SCRIPT ...", help="a script, its arguments, `then` the next one"
     )
     stages = split(parser.parse_args(argv).stages)
+    sys.path.insert(0, str(SCRIPTS))  # where the scripts are imported from
     mains = {name: load(name) for name, *_ in stages}
     for name, *arguments in stages:
         print("==", shlex.join([name, *arguments]), flush=True)
@@ -37,7 +38,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def load(name: str) -> Callable[[list[str]], int]:
     """`main` of a script beside this one. Raises InputError where there is none."""
-    sys.path.insert(0, str(SCRIPTS))
     if not (SCRIPTS / f"{name}.py").is_file():
         raise InputError(f"{name}.py: no such script")
     return importlib.import_module(name).main

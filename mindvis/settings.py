@@ -1,15 +1,15 @@
 """Loading of settings: dataclass defaults <- YAML file <- command line, each key and type checked."""
 
-import difflib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mindvis.errors import InputError
+from mindvis.hints import KINDRED, beside, nearest
 
 Settings = TypeVar("Settings")
 
@@ -17,7 +17,7 @@ Settings = TypeVar("Settings")
 def load_config(schema: type[Settings], yaml: str | Path | None, dotlist: Sequence[str] = ()) -> Settings:
     """Settings as an instance of `schema`: its defaults <- the YAML file <- `key=value` items.
 
-    Raises `InputError` naming the file, the key and the nearest known key, or the value and the type that is needed.
+    Raises `InputError` naming the file, the key and the nearest known ones, or the value and the type that is needed.
     """
     config = OmegaConf.structured(schema)
     if yaml is not None:
@@ -57,7 +57,8 @@ def flatten(settings: dict, prefix: str = "") -> dict[str, Any]:
 def read_yaml(path: Path) -> DictConfig:
     """Settings of a YAML file as they stand there. Raises `InputError` where there are none."""
     if not path.is_file():
-        raise InputError(f"{path}: no such config file; needed: a YAML file such as those in configs/")
+        where = beside(path, "*.y*ml") or "needed: a YAML file such as those in configs/"
+        raise InputError(f"{path}: no such config file; {where}")
     try:
         loaded = OmegaConf.load(path)
     except Exception as error:  # yaml and OmegaConf raise unrelated classes for a malformed file
@@ -83,16 +84,55 @@ def _merge(schema: type, config: DictConfig, other: DictConfig, source: str) -> 
         raise InputError(f"{source}: setting {key}: {str(error).splitlines()[0]}") from error
 
 
-def _check_keys(schema: type, given: Any, source: str, prefix: str = "") -> None:
-    if not isinstance(given, dict):
-        raise InputError(f"{source}: setting {prefix.rstrip('.')} is {given!r}; needed: nested settings")
-    types = {item.name: dataclass_of(get_type_hints(schema)[item.name]) for item in fields(schema)}
-    for key, value in given.items():
-        if key not in types:
-            nearest = difflib.get_close_matches(str(key), list(types), n=1, cutoff=0.0)[0]
-            raise InputError(f"{source}: unknown setting {prefix}{key}; nearest: {prefix}{nearest}")
-        if types[key] is not None and value is not None:
-            _check_keys(types[key], value, source, f"{prefix}{key}.")
+def _check_keys(schema: type, given: Any, source: str) -> None:
+    """Every key is one of the schema, and under it stands a list, pairs or nested settings where the schema does."""
+    for prefix, part, content in _parts(schema, given):
+        if not isinstance(content, dict):
+            raise InputError(f"{source}: setting {prefix.rstrip('.')} is {content!r}; needed: nested settings")
+        hints = get_type_hints(part)
+        for key, value in content.items():
+            if key not in hints:
+                raise InputError(
+                    f"{source}: unknown setting {prefix}{key}; {_known_keys(schema, part, prefix, str(key))}"
+                )
+            _check_shape(hints[key], value, f"{source}: setting {prefix}{key}")
+
+
+def _parts(schema: type, given: Any, prefix: str = "") -> Iterator[tuple[str, type, Any]]:
+    """The prefix, the dataclass and the content of the settings given, and of those nested in them."""
+    yield prefix, schema, given
+    for key, hint_of_key in get_type_hints(schema).items():
+        nested = dataclass_of(hint_of_key)
+        if nested is not None and given.get(key) is not None:
+            yield from _parts(nested, given[key], f"{prefix}{key}.")
+
+
+def _check_shape(hint_of_key: Any, value: Any, where: str) -> None:
+    kinds = {get_origin(option) or option for option in (hint_of_key, *get_args(hint_of_key))}
+    if isinstance(value, dict | list | None) or str(value).startswith("${"):  # an interpolation has no kind yet
+        return
+    if list in kinds:
+        raise InputError(f"{where} is {value!r}; needed: a list, such as [{value}]")
+    if dict in kinds:
+        raise InputError(f"{where} is {value!r}; needed: pairs of name: value")
+
+
+def _known_keys(schema: type, part: type, prefix: str, key: str) -> str:
+    """The setting that was meant: in this group, else in any, else all that the group has."""
+    group = {item.name: f"{prefix}{item.name}" for item in fields(part)}
+    near = nearest(key, group) or nearest(key, _dotted(schema), count=3, cutoff=KINDRED)
+    if near:
+        return f"nearest: {', '.join(group.get(name, name) for name in near)}"
+    groups = {name for name, hint_of_key in get_type_hints(part).items() if dataclass_of(hint_of_key)}
+    where = f" in {prefix.rstrip('.')}" if prefix else ""
+    return f"known{where}: {', '.join(name + '.*' * (name in groups) for name in group)}"
+
+
+def _dotted(schema: type, prefix: str = "") -> Iterator[str]:
+    """Dotted names of all settings that are no groups."""
+    for name, hint_of_key in get_type_hints(schema).items():
+        nested = dataclass_of(hint_of_key)
+        yield from _dotted(nested, f"{prefix}{name}.") if nested else [prefix + name]
 
 
 def dataclass_of(hint: Any) -> type | None:

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from mindvis.cli import entry_point
+from mindvis.cli import Parser, entry_point
 from mindvis.prepare.check import Settings
 from mindvis.prepare.check_bold5000 import check_bold5000
 from mindvis.prepare.check_god import check_god
@@ -23,8 +23,7 @@ Each line begins with ok, differs (not the published size), missing or broken. E
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    form = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLE, formatter_class=form)
+    parser = Parser(__doc__, EXAMPLE)
     parser.add_argument("--root", type=Path, default=Path("data"), help="folder of the data sets (default: data)")
     parser.add_argument("--datasets", nargs="+", choices=list(DATASETS), default=list(DATASETS), help="default: all")
     parser.add_argument("--any-size", action="store_true", help="do not compare with the published sizes")

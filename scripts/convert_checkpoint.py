@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from mindvis.checkpoints import blank_module, compare, complete_ldm, read_weights, write_weights
+from mindvis.checkpoints import blank_module, compare, complete_ldm, read_weights, weights_file, write_weights
 from mindvis.checkpoints.builders import EXPECTED_MISSING
-from mindvis.checkpoints.formats import FORMATS
+from mindvis.checkpoints.formats import CHOICES, FORMATS, SELECTED
 from mindvis.checkpoints.loading import check_report
-from mindvis.cli import entry_point
+from mindvis.cli import Parser, entry_point
 from mindvis.evaluation.weights import sha256
 
 EXAMPLE = """example:
@@ -19,15 +19,13 @@ EXAMPLE = """example:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__, EXAMPLE)
     parser.add_argument("source", help="published file, run folder, exported model, .pt or .safetensors")
     parser.add_argument("target", nargs="?", help="file to write; without it the table is all that is done")
     parser.add_argument("--to", choices=sorted(set(FORMATS.values())), help="form of target; default: by its suffix")
     parser.add_argument("--label2img", help="finetuned.pth only: the label2img model.ckpt, for its config.yaml")
     parser.add_argument("--fmri-encoder", help="finetuned.pth only: the fmri_encoder.pth it came from, for its heads")
-    parser.add_argument("--checkpoint", default="last", help="which one of a run folder (default: last)")
+    parser.add_argument("--checkpoint", choices=CHOICES, default="selected", help=SELECTED)
     return parser.parse_args(argv)
 
 
@@ -35,11 +33,14 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     arguments = parse(argv)
     files = {"fmri_encoder": arguments.fmri_encoder, "label2img": arguments.label2img}
-    weights = complete_ldm(read_weights(arguments.source, arguments.checkpoint), arguments.source, **files)
+    file = weights_file(arguments.source, arguments.checkpoint)
+    weights = complete_ldm(read_weights(file), arguments.source, **files)
     report = replace(compare(weights.state_dict, blank_module(weights).state_dict()), dropped=weights.dropped)
     print(f"{arguments.source}: {weights.kind}")
     if Path(arguments.source).is_file():
         print(f"sha256 {sha256(arguments.source)}")
+    else:
+        print(f"weights of {file}")
     print(report.table())
     check_report(report, EXPECTED_MISSING[weights.kind], arguments.source)
     if arguments.target:

@@ -5,10 +5,9 @@ Examples:
   python scripts/estimate_memory.py --measure A:4 B:1        # also train two steps on this CPU and compare
 """
 
-import argparse
 from collections.abc import Sequence
 
-from mindvis.cli import entry_point
+from mindvis.cli import Parser, entry_point
 from mindvis.errors import InputError
 from mindvis.memory_estimate import GB, STAGES, estimate, measure
 
@@ -20,16 +19,16 @@ COLUMNS += ("weights, GB", "gradients", "AdamW", "activations", "sum")
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--measure", nargs="+", default=[], metavar="STAGE:BATCH", help="train on this CPU as well")
-    arguments = parser.parse_args(argv)
+    measured = [parse(item) for item in parser.parse_args(argv).measure]
     print(table_row(COLUMNS))
     print(table_row(["---"] * len(COLUMNS)))
     for stage, batch in BATCHES:
         for precision in ("32-true", "bf16-mixed"):
             for checkpointing in (False, True):
                 print(row(stage, batch, precision, checkpointing))
-    for stage, batch in map(parse, arguments.measure):
+    for stage, batch in measured:
         expected, found = estimate(stage, batch).total, measure(stage, batch)
         ratio = f"{found / expected:.2f}"
         print(f"stage {stage}, batch {batch}: estimated {expected / GB:.2f} GB, measured {found / GB:.2f} GB ({ratio})")

@@ -3,7 +3,7 @@
 Examples:
   python scripts/evaluate.py --config configs/evaluate_god.yaml decoded=runs/finetune_ldm_god/decoded
   python scripts/evaluate.py decoded=my/pictures images=my/stimuli classifier=efficientnet_lite0
-  python scripts/evaluate.py compare runs/a/decoded runs/b/decoded
+  python scripts/evaluate.py compare runs/a/decoded runs/b/decoded     # compare --help says more
 
 Writes report.json, report.csv, report.html and grid_sorted.png beside the pictures, or into `output`. `compare` reads
 the reports of two or more evaluations and gives paired bootstrap intervals of their differences from the first.
@@ -17,17 +17,28 @@ from collections.abc import Sequence
 
 import torch
 
-from mindvis.cli import entry_point, read_settings
+from mindvis.cli import Parser, entry_point, read_settings
 from mindvis.config import EvaluateConfig
 from mindvis.evaluation import compare_reports, comparison_text, text_table
 from mindvis.wiring.evaluation import evaluate
+
+COMPARE = """Compare evaluations of the same stimuli: paired bootstrap intervals of their differences from the first.
+
+example:
+  python scripts/evaluate.py compare runs/a/decoded runs/b/decoded
+
+A line a figure and run: its value, that of the first run, the difference with its 95 % interval, p and the number of
+stimuli, which are matched by their id. It is printed; nothing is written.
+"""
 
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["compare"]:
-        print(comparison_text(compare_reports(arguments[1:])))
+        parser = Parser(COMPARE, prog="evaluate.py compare")
+        parser.add_argument("reports", nargs="+", help="two or more folders that were evaluated, or their report.json")
+        print(comparison_text(compare_reports(parser.parse_args(arguments[1:]).reports)))
         return
     config = read_settings(EvaluateConfig, __doc__, arguments)
     if config.num_threads:

@@ -6,8 +6,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mindvis.checkpoints import complete_ldm, describe_data, export_model, read_weights
-from mindvis.cli import entry_point
+from mindvis.checkpoints import complete_ldm, describe_data, export_model, read_weights, weights_file
+from mindvis.checkpoints.formats import CHOICES, SELECTED
+from mindvis.cli import Parser, entry_point
 from mindvis.errors import InputError
 
 EXAMPLE = """example:
@@ -16,9 +17,7 @@ EXAMPLE = """example:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__, EXAMPLE)
     parser.add_argument("source", help="run folder of finetune_ldm, or a published finetuned.pth")
     parser.add_argument("folder", help="folder to write, which generate.py takes as run=")
     parser.add_argument("--data", help="data set: god, bold5000, simulated ...; default: as source says")
@@ -27,7 +26,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--report", help="report.json of evaluate.py, for the figures of the model card")
     parser.add_argument("--label2img", help="finetuned.pth only: the label2img model.ckpt, for its config.yaml")
     parser.add_argument("--fmri-encoder", help="finetuned.pth only: the fmri_encoder.pth it came from, for its heads")
-    parser.add_argument("--checkpoint", default="last", help="which one of a run folder (default: last)")
+    parser.add_argument("--checkpoint", choices=CHOICES, default="selected", help=SELECTED)
     return parser.parse_args(argv)
 
 
@@ -47,11 +46,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parse(argv)
     report = read_report(arguments.report)
     files = {"fmri_encoder": arguments.fmri_encoder, "label2img": arguments.label2img}
-    weights = complete_ldm(read_weights(arguments.source, arguments.checkpoint), arguments.source, **files)
+    file = weights_file(arguments.source, arguments.checkpoint)
+    weights = complete_ldm(read_weights(file), arguments.source, **files)
     given = {"name": arguments.data, "subjects": arguments.subjects, "roi": arguments.roi}
     data = describe_data(weights.config) | {name: value for name, value in given.items() if value}
     export_model(arguments.folder, weights, data=data, report=report)
-    print(f"written: {arguments.folder}")
+    print(f"written: {arguments.folder}, weights of {file}")
 
 
 if __name__ == "__main__":

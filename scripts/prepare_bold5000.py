@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from mindvis.cli import entry_point
+from mindvis.cli import Parser, entry_point
 from mindvis.data.bold5000 import STIMULI
 from mindvis.prepare import bold5000
 
@@ -16,8 +16,7 @@ BOLD5000_GLMsingle_ROI_betas/py. Exit status: 0 all there, 1 response files are 
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    form = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLE, formatter_class=form)
+    parser = Parser(__doc__, EXAMPLE)
     parser.add_argument("root", type=Path, help="the folder BOLD5000")
     parser.add_argument("--size", type=int, default=256, help="side of the pictures (default: 256)")
     parser.add_argument("--subjects", nargs="+", help="e.g. CSI1 CSI4 (default: all with presentation lists)")

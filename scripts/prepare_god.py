@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from mindvis.cli import entry_point
+from mindvis.cli import Parser, entry_point
 from mindvis.errors import InputError
 from mindvis.prepare.god import SCALINGS, find_subjects, prepare_subject
 from mindvis.prepare.god_stimuli import prepare_class_index, prepare_stimuli, read_same_as, wnid_of
@@ -18,8 +18,7 @@ EXAMPLE = """example:
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    form = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLE, formatter_class=form)
+    parser = Parser(__doc__, EXAMPLE)
     parser.add_argument("--out", type=Path, required=True, help="folder to write, e.g. data/Kamitani/npz")
     parser.add_argument("--fmri", type=Path, help="folder of Subject1.h5 ... Subject5.h5 (or .mat, saved with -v7.3)")
     parser.add_argument("--stimuli", type=Path, help="folder with the folders training and test")

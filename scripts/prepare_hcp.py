@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from mindvis.cli import entry_point
+from mindvis.cli import Parser, entry_point
 from mindvis.errors import InputError
 from mindvis.prepare.hcp import PATTERN, VISUAL_ROIS, CiftiSource, VolumeSource, find_runs, prepare_all
 from mindvis.prepare.scaling import POLICIES
@@ -17,8 +17,7 @@ subjects written, 1 some failed (each is listed with the reason), 2 nothing coul
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    formatter = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLE, formatter_class=formatter)
+    parser = Parser(__doc__, EXAMPLE)
     parser.add_argument("raw", type=Path, help="folder with the downloaded runs, searched to any depth")
     parser.add_argument("--out", type=Path, required=True, help="folder to write, e.g. data/HCP/npz")
     parser.add_argument("--pattern", default=PATTERN, help="file names to read (default: %(default)s)")

@@ -5,7 +5,6 @@ Example:
   python scripts/run_stages.py simulate out=data/simulated then check_data --root data/simulated --any-size
 """
 
-import argparse
 import importlib
 import multiprocessing
 import shlex
@@ -14,17 +13,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mindvis.chain.words import split
-from mindvis.cli import entry_point
+from mindvis.cli import Parser, entry_point
 from mindvis.errors import InputError
+from mindvis.hints import hint
 
 SCRIPTS = Path(__file__).parent
 
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument(
-        "stages", nargs=argparse.REMAINDER, metavar="SCRIPT ...", help="a script, its arguments, `then` the next one"
+        "stages", nargs="...", metavar="SCRIPT ...", help="a script, its arguments, `then` the next one"
     )
     stages = split(parser.parse_args(argv).stages)
     sys.path.insert(0, str(SCRIPTS))  # where the scripts are imported from
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def load(name: str) -> Callable[[list[str]], int]:
     """`main` of a script beside this one. Raises InputError where there is none."""
     if not (SCRIPTS / f"{name}.py").is_file():
-        raise InputError(f"{name}.py: no such script")
+        raise InputError(f"{name}.py: no such script; {hint(name, sorted(path.stem for path in SCRIPTS.glob('*.py')))}")
     return importlib.import_module(name).main
 
 

@@ -12,6 +12,9 @@ import pytest
 import torch
 
 from mindvis.checkpoints import read_ldm, read_weights
+from mindvis.checkpoints.formats import ENVELOPE, envelope
+from mindvis.training.runs import create_run
+from mindvis.training.storage import save_tensors, write_json
 
 ROOT = Path(__file__).parents[1]
 FILES = ROOT / "tests" / "golden" / "checkpoints"
@@ -55,6 +58,27 @@ def test_table_alone(convert, capsys, tmp_path):
     kind, checksum, table = capsys.readouterr().out.splitlines()[:3]
     assert kind.startswith(str(ENCODER)) and table.startswith("matched       122")
     assert checksum == "sha256 " + hashlib.sha256(Path(ENCODER).read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("selection", "options", "taken"),
+    [
+        ({"selection": "validation"}, [], "best-00000004.ckpt"),
+        ({"selection": "test"}, ["--checkpoint", "last"], "last.ckpt"),
+        ({"selection": "last"}, [], "last.ckpt"),
+        ({}, [], "last.ckpt"),
+        ({}, ["--checkpoint", "best"], "best-00000004.ckpt"),
+    ],
+)
+def test_of_a_run_the_selected_checkpoint_is_taken_and_named(tmp_path, convert, capsys, selection, options, taken):
+    """As for generate: what the run's own setting says; a run of Stage A has none, and goes on from the last."""
+    run = create_run(tmp_path, stage="finetune_mbm", settings=selection, resume="auto", resume_override=False)
+    weights = read_weights(ENCODER)
+    for name in ("last.ckpt", "best-00000004.ckpt"):
+        save_tensors({"state_dict": weights.state_dict, ENVELOPE: envelope(weights)}, run.checkpoints / name)
+    write_json(run.checkpoints / "best.json", {"best-00000004.ckpt": 0.5})
+    assert convert(tmp_path, *options) == 0
+    assert f"weights of {run.checkpoints / taken}" in capsys.readouterr().out
 
 
 def test_failed_conversion_writes_nothing(tmp_path, convert, capsys):

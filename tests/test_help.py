@@ -38,6 +38,27 @@ def test_it_names_every_setting_with_its_comment(script):
         assert comment.strip(), f"{name} = {default}: the field has no trailing comment"
 
 
+@pytest.mark.parametrize("script", WITH_SETTINGS, ids=lambda script: script.stem)
+def test_what_must_be_given_is_called_required(script):
+    """Not by the sign that stands for it inside."""
+    assert "???" not in help_of(script)
+
+
+def test_the_subcommand_has_help_of_its_own():
+    """With an example, and every argument explained."""
+    outcome = run("evaluate", "compare", "--help")
+    assert outcome.status == 0 and not outcome.err
+    assert "python scripts/evaluate.py compare runs/a" in outcome.out and "two or more folders" in outcome.out
+
+
+@pytest.mark.parametrize("arguments", [("--rot", "data"), ("--datasets", "nsd"), ("more",)])
+def test_a_wrong_option_is_one_line(arguments):
+    """Without the usage; a misspelt option is answered with the nearest."""
+    outcome = run("check_data", *arguments)
+    assert outcome.status == 2 and outcome.err.startswith("error: ") and outcome.err.count("\n") == 1
+    assert ("nearest: --root" in outcome.err) == (arguments[0] == "--rot")
+
+
 @pytest.mark.parametrize("script", WITH_OPTIONS, ids=lambda script: script.stem)
 def test_every_option_is_explained(script, monkeypatch):
     """Options and positional arguments alike."""

@@ -3,7 +3,7 @@
 from mindvis.checkpoints.builders import blank_module, build_encoder, build_label2img, build_ldm_from, build_mbm
 from mindvis.checkpoints.describing import DescribeWeights
 from mindvis.checkpoints.files import read_checkpoint, read_safetensors, save_checkpoint, save_safetensors
-from mindvis.checkpoints.formats import read_weights, write_weights
+from mindvis.checkpoints.formats import read_weights, weights_file, write_weights
 from mindvis.checkpoints.loading import LoadReport, compare, load_state
 from mindvis.checkpoints.published import load_published
 from mindvis.checkpoints.reading import complete_ldm, read_label2img, read_ldm, read_mbm
@@ -38,5 +38,6 @@ __all__ = [
     "read_weights",
     "save_checkpoint",
     "save_safetensors",
+    "weights_file",
     "write_weights",
 ]

@@ -14,6 +14,7 @@ from mindvis.checkpoints.renaming import export_ldm, export_mbm
 from mindvis.checkpoints.weights import KINDS, Weights, part
 from mindvis.dc_ldm.model import build_schedule
 from mindvis.errors import InputError
+from mindvis.hints import beside
 from mindvis.safe_pickle import load_torch, plain
 from mindvis.safe_pickle.rules import reading
 from mindvis.training.runs import STAGES, open_run
@@ -21,23 +22,36 @@ from mindvis.training.storage import write_atomic, write_text
 
 ENVELOPE = "weights"  # key of {kind, settings, config, prefix} beside `state_dict` in our checkpoints
 EXPORTED = ("model.safetensors", "settings.yaml")
+CHOICES = ("selected", "best", "last")  # which checkpoint of a run folder
+SELECTED = "of a run folder: selected, as its setting `selection` says (a run without it: last), best or last; "
+SELECTED += "default: selected, as for generate"
 FORMATS = {".safetensors": "safetensors", ".pt": "mindvis", ".pth": "published", ".ckpt": "published"}
 
 
 def read_weights(path: str | Path, checkpoint: str = "last") -> Weights:
-    """Weights and settings from a file or folder of any form.
+    """Weights and settings from a file or folder of any form; `checkpoint` and errors as of `weights_file`."""
+    return _read_file(weights_file(path, checkpoint))
 
-    `checkpoint` is the one of a run folder: `last` or `best`. Raises InputError where `path` is none of the forms.
+
+def weights_file(path: str | Path, checkpoint: str = "last") -> Path:
+    """The file itself, or the one in an exported folder, a folder of published weights or a run folder.
+
+    `checkpoint` is the one of a run folder: `selected` (as its setting `selection` says; the last one where it has no
+    such setting), `best` (by val/loss) or `last`. Raises InputError where `path` is none of these, or is not there.
     """
     path = Path(path)
-    if not path.is_dir():
-        return _read_file(path)
-    if (path / EXPORTED[0]).is_file():
-        return _read_file(path / EXPORTED[0])
-    if (path / "model.ckpt").is_file():
-        return _read_file(path / "model.ckpt")
+    if checkpoint not in CHOICES:
+        raise InputError(f"setting checkpoint is {checkpoint!r}; needed: one of {', '.join(CHOICES)}")
+    if not path.exists():
+        needed = "needed: weights, a run folder or an exported model"
+        raise InputError("; ".join(filter(None, (f"{path}: no such file", needed, beside(path)))))
+    if path.is_file():
+        return path
+    for name in (EXPORTED[0], "model.ckpt"):
+        if (path / name).is_file():
+            return path / name
     if (path / "manifest.json").is_file():
-        return _read_file(open_run(path, stages=STAGES).checkpoint(checkpoint))
+        return open_run(path, stages=STAGES).checkpoint(checkpoint)
     raise InputError(f"{path}: no weights; needed: a run folder, an exported model or a published file")
 
 
@@ -70,8 +84,6 @@ def from_envelope(content: Mapping, said: object, where: Path) -> Weights:
 
 
 def _read_file(path: Path) -> Weights:
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; needed: weights, a run folder or an exported model")
     if path.suffix == ".safetensors":
         state, metadata = read_safetensors(path)
         return from_envelope(state, _read_metadata(metadata, path), path)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from mindvis.errors import InputError
+from mindvis.hints import beside
 
 READ_ERRORS = (OSError, ValueError, EOFError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error)
 LARGEST_EXACT = 2**24  # integers beyond it are not kept by float32, so they are no measurements
@@ -20,7 +21,7 @@ def require_folder(path: str | Path, what: str) -> Path:
     """The folder as a Path. Raises InputError when it is missing."""
     folder = Path(path)
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder, needs {what}")
+        raise InputError("; ".join(filter(None, (f"{folder}: no such folder, needs {what}", beside(folder)))))
     return folder
 
 

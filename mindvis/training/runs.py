@@ -25,6 +25,7 @@ from omegaconf import OmegaConf
 
 from mindvis.config import flatten
 from mindvis.errors import InputError
+from mindvis.hints import beside
 from mindvis.training import storage
 
 log = logging.getLogger(__name__)
@@ -83,11 +84,12 @@ class Run:
             storage.write_json(self.path / "manifest.json", self.manifest | facts)
 
     def checkpoint(self, which: str = "best") -> Path:
-        """The whole checkpoint to use: `best` by val/loss (without validation: the last) or `last`.
+        """The whole checkpoint to use: `best` by val/loss (without validation: the last), `last`, or `selected`.
 
-        Raises `InputError` when there is none, or none that is whole.
+        `selected` is what the setting `selection` of the run says, the last one in a run without it. Raises
+        `InputError` when there is none, or none that is whole.
         """
-        if which == "best":
+        if which == "best" or (which == "selected" and self.settings.get("selection", "last") != "last"):
             whole = [path for path in self._best() if storage.find_fault(path) is None]
             if whole:
                 return whole[0]
@@ -131,7 +133,8 @@ def open_run(path: str | Path, *, stages: Sequence[str]) -> Run:
     """A run folder that the next stage takes. Raises `InputError` when it is none, of another stage, or empty."""
     path = Path(path)
     if not (path / "config.yaml").is_file():
-        raise InputError(f"{path}: no run folder (config.yaml is missing); needed: a folder that {_or(stages)} wrote")
+        needed = f"no run folder (config.yaml is missing); needed: a folder that {_or(stages)} wrote"
+        raise InputError("; ".join(filter(None, (f"{path}: {needed}", beside(path)))))
     stage = _stage(path)
     if stage not in stages:
         raise InputError(f"{path}: a run of {stage}; needed: one of {_or(stages)}")

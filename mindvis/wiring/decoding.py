@@ -15,7 +15,7 @@ from mindvis.wiring.data import data_facts, open_pairs
 def load_decoder(config: GenerateConfig) -> LatentDiffusion:
     """A tuned decoder in evaluation mode, from a run folder, an exported model or a published finetuned.pth."""
     sources = {"fmri_encoder": config.fmri_encoder, "label2img": config.ldm}
-    ldm, _ = build_ldm_from(config.run, checkpoint=_which(config), **sources)
+    ldm, _ = build_ldm_from(config.run, checkpoint=config.checkpoint, **sources)
     return ldm.eval()
 
 
@@ -77,14 +77,6 @@ def output_folder(config: GenerateConfig) -> Path:
 def read_run_settings(path: str) -> dict:
     """Settings of the run behind a decoder; under `stage_a` those its encoder came from; {} where unknown."""
     return read_weights(path).config
-
-
-def _which(config: GenerateConfig) -> str:
-    """Checkpoint of the run to decode with: `selected` is what its own setting `selection` says."""
-    if config.checkpoint not in ("selected", "last"):
-        raise InputError(f"setting checkpoint is {config.checkpoint!r}; needed: selected or last")
-    settings = read_run_settings(config.run)
-    return "best" if config.checkpoint == "selected" and settings.get("selection") != "last" else "last"
 
 
 def _data_of(run: str) -> DataConfig:

@@ -11,11 +11,13 @@ from mindvis.cli import entry_point, read_settings
 from mindvis.config import FinetuneLDMConfig
 from mindvis.dc_ldm.latents import kept_crops, kept_latents
 from mindvis.decoding.previews import DecodedStimuli
+from mindvis.training.signals import stoppable
 from mindvis.wiring.data import data_facts, open_stage_b
 from mindvis.wiring.models import begin_run, build_ldm_module, build_stage_b, history, read_encoder, train
 
 
 @entry_point
+@stoppable
 def main(argv: Sequence[str] | None = None) -> None:
     config = read_settings(FinetuneLDMConfig, __doc__, argv)
     encoder, state = read_encoder(config)
@@ -45,7 +47,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             seed=config.seed,
         ),
     ]
-    train(config, run, module, (train_set, val_set), callbacks)
+    if result := train(config, run, module, (train_set, val_set), callbacks):
+        print(result)
 
 
 if __name__ == "__main__":

@@ -10,11 +10,13 @@ from mindvis.checkpoints import DescribeWeights, build_mbm, read_mbm
 from mindvis.cli import entry_point, read_settings
 from mindvis.config import FinetuneMBMConfig, plain
 from mindvis.decoding.previews import MaskedReconstructions
+from mindvis.training.signals import stoppable
 from mindvis.wiring.data import choose_tuning_fmri, data_facts, hold_out_tail
 from mindvis.wiring.models import begin_run, build_mbm_module, train
 
 
 @entry_point
+@stoppable
 def main(argv: Sequence[str] | None = None) -> None:
     config = read_settings(FinetuneMBMConfig, __doc__, argv)
     network, _ = build_mbm(config.pretrained)
@@ -29,7 +31,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         MaskedReconstructions(val_set or train_set, every_epochs=config.trainer.figure_every_epochs),
     ]
     train_set = train_set.with_interpolated(config.mask.num_interpolated)
-    train(config, run, module, (train_set, val_set), callbacks)
+    if result := train(config, run, module, (train_set, val_set), callbacks):
+        print(result)
 
 
 if __name__ == "__main__":

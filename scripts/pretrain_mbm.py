@@ -10,11 +10,13 @@ from mindvis.checkpoints import DescribeWeights
 from mindvis.cli import entry_point, read_settings
 from mindvis.config import PretrainMBMConfig, plain
 from mindvis.decoding.previews import MaskedReconstructions
+from mindvis.training.signals import stoppable
 from mindvis.wiring.data import data_facts, hold_out_tail, open_pretraining
 from mindvis.wiring.models import begin_run, build_mbm_module, start_mbm, train
 
 
 @entry_point
+@stoppable
 def main(argv: Sequence[str] | None = None) -> None:
     config = read_settings(PretrainMBMConfig, __doc__, argv)
     data = open_pretraining(config.data, config.extra_data, config.model.patch_size)
@@ -29,7 +31,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         MaskedReconstructions(val_set or train_set, every_epochs=config.trainer.figure_every_epochs),
     ]
     train_set = train_set.with_interpolated(config.mask.num_interpolated)
-    train(config, run, module, (train_set, val_set), callbacks)
+    if result := train(config, run, module, (train_set, val_set), callbacks):
+        print(result)
 
 
 if __name__ == "__main__":

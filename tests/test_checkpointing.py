@@ -17,9 +17,10 @@ from toy import contents, same, train
 
 from mindvis.errors import InputError
 from mindvis.training import storage
-from mindvis.training.checkpointing import EXTRA, INTERRUPTED, Checkpoints, SignalWatch, WholeCheckpointIO
+from mindvis.training.checkpointing import EXTRA, Checkpoints, WholeCheckpointIO
 from mindvis.training.logging import MetricsFile
 from mindvis.training.runs import create_run, newest_checkpoint
+from mindvis.training.signals import INTERRUPTED, SignalWatch
 
 TOY = Path(__file__).with_name("toy_run.py")
 

@@ -1,11 +1,14 @@
 """Latents of a few crops of each image, kept in place of encoding a crop in every step."""
 
+import signal
+
 import numpy as np
 import pytest
 import torch
 
 from mindvis.data import PairedDataset
-from mindvis.dc_ldm.latents import encode_images, kept_crops, kept_latents
+from mindvis.dc_ldm.latents import encode_batches, kept_crops, kept_latents
+from mindvis.training.signals import INTERRUPTED, stoppable
 
 
 class Means(torch.nn.Module):
@@ -33,7 +36,7 @@ def bank(images, tmp_path):
 
 def test_crops_are_kept_and_differ(bank, images, tmp_path):
     """Every crop of every image is another one; a second call reads them from the folder."""
-    whole = encode_images(Means(), images, 3, False)
+    whole = next(encode_batches(Means(), images, 3, False))
     assert [crops.shape for crops in bank] == [whole.shape] * 2 and len(list(tmp_path.iterdir())) == 2
     assert not np.allclose(bank[0], bank[1]) and not np.allclose(bank[0], whole)
     again = kept_crops(Means(), images, tmp_path, crops_per_image=2, crop_ratio=0.5, seed=1)
@@ -62,3 +65,30 @@ def test_only_the_first_of_several_processes_keeps_them(images, tmp_path, monkey
     monkeypatch.setenv("RANK", "0")
     assert np.array_equal(kept_latents(Means(), images, tmp_path), own)
     assert len(list(tmp_path.iterdir())) == 1
+
+
+class Signalled(Means):
+    """A signal comes while the second batch is encoded; counts the images it was given."""
+
+    def __init__(self, number=None):
+        super().__init__()
+        self.number, self.images = number, 0
+
+    def encode(self, image):
+        if self.number and self.images:
+            signal.raise_signal(self.number)
+        self.images += len(image)
+        return super().encode(image)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_keeps_the_batches_encoded_so_far(images, tmp_path, number):
+    """It ends the program with status 75; the next time only the rest is encoded, to the same latents."""
+    with pytest.raises(SystemExit) as stopped:
+        stoppable(kept_latents)(Signalled(number), images, tmp_path, batch_size=2)
+    assert stopped.value.code == INTERRUPTED
+    assert [path.suffixes for path in tmp_path.iterdir()] == [[".part", ".npy"]]
+    again = Signalled()
+    latents = kept_latents(again, images, tmp_path, batch_size=2)
+    assert again.images == 1 and [path.suffixes for path in tmp_path.iterdir()] == [[".npy"]]
+    assert np.array_equal(latents, next(encode_batches(Means(), images, 3, False)))

@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "mindvis"
 # Each part may import the parts before it (and itself); parts on one line do not know each other.
 LAYERS = [
-    {"errors", "hints"},
+    {"errors", "hints", "progress"},
     {"settings", "safe_pickle"},
     {"config", "cli"},
     {"training"},

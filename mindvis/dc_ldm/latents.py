@@ -1,14 +1,15 @@
 """Latents of whole images, encoded once and kept in a mapped file: Stage B need not encode them in every step."""
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from mindvis.data.images import random_crop, to_float
 from mindvis.dc_ldm.autoencoder import Autoencoder
+from mindvis.progress import Progress
 from mindvis.training.draws import generator
 from mindvis.training.runs import global_rank
 from mindvis.training.storage import write_atomic
@@ -22,14 +23,15 @@ def kept_latents(
     `bfloat16` encodes under autocast, as a training in bf16-mixed would in every step. The file is named by a hash of
     the images, of the autoencoder (weights, scale) and of this choice, so a changed one is never taken. Of several
     processes that find none, each encodes for itself and the first one alone writes: no two share a temporary file.
+    When a signal ends the program, the batches encoded so far are kept in a file of their own and taken next time.
     """
     path = folder / f"latents-{_fingerprint(autoencoder, images)}{'-bf16' if bfloat16 else ''}.npy"
     if not path.is_file():
-        latents = encode_images(autoencoder, images, batch_size, bfloat16)
+        latents = _encode_all(autoencoder, images, batch_size, bfloat16, begun=path.with_suffix(".part.npy"))
         if global_rank() > 0:
             return latents
-        folder.mkdir(parents=True, exist_ok=True)
         write_atomic(path, lambda file: np.save(file, latents))
+        path.with_suffix(".part.npy").unlink(missing_ok=True)
     return np.load(path, mmap_mode="r")
 
 
@@ -56,18 +58,38 @@ def kept_crops(
     return banks
 
 
+def _encode_all(
+    autoencoder: Autoencoder, images: np.ndarray, batch_size: int, bfloat16: bool, *, begun: Path
+) -> np.ndarray:
+    """All latents, from those in the file `begun` on if it is there; it is written when the program is told to stop."""
+    latents = [np.load(begun)] if begun.is_file() else []
+    begun.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        for batch in encode_batches(autoencoder, images[sum(map(len, latents)) :], batch_size, bfloat16):
+            latents.append(batch)
+    except (SystemExit, KeyboardInterrupt):
+        if latents and global_rank() == 0:
+            write_atomic(begun, lambda file: np.save(file, np.concatenate(latents)))
+        raise
+    return np.concatenate(latents)
+
+
 @torch.no_grad()
-def encode_images(autoencoder: Autoencoder, images: np.ndarray, batch_size: int, bfloat16: bool) -> np.ndarray:
-    """Latents float32 [m c h w] of uint8 images [m h w 3], on the GPU of this process where there is one."""
+def encode_batches(
+    autoencoder: Autoencoder, images: np.ndarray, batch_size: int, bfloat16: bool
+) -> Iterator[np.ndarray]:
+    """Latents float32 [b c h w] of uint8 images [m h w 3], on the GPU of this process where there is one."""
     home = next(autoencoder.parameters()).device
     device = torch.device("cuda", global_rank() % torch.cuda.device_count()) if torch.cuda.is_available() else home
     autoencoder.to(device)
-    starts = tqdm(range(0, len(images), batch_size), desc="latents", unit="batch", disable=None, leave=False)
-    batches = (to_float(np.asarray(images[start : start + batch_size])) for start in starts)
-    with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-        latents = [autoencoder.encode(batch.to(device)).float().cpu().numpy() for batch in batches]
-    autoencoder.to(home)
-    return np.concatenate(latents)
+    try:
+        for start in Progress(range(0, len(images), batch_size), desc="latents", unit="batch", leave=False):
+            batch = to_float(np.asarray(images[start : start + batch_size]))
+            with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+                latents = autoencoder.encode(batch.to(device))
+            yield latents.float().cpu().numpy()
+    finally:
+        autoencoder.to(home)
 
 
 def _fingerprint(autoencoder: Autoencoder, images: np.ndarray) -> str:

@@ -16,6 +16,7 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.utils.data import DataLoader
 
 from mindvis.errors import InputError
+from mindvis.progress import Pace, minutes
 from mindvis.training import storage
 from mindvis.training.logging import MetricsFile, to_csv
 
@@ -114,32 +115,42 @@ class Speed(pl.Callback):
     def __init__(self, folder: Path, *, batch_size: int, every_steps: int, max_steps: int = -1):
         self.path, self.batch_size, self.every_steps = folder / "speed.csv", batch_size, every_steps
         self.max_steps = max_steps
-        self._begun: tuple[float, int] = (0.0, 0)
+        self._published = 0  # step of the last row
+        self._seconds = self._waited = self._at = 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._published = trainer.global_step
 
     def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        self._restart(trainer)
+        """Validation and figures between two epochs are no training."""
+        self._at, trainer.train_dataloader.waited = time.monotonic(), 0.0
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
-        steps = trainer.global_step - self._begun[1]
-        if steps < self.every_steps or not trainer.is_global_zero:
-            return
-        seconds = time.monotonic() - self._begun[0]
+        self._seconds += time.monotonic() - self._at
+        self._waited += trainer.train_dataloader.waited
+        self._at, trainer.train_dataloader.waited = time.monotonic(), 0.0
+        if trainer.global_step - self._published >= self.every_steps:
+            self._publish(trainer)
+
+    def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """The steps after the last row, or all of a short run."""
+        if trainer.global_step > self._published:
+            self._publish(trainer)
+
+    def _publish(self, trainer: pl.Trainer) -> None:
+        steps, left = trainer.global_step - self._published, _steps_left(trainer, self.max_steps)
         per_step = self.batch_size * trainer.accumulate_grad_batches * trainer.world_size
-        loader = trainer.train_dataloader
         values = {
-            "samples_per_second": steps * per_step / seconds,
-            "hours_left": seconds / steps * _steps_left(trainer, self.max_steps) / 3600,
-            "loader_share": loader.waited / seconds,
+            "samples_per_second": steps * per_step / self._seconds,
+            "hours_left": self._seconds / steps * left / 3600,
+            "loader_share": self._waited / self._seconds,
             "peak_memory_gb": peak_memory_gb(trainer.strategy.root_device),
         }
-        self._publish(trainer, values)
-        self._restart(trainer)
+        self._published, self._seconds, self._waited = trainer.global_step, 0.0, 0.0
+        if trainer.is_global_zero:
+            self._write(trainer, values)
 
-    def _restart(self, trainer: pl.Trainer) -> None:
-        self._begun = (time.monotonic(), trainer.global_step)
-        trainer.train_dataloader.waited = 0.0
-
-    def _publish(self, trainer: pl.Trainer, values: dict[str, float]) -> None:
+    def _write(self, trainer: pl.Trainer, values: dict[str, float]) -> None:
         bar = trainer.progress_bar_callback
         if bar is not None and getattr(bar, "train_progress_bar", None) is not None:
             bar.train_progress_bar.set_postfix_str(
@@ -154,6 +165,29 @@ class Speed(pl.Callback):
                 )
         row = {"step": trainer.global_step} | {key: f"{value:.6g}" for key, value in values.items()}
         storage.append_text(self.path, to_csv(self.COLUMNS, [row], header=not self.path.exists()))
+
+
+class ProgressLines(pl.Callback):
+    """Now and then a line on how far the training is, for a log without a progress bar."""
+
+    def __init__(self, max_steps: int = -1):
+        self.max_steps, self.pace, self._first = max_steps, Pace(), 0
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self.pace, self._first = Pace(), trainer.global_step
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
+        step = trainer.global_step
+        if not trainer.is_global_zero or step == self._first or not self.pace.due():
+            return
+        total = step + _steps_left(trainer, self.max_steps)
+        left = self.pace.seconds / (step - self._first) * (total - step)
+        losses = {name: trainer.callback_metrics.get(name) for name in ("train/loss", "val/loss")}
+        words = [f"{name} {float(loss):.4g}" for name, loss in losses.items() if loss is not None]
+        where = (
+            f"step {step} of {total} ({step / total:.0%}), epoch {trainer.current_epoch + 1} of {trainer.max_epochs}"
+        )
+        log.info("%s", ", ".join([where, *words, f"{minutes(left)} left"]))
 
 
 class WatchedLoader(DataLoader):

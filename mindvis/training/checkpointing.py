@@ -7,11 +7,9 @@ the end of training serve, and the counters of its loops are put where they stan
 
 import logging
 import math
-import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import pytorch_lightning as pl
@@ -21,11 +19,10 @@ from lightning_fabric.plugins import CheckpointIO
 from mindvis.training import storage
 from mindvis.training.logging import MetricsFile
 from mindvis.training.runs import Run
+from mindvis.training.signals import INTERRUPTED, SignalWatch
 
 log = logging.getLogger(__name__)
 
-INTERRUPTED = 75  # EX_TEMPFAIL: the run saved itself on a signal and goes on when it is started again
-SIGNALS = {signal.SIGTERM: INTERRUPTED, signal.SIGUSR1: INTERRUPTED, signal.SIGINT: 130}
 EXTRA = "mindvis"  # entry of a checkpoint that holds what Lightning does not know
 
 
@@ -48,33 +45,6 @@ class WholeCheckpointIO(CheckpointIO):
 
     def remove_checkpoint(self, path: str | Path) -> None:
         Path(path).unlink(missing_ok=True)
-
-
-class SignalWatch:
-    """Remembers the first signal that asks the run to stop; use as a context manager around the training."""
-
-    def __init__(self):
-        self.status: int | None = None
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> "SignalWatch":
-        self._before = {number: signal.getsignal(number) for number in SIGNALS}
-        self.install()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def install(self) -> None:
-        """Take the signals, also back from Lightning, which registers handlers of its own when a fit begins."""
-        for number in SIGNALS:
-            signal.signal(number, self._receive)
-
-    def _receive(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT and self.status is not None:
-            raise KeyboardInterrupt  # the second Ctrl-C does not wait for a checkpoint
-        self.status = SIGNALS[signal.Signals(number)]
 
 
 class Checkpoints(pl.Callback):

@@ -15,12 +15,21 @@ from torch.utils.data import Dataset
 
 from mindvis.config import LoggingConfig, TrainerConfig
 from mindvis.errors import InputError
-from mindvis.training.callbacks import LossWatch, ShardedClip, Speed, StepLimit, WatchedLoader, peak_memory_gb
-from mindvis.training.checkpointing import Checkpoints, SignalWatch, WholeCheckpointIO
+from mindvis.training.callbacks import (
+    LossWatch,
+    ProgressLines,
+    ShardedClip,
+    Speed,
+    StepLimit,
+    WatchedLoader,
+    peak_memory_gb,
+)
+from mindvis.training.checkpointing import Checkpoints, WholeCheckpointIO
 from mindvis.training.logging import MetricsFile, make_loggers
 from mindvis.training.memory import compile_networks, largest_batch_size
 from mindvis.training.runs import Run
 from mindvis.training.sampling import EvalSampler, TrainSampler
+from mindvis.training.signals import SignalWatch
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 # Warnings of Lightning: its idea of resuming, of workers and of logging, and what it uses of torch itself.
@@ -44,6 +53,15 @@ class FitResult:
     num_steps: int
     num_epochs: int
     metrics: dict[str, float]
+
+    def __str__(self) -> str:
+        """What was made and where."""
+        if not self.last.is_file():
+            return "fast_dev_run: one batch of everything, nothing kept"
+        losses = [f"{name} {self.metrics[name]:.4g}" for name in ("train/loss", "val/loss") if name in self.metrics]
+        saved = dict.fromkeys((self.last.name, self.best.name))
+        counts = [f"{self.num_steps} steps", f"{self.num_epochs} epochs"]
+        return f"run: {self.last.parents[1]}, {', '.join(counts + losses)}; checkpoints {' and '.join(saved)}"
 
 
 class Loaders(pl.LightningDataModule):
@@ -184,7 +202,8 @@ def _callbacks(
         every_minutes=settings.checkpoint_every_minutes,
         keep_best=settings.keep_best,
     )
-    return [*watchers, speed, checkpoints]
+    lines = [] if sys.stdout.isatty() else [ProgressLines(settings.max_steps)]
+    return [*watchers, speed, *lines, checkpoints]
 
 
 def _engine(settings: TrainerConfig, run: Run, *, clip: float, loggers: list, callbacks: list) -> pl.Trainer:

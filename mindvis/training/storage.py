@@ -24,7 +24,7 @@ _CHUNK = 1 << 24
 def write_atomic(path: Path, write: Callable[[BinaryIO], None]) -> None:
     """Let `write` fill a temporary file beside `path`, sync it and rename it: `path` is old or new, never half.
 
-    Raises `InputError` when the disk is full; the temporary file is removed then, and `path` is as it was.
+    Raises `InputError` when the disk is full; on any error the temporary file is removed, and `path` is as it was.
     """
     temporary = path.with_name(path.name + TEMPORARY)
     try:
@@ -34,9 +34,9 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], None]) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
         sync_folder(path.parent)
-    except OSError as error:
+    except BaseException as error:  # a signal may end the program here
         temporary.unlink(missing_ok=True)
-        if error.errno in _NO_SPACE:
+        if isinstance(error, OSError) and error.errno in _NO_SPACE:
             raise InputError(f"{path}: {error.strerror}; what was there before is whole; needed: more space") from error
         raise
 

@@ -23,7 +23,7 @@ from mindvis.dc_ldm import LatentDiffusion
 from mindvis.dc_ldm.module import LDMModule
 from mindvis.sc_mbm import FMRIEncoder, MaskedBrainModel, MBMModule
 from mindvis.training.fit import FitResult, fit
-from mindvis.training.runs import Run, create_run
+from mindvis.training.runs import Run, create_run, global_rank
 from mindvis.training.wandb_runs import check_wandb
 
 DEMO_LDM = Path(__file__).resolve().parents[1] / "assets" / "demo" / "model.ckpt"
@@ -43,10 +43,14 @@ def train(
     module: pl.LightningModule,
     datasets: tuple[FMRIDataset, FMRIDataset | None],
     callbacks: Sequence[pl.Callback],
-) -> FitResult:
-    """Train a module on (training, validation) data in its run folder, as the settings of its stage say."""
+) -> FitResult | None:
+    """Train a module on (training, validation) data in its run folder, as the settings of its stage say.
+
+    Of several processes the first one returns where it ended, the others None.
+    """
     settings = {"seed": config.seed, "trainer": config.trainer, "logging": config.logging, "clip": config.optim.clip}
-    return fit(module, *datasets, run, callbacks=callbacks, **settings)
+    result = fit(module, *datasets, run, callbacks=callbacks, **settings)
+    return result if global_rank() == 0 else None
 
 
 def start_mbm(model: ModelConfig, num_voxels: int, seed: int) -> tuple[MaskedBrainModel, dict]:

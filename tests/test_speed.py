@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from mindvis.dc_ldm import sample_plms
-from mindvis.dc_ldm.speed import KeptCast, channels_last, keep_casts
+from mindvis.dc_ldm.frozen import FrozenLayer
+from mindvis.dc_ldm.speed import channels_last, keep_casts
 from mindvis.decoding.decode import make_ready
 from mindvis.sc_mbm.attention import fused_pays
 
@@ -65,7 +66,7 @@ def test_tuned_weights_keep_their_gradient():
     with torch.autocast("cpu", torch.bfloat16):
         layer(torch.ones(1, 3)).sum().backward()
     assert layer.weight.grad is not None and layer.forward.kept is None
-    assert isinstance(layer.forward, KeptCast) and set(layer.state_dict()) == names
+    assert isinstance(layer.forward, FrozenLayer) and set(layer.state_dict()) == names
 
 
 @torch.no_grad()

@@ -42,7 +42,7 @@ def stage_b(config: BenchmarkConfig, variant: Variant) -> Work:
     if variant.plain:
         plain.with_all_gradients(ldm)
     else:
-        module.make_ready(keep=variant.precision != "32-true")
+        module.make_ready(mixed=variant.precision != "32-true", mapped=config.device == "cpu")
     tuned = list(ldm.trainable_parameters().values())
     groups = [{"params": tuned, "weight_decay": module.weight_decay}]
     optimizer = _optimizer(groups, variant, lr=module.lr, betas=(0.9, 0.999))

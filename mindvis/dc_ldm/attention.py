@@ -50,7 +50,12 @@ class GEGLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[b n c] -> [b n hidden]."""
-        hidden, gate = self.proj(x).chunk(2, dim=-1)
+        return self.gate(self.proj(x))
+
+    @staticmethod
+    def gate(projected: Tensor) -> Tensor:
+        """[b n 2*hidden] -> [b n hidden]."""
+        hidden, gate = projected.chunk(2, dim=-1)
         return hidden * F.gelu(gate)
 
 

@@ -84,6 +84,7 @@ class LatentDiffusion(nn.Module):
         self.conditioner = conditioner
         self.schedule = schedule
         self.loss_type = loss_type
+        self.frozen_forms = True  # whether casts and sums of frozen weights may be kept beside them
         self.train(self.training)
 
     @property

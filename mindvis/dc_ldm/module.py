@@ -5,7 +5,7 @@ from pytorch_lightning.strategies import FSDPStrategy
 from torch import Tensor
 
 from mindvis.dc_ldm.model import LatentDiffusion
-from mindvis.dc_ldm.speed import channels_last, keep_casts
+from mindvis.dc_ldm.speed import make_fast
 from mindvis.errors import InputError
 from mindvis.training import draws
 from mindvis.training.memory import recompute
@@ -50,14 +50,16 @@ class LDMModule(pl.LightningModule):
 
     def setup(self, stage: str) -> None:
         """Before the model is placed: layout and, in mixed precision, kept casts of what is frozen."""
-        sharded = isinstance(self.trainer.strategy, FSDPStrategy)  # whole copies would undo the sharding
-        self.make_ready(keep=self.trainer.precision != "32-true" and not sharded)
+        strategy = self.trainer.strategy
+        sharded = isinstance(strategy, FSDPStrategy)  # whole copies would undo the sharding
+        compiled = self.ldm.unet._compiled_call_impl is not None  # which fuses casts itself
+        self.ldm.frozen_forms = not (sharded or compiled)
+        alone = self.trainer.world_size == 1 and strategy.root_device.type == "cpu"
+        self.make_ready(mixed=self.trainer.precision != "32-true", mapped=alone)
 
-    def make_ready(self, *, keep: bool) -> None:
-        """Channels last, and with `keep` casts of frozen weights, unless the network is compiled (which fuses them)."""
-        channels_last(self.ldm)
-        if keep and self.ldm.unet._compiled_call_impl is None:
-            keep_casts(self.ldm)
+    def make_ready(self, *, mixed: bool, mapped: bool = False) -> None:
+        """Layout and the forms of frozen weights that `make_fast` makes."""
+        make_fast(self.ldm, mixed=mixed, mapped=mapped)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Loss (scalar) of a batch, logged as train/loss beside train/lr."""

@@ -1,22 +1,47 @@
-"""Layout and casts of weights by which the same results take less time.
+"""Layout, casts and forms of weights by which the same results take less time and memory.
 
 Autocast casts a weight whenever a layer runs, and remembers the result only for weights that get a gradient, until the
 context ends. The frozen weights of the UNet and of the autoencoder are most of the model, and never change.
 """
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
+from mindvis.dc_ldm.attention import GEGLU
+from mindvis.dc_ldm.blocks import ResidualBlock
+from mindvis.dc_ldm.frozen import FoldedUpsample, FrozenLayer, RecomputedActivation, RecomputedGate
+from mindvis.dc_ldm.layers import Upsample
+from mindvis.dc_ldm.mapped import map_frozen
 from mindvis.dc_ldm.model import LatentDiffusion
 
 KINDS = (nn.Linear, nn.Conv1d, nn.Conv2d)
-WIDE = 128  # channels from which the layout pays; group norms of narrow feature maps are slow in it on the CPU
+WIDE = 128  # channels from which layout and memory count; group norms of narrow maps with channels last are slow
+
+
+def make_fast(ldm: LatentDiffusion, *, mixed: bool, mapped: bool) -> None:
+    """All of it: layout, forms of frozen weights and, in `mixed` precision, their kept casts.
+
+    With `mapped` (CPU) what a wide model's weights were cast from lies in a file. Without `ldm.frozen_forms` it is the
+    layout alone.
+    """
+    channels_last(ldm)
+    if not ldm.frozen_forms:
+        return
+    use_frozen(ldm)
+    if mixed:
+        keep_casts(ldm)
+    if mixed and mapped and is_wide(ldm):
+        map_frozen(ldm)
+
+
+def is_wide(ldm: LatentDiffusion) -> bool:
+    """Whether the UNet is as wide as published ones, rather than a small one as the demo's."""
+    return ldm.unet.model_channels >= WIDE
 
 
 def channels_last(ldm: LatentDiffusion) -> None:
     """Keep the channels of a wide model last in memory, which spares its convolutions a copy."""
-    if ldm.unet.model_channels >= WIDE:
+    if is_wide(ldm):
         ldm.unet.to(memory_format=torch.channels_last)
         ldm.autoencoder.to(memory_format=torch.channels_last)
 
@@ -27,31 +52,24 @@ def keep_casts(module: nn.Module) -> None:
     The copies are no part of the state; they take half the memory of the float32 weights, from the first call on.
     """
     for layer in module.modules():
-        if isinstance(layer, KINDS) and not isinstance(layer.forward, KeptCast):
-            layer.forward = KeptCast(layer)
+        if isinstance(layer, KINDS):
+            _replace(layer, FrozenLayer)
 
 
-class KeptCast:
-    """Forward pass of a layer that casts its frozen weight and bias once, and again when they have changed."""
+def use_frozen(ldm: LatentDiffusion) -> None:
+    """Let the frozen convolutions of a wide model keep less for the backward pass, and its upsampling compute less."""
+    for layer in ldm.modules() if is_wide(ldm) else ():
+        if isinstance(layer, Upsample):
+            _replace(layer, FoldedUpsample)
+        elif isinstance(layer, nn.Conv2d):
+            _replace(layer, FrozenLayer)
+        elif isinstance(layer, GEGLU):
+            _replace(layer, RecomputedGate)
+        elif isinstance(layer, ResidualBlock):
+            _replace(layer.in_layers, RecomputedActivation)
+            _replace(layer.out_layers, RecomputedActivation)
 
-    def __init__(self, layer: nn.Linear | nn.Conv1d | nn.Conv2d):
-        self.layer = layer
-        self.source: tuple | None = None
-        self.kept: tuple[Tensor, Tensor | None] | None = None
 
-    def __call__(self, x: Tensor) -> Tensor:
-        layer, device = self.layer, x.device.type
-        tuned = layer.weight.requires_grad and torch.is_grad_enabled()
-        if tuned or not torch.is_autocast_enabled(device):
-            return type(layer).forward(layer, x)
-        weight, bias = self._cast(torch.get_autocast_dtype(device))
-        return F.linear(x, weight, bias) if isinstance(layer, nn.Linear) else layer._conv_forward(x, weight, bias)
-
-    @torch.no_grad()
-    def _cast(self, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
-        parameters = [p for p in (self.layer.weight, self.layer.bias) if p is not None]
-        source = (dtype, *((p.data_ptr(), p._version) for p in parameters))
-        if source != self.source:
-            cast = [p.to(dtype) for p in parameters]
-            self.source, self.kept = source, (cast[0], cast[1] if len(cast) > 1 else None)
-        return self.kept
+def _replace(layer: nn.Module, forward: type) -> None:
+    if not isinstance(layer.forward, forward):
+        layer.forward = forward(layer)

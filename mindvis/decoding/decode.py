@@ -14,7 +14,7 @@ from tqdm import tqdm
 from mindvis.data.images import to_uint8
 from mindvis.dc_ldm import LatentDiffusion, noise_for, sample_ddim, sample_dpm_solver, sample_plms, sample_unipc
 from mindvis.dc_ldm.samplers import EpsModel
-from mindvis.dc_ldm.speed import channels_last, keep_casts
+from mindvis.dc_ldm.speed import make_fast
 from mindvis.errors import InputError
 
 SAMPLERS: dict[str, Callable] = {
@@ -69,10 +69,9 @@ def decode(
 
 
 def make_ready(ldm: LatentDiffusion, precision: str) -> None:
-    """Layout and kept casts for many evaluations of the same weights."""
-    channels_last(ldm)
-    if precision != "32-true":
-        keep_casts(ldm)
+    """Layout, casts and forms of weights for many evaluations of the same ones."""
+    on_cpu = next(ldm.parameters()).device.type == "cpu"
+    make_fast(ldm, mixed=precision != "32-true", mapped=on_cpu)
 
 
 def autocast(ldm: LatentDiffusion, precision: str) -> torch.autocast:

@@ -8,12 +8,11 @@ Example:
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from mindvis.baseline.linear import decode_with_ridge, load_class_ldm
 from mindvis.cli import entry_point, read_settings
 from mindvis.config import BaselineConfig, plain
 from mindvis.decoding.output import check_output, write_decoded
+from mindvis.training.memory import use_threads
 from mindvis.wiring.data import open_pairs
 from mindvis.wiring.decoding import place
 from mindvis.wiring.models import find_ldm
@@ -24,8 +23,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = read_settings(BaselineConfig, __doc__, argv)
     for target in config.targets:
         check_output(Path(config.output) / target, config.overwrite)
-    if config.num_threads:
-        torch.set_num_threads(config.num_threads)
+    use_threads(config.num_threads)
     ldm = place(load_class_ldm(find_ldm(config.ldm)), config.device, 0)
     pairs = open_pairs(config.data, config.patch_size)[:2]
     train, test = (part.with_image_size(ldm.autoencoder.encoder.resolution) for part in pairs)

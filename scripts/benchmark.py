@@ -19,6 +19,7 @@ from mindvis.benchmarks.settings import BenchmarkConfig
 from mindvis.benchmarks.solvers import benchmark_solvers
 from mindvis.benchmarks.table import heading, row_line
 from mindvis.cli import entry_point, read_settings
+from mindvis.training.memory import use_threads
 from mindvis.training.storage import write_json
 
 STUDIES = {"solvers": benchmark_solvers, "growth": benchmark_growth}
@@ -28,8 +29,7 @@ STUDIES = {"solvers": benchmark_solvers, "growth": benchmark_growth}
 def main(argv: Sequence[str] | None = None) -> None:
     config = read_settings(BenchmarkConfig, __doc__, argv)
     check(config, tuple(STUDIES))
-    if config.num_threads:
-        torch.set_num_threads(config.num_threads)
+    use_threads(config.num_threads)
     compared = [part for part in config.parts if part not in STUDIES]
     rows = []
     if compared:

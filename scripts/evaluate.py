@@ -15,11 +15,10 @@ The pictures are shared, in batches, by the processes that torchrun or SLURM sta
 import sys
 from collections.abc import Sequence
 
-import torch
-
 from mindvis.cli import Parser, entry_point, read_settings
 from mindvis.config import EvaluateConfig
 from mindvis.evaluation import compare_reports, comparison_text, text_table
+from mindvis.training.memory import use_threads
 from mindvis.wiring.evaluation import evaluate
 
 COMPARE = """Compare evaluations of the same stimuli: paired bootstrap intervals of their differences from the first.
@@ -41,8 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(comparison_text(compare_reports(parser.parse_args(arguments[1:]).reports)))
         return
     config = read_settings(EvaluateConfig, __doc__, arguments)
-    if config.num_threads:
-        torch.set_num_threads(config.num_threads)
+    use_threads(config.num_threads)
     done = evaluate(config)
     if done is not None:
         report, page = done

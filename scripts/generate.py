@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from mindvis.cli import entry_point, read_settings
 from mindvis.config import GenerateConfig
 from mindvis.decoding.decode import decode
 from mindvis.decoding.output import check_output, choose_rows, control_fmri, mean_fmri, write_decoded
+from mindvis.training.memory import use_threads
 from mindvis.training.shares import Process, Shares, parts_folder
 from mindvis.wiring.decoding import generation_provenance, load_decoder, open_generation, output_folder, place
 
@@ -26,8 +26,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = read_settings(GenerateConfig, __doc__, argv)
     process, output = Process.from_environment(), Path(output_folder(config))
     check_output(output, config.overwrite)
-    if config.num_threads:
-        torch.set_num_threads(config.num_threads)
+    use_threads(config.num_threads)
     ldm = place(load_decoder(config), config.device, process.rank)
     dataset, train = open_generation(config, ldm)
     rows = choose_rows(dataset, config.stimuli)

@@ -12,18 +12,16 @@ of HCP data, both are also drawn on the cortical flat map.
 
 from collections.abc import Sequence
 
-import torch
-
 from mindvis.cli import entry_point, read_settings
 from mindvis.inspection.look import look_inside
 from mindvis.inspection.settings import LookInsideConfig
+from mindvis.training.memory import use_threads
 
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> None:
     config = read_settings(LookInsideConfig, __doc__, argv)
-    if config.num_threads:
-        torch.set_num_threads(config.num_threads)
+    use_threads(config.num_threads)
     found, output = look_inside(config)
     for line in found.skipped:
         print(line)

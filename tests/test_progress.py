@@ -58,7 +58,7 @@ def test_a_training_logs_steps_and_losses_and_says_at_the_end_what_it_made(monke
     assert 2 <= len(lines) <= 4 and " of 12 (" in lines[-1]
     assert "epoch 2 of 2" in lines[-1] and "train/loss" in lines[-1] and "val/loss" in lines[-1]
     said = str(result)
-    assert said.startswith(f"run: {tmp_path / 'run'}, 12 steps, 2 epochs, train/loss ")
+    assert said.startswith(f"run: {tmp_path / 'run'}, step 12, epoch 2, train/loss ")
     assert "checkpoints last.ckpt and best-" in said
 
 

@@ -61,6 +61,16 @@ def test_missing_data_folder(experiment, tmp_path, stage):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("stage", TRAININGS)
+def test_a_training_ends_with_a_line_that_says_what_it_made(experiment, tmp_path, stage):
+    """On stdout: the run folder, steps and checkpoints."""
+    options = ("trainer.max_epochs=1", "trainer.figure_every_epochs=0")
+    outcome = run(stage, *tiny_stages.command(stage, experiment, tmp_path / "run", *options)[2:])
+    assert outcome.status == 0, outcome.err
+    assert outcome.out.splitlines()[-1].startswith(f"run: {tmp_path / 'run'}, ")
+    assert ", epoch 1, train/loss" in outcome.out and "last.ckpt" in outcome.out
+
+
 def test_missing_array(broken):
     """A subject's file without its training rows."""
     change(subject(broken), arr_0=None)
@@ -158,6 +168,7 @@ def test_used_run_folder_with_resume_never(experiment):
         ("trainer.precision=8-bit", "precision"),
         ("trainer.batch_size=0", "batch_size"),
         ("trainer.val_fraction=1", "val_fraction"),
+        ("trainer.num_threads=0", "num_threads is 0"),
         ("logging.wandb=maybe", "wandb"),
     ],
 )
@@ -165,6 +176,25 @@ def test_setting_without_meaning(experiment, tmp_path, setting, part):
     """A value outside what the setting can be."""
     settings = tiny_stages.command("finetune_mbm", experiment, tmp_path / "run", setting)
     refused(run("finetune_mbm", *settings[2:]), part)
+
+
+@pytest.mark.parametrize("script", ["generate", "evaluate"])
+def test_threads_that_cannot_be(experiment, tmp_path, script):
+    """Said before anything is read."""
+    needed = {"generate": f"run={tmp_path / 'run'}", "evaluate": f"decoded={tmp_path / 'decoded'}"}
+    refused(run(script, needed[script], "num_threads=-1"), "num_threads is -1")
+
+
+def test_a_network_without_blocks(experiment, tmp_path):
+    settings = tiny_stages.command("pretrain_mbm", experiment, tmp_path / "run", "model.depth=-1")
+    refused(run("pretrain_mbm", *settings[2:]), "depth is -1")
+
+
+def test_a_simulation_that_cannot_be_written_is_not_computed(tmp_path, monkeypatch):
+    """The folder is tried first."""
+    monkeypatch.setattr("mindvis.data.simulate.draw_experiment", lambda experiment: pytest.fail("computed"))
+    (tmp_path / "file").write_text("in the way")
+    refused(run("simulate", f"out={tmp_path / 'file' / 'simulated'}"), "file")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from mindvis.baseline.ridge import Ridge, fit_ridge
 from mindvis.checkpoints import load_state, read_label2img
@@ -21,6 +20,7 @@ from mindvis.dc_ldm import LatentDiffusion, build_class_ldm
 from mindvis.decoding.decode import decode
 from mindvis.decoding.output import mean_fmri
 from mindvis.errors import InputError
+from mindvis.progress import Progress
 from mindvis.safe_pickle import load_torch
 
 CLASS_EMBEDDING = "cond_stage_model.embedding.weight"
@@ -76,7 +76,7 @@ def decode_with_ridge(
 def fit_latent(ldm: LatentDiffusion, train: PairedDataset, alphas: Sequence[float], batch_size: int = 16) -> Ridge:
     """fMRI -> flattened latent of the training pictures."""
     device = next(ldm.parameters()).device
-    batches = tqdm(_split(train.stimuli, batch_size), desc="latents", disable=None, leave=False)
+    batches = Progress(_split(train.stimuli, batch_size), desc="latents", leave=False)
     latents = np.concatenate([ldm.encode(to_float(images).to(device)).cpu().flatten(1).numpy() for images in batches])
     return fit_ridge(np.asarray(train.fmri), latents[train.stimulus], alphas)
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from mindvis.baseline.linear import load_class_ldm
 from mindvis.benchmarks.settings import BenchmarkConfig
@@ -18,6 +17,7 @@ from mindvis.benchmarks.table import line
 from mindvis.dc_ldm import LatentDiffusion, noise_for, sample_ddim
 from mindvis.decoding.decode import SAMPLERS
 from mindvis.evaluation.demo_classifier import DemoClassifier, load_demo_classifier
+from mindvis.progress import Progress
 from mindvis.training.storage import write_json, write_text
 from mindvis.wiring.models import DEMO_LDM
 
@@ -109,4 +109,4 @@ def _compare(
 
 
 def _progress(label: str) -> Callable:
-    return functools.partial(tqdm, desc=label, unit="step", disable=None, leave=False)
+    return functools.partial(Progress, desc=label, unit="step", leave=False)

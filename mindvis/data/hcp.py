@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from mindvis.data.arrays import NpzReader, require_folder
 from mindvis.data.cache import RowCache
@@ -22,6 +21,7 @@ from mindvis.data.voxels import (
     window_average,
 )
 from mindvis.errors import InputError
+from mindvis.progress import Progress
 
 FILE_NAME = "HCP_visual_voxel.npz"
 VISUAL_CORTEX = ("V1", "V2", "V3", "V4")
@@ -113,7 +113,7 @@ def _build(recipe: _Recipe, runs: list[tuple[str, Path]], num_workers: int) -> t
 
 def _in_parallel(recipe: _Recipe, runs: list[tuple[str, Path]], num_workers: int) -> Iterator[np.ndarray]:
     """Windows of every subject in order, a few subjects in memory at a time (reading and inflating leave the GIL)."""
-    with ThreadPoolExecutor(max(1, num_workers)) as pool, tqdm(total=len(runs), desc="HCP", disable=None) as bar:
+    with ThreadPoolExecutor(max(1, num_workers)) as pool, Progress(total=len(runs), desc="HCP") as bar:
         step = 4 * max(1, num_workers)
         for start in range(0, len(runs), step):
             for block in pool.map(recipe.windows, [path for _, path in runs[start : start + step]]):

@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from mindvis.data.arrays import write_npz
 from mindvis.data.bold import resting_run, trial_noise, voxel_snr
@@ -20,6 +19,7 @@ from mindvis.data.experiment import Experiment
 from mindvis.data.hcp import FILE_NAME, VISUAL_CORTEX
 from mindvis.data.stimuli import CLASS_NAMES, draw_stimuli
 from mindvis.errors import InputError
+from mindvis.progress import Progress
 from mindvis.training.draws import generator
 
 FIRST_WNID = 90_000_000  # made-up WordNet numbers, beyond the real ones
@@ -59,6 +59,7 @@ def simulate(out_dir: str | Path, experiment: Experiment) -> None:
         raise InputError(f"{out_dir}: is in use and holds no {RECORD}; needed: a new folder, or an earlier simulation")
     staging = out_dir.with_name(out_dir.name + ".partial")
     shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)  # where nothing can be written, that is found before the work
     stimuli = draw_experiment(experiment)
     _write_viewing(staging / "Kamitani" / "npz", experiment, stimuli)
     _write_resting(staging / "HCP" / "npz", experiment, stimuli)
@@ -151,7 +152,7 @@ def _wnid(class_id: int) -> str:
 
 def _progress(count: int, label: str) -> Iterator[int]:
     """1 to `count`, under a bar."""
-    return iter(tqdm(range(1, count + 1), desc=label, disable=None))
+    return iter(Progress(range(1, count + 1), desc=label))
 
 
 def _write_json(path: Path, content: dict) -> None:

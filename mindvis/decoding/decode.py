@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from mindvis.data.images import to_uint8
 from mindvis.dc_ldm import LatentDiffusion, noise_for, sample_ddim, sample_dpm_solver, sample_plms, sample_unipc
 from mindvis.dc_ldm.samplers import EpsModel
 from mindvis.dc_ldm.speed import make_fast
 from mindvis.errors import InputError
+from mindvis.progress import Progress
 
 SAMPLERS: dict[str, Callable] = {
     "plms": sample_plms,
@@ -55,7 +55,7 @@ def decode(
     make_ready(ldm, precision)
     pairs = [(row, k) for row in range(len(fmri)) for k in range(num_samples)]
     images = []
-    with torch.no_grad(), autocast(ldm, precision), tqdm(total=len(pairs), unit="picture", disable=None) as bar:
+    with torch.no_grad(), autocast(ldm, precision), Progress(total=len(pairs), unit="picture") as bar:
         mean = None if guidance == 1 else ldm.conditioner(_as_input(ldm, mean_fmri[None]))  # [1 77 c]
         for batch in _batches(pairs, batch_size):
             eps_model = _eps_model(ldm, _context(ldm, fmri, batch), mean, guidance)

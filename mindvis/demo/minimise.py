@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
+from mindvis.progress import Progress
 from mindvis.training.optim import warmup_cosine
 
 
@@ -25,7 +25,7 @@ def minimise(
     """
     parameters = list(parameters)
     optimizer = torch.optim.AdamW(parameters, lr=lr, betas=(0.9, 0.99), weight_decay=1e-3)
-    progress = tqdm(batches, desc=label, disable=None, mininterval=1.0)
+    progress = Progress(batches, desc=label, mininterval=1.0)
     for step, indices in enumerate(progress):
         for group in optimizer.param_groups:
             group["lr"] = _learning_rate(step, len(batches), lr)

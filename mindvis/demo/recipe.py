@@ -11,7 +11,6 @@ import numpy as np
 import torch
 import yaml
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from mindvis.data.images import to_float, to_uint8
 from mindvis.data.stimuli import CLASS_NAMES, draw_stimuli
@@ -27,6 +26,8 @@ from mindvis.demo.first_stage import (
 from mindvis.demo.label2img import published_state, sample_classes, scale_context, train_denoiser
 from mindvis.errors import InputError
 from mindvis.evaluation.demo_classifier import CLASSIFIER_FILE, DEMO_ASSETS, DemoClassifier, save_demo_classifier
+from mindvis.progress import Progress
+from mindvis.training.memory import use_threads
 from mindvis.training.storage import load_tensors, save_tensors, write_atomic, write_json, write_text
 
 CONFIG_FILE, WEIGHTS_FILE, REPORT_FILE = "config.yaml", "model.ckpt", "report.json"
@@ -76,7 +77,7 @@ def train_demo(recipe: DemoRecipe) -> dict[str, float]:
     autoencoder, and of class-conditional samples that the classifier recognises. Raises InputError for a missing
     config file.
     """
-    torch.set_num_threads(recipe.num_threads)
+    use_threads(recipe.num_threads)
     out = Path(recipe.out)
     out.mkdir(parents=True, exist_ok=True)
     config = _read_config(Path(recipe.ldm_config))
@@ -101,7 +102,7 @@ def draw_pictures(seed: int, per_class: int) -> Pictures:
     """`per_class` drawings of each class, the classes in turn."""
     index, class_ids = np.divmod(np.arange(per_class * len(CLASS_NAMES)), len(CLASS_NAMES))
     parts = np.array_split(np.arange(len(index)), -(-len(index) // DRAWN_AT_ONCE))
-    bar = tqdm(parts, desc="drawings", disable=None)
+    bar = Progress(parts, desc="drawings")
     images = np.concatenate([draw_stimuli(seed, class_ids[part], index[part]) for part in bar])
     return Pictures(images, torch.from_numpy(class_ids))
 

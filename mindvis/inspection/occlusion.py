@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
-from tqdm import tqdm
 
 from mindvis.evaluation.bootstrap import paired_difference
 from mindvis.inspection.regions import Regions
+from mindvis.progress import Progress
 from mindvis.sc_mbm import MaskedBrainModel
 
 ALL = "all"  # every voxel: what is left without any fMRI
@@ -51,7 +51,7 @@ def occlusion(
     """
     hidden = {name: regions.with_copies(name) for name in regions.masks} | {ALL: np.ones(fmri.shape[1], bool)}
     whole, drops = score(fmri), []
-    for roi, mask in tqdm(hidden.items(), desc="occlusion", disable=None):
+    for roi, mask in Progress(hidden.items(), desc="occlusion"):
         occluded = score(np.where(mask, np.float32(0), fmri))
         size = int((mask & ~regions.padding).sum())
         for name, values in whole.items():

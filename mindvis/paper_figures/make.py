@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from matplotlib.figure import Figure
-from tqdm import tqdm
 
 from mindvis.errors import InputError
 from mindvis.figures import save_png_and_pdf
@@ -13,6 +12,7 @@ from mindvis.paper_figures.inputs import Subject, find_subjects, shared_stimuli
 from mindvis.paper_figures.masked import masked_figure
 from mindvis.paper_figures.scores import accuracy_figure
 from mindvis.paper_figures.settings import FIGURES, PaperFiguresConfig
+from mindvis.progress import Progress
 
 NEEDED = {
     "masked": "run=FOLDER, a run of pretrain_mbm",
@@ -31,7 +31,7 @@ def make_figures(config: PaperFiguresConfig) -> list[Path]:
     _check_inputs(config)
     subjects = find_subjects(config.decoded, config.labels)
     drawn: dict[str, Figure] = {}
-    for name in tqdm(config.figures, desc="figures", disable=None):
+    for name in Progress(config.figures, desc="figures"):
         drawn |= DRAWN_FROM[name](config, subjects)
     return [path for name, figure in drawn.items() for path in save_png_and_pdf(figure, Path(config.output) / name)]
 

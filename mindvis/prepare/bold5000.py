@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from mindvis.data.arrays import load_npy
 from mindvis.data.bold5000 import PRESENTATIONS, REGIONS, REPEATED, RESPONSE_FILE, RESPONSES
 from mindvis.errors import InputError
 from mindvis.prepare.files import need_folder, one_line, save_text, written_whole
 from mindvis.prepare.pictures import check_side, is_picture, read_square
+from mindvis.progress import Progress
 from mindvis.safe_pickle import load_object_npy
 
 IMAGE_FILE, NAME_FILE, PICKLE_FILE = "img_dict_images.npy", "img_dict_names.json", "img_dict.npy"
@@ -58,7 +58,7 @@ class Images:
         """Write uint8 [n h w 3] and the list of names, one image in memory at a time."""
         with written_whole(folder / IMAGE_FILE) as temporary:
             mapped = np.lib.format.open_memmap(temporary, "w+", np.uint8, (len(self.names), *self.shape))
-            for row, image in enumerate(tqdm(self.bring(), total=len(self.names), unit="image", disable=None)):
+            for row, image in enumerate(Progress(self.bring(), total=len(self.names), unit="image")):
                 mapped[row] = image
             mapped.flush()
             # Without its names an array is not read: a stop between the two leaves it incomplete, never mismatched.

@@ -3,14 +3,13 @@
 import hashlib
 from pathlib import Path
 
-from tqdm import tqdm
-
 from mindvis.errors import InputError
 from mindvis.prepare.check import Report, Settings, count_constant
 from mindvis.prepare.files import load_npz, sha256
 from mindvis.prepare.hcp import FILE_NAME, VISUAL_ROIS
 from mindvis.prepare.origins import HCP
 from mindvis.prepare.parcellation import KNOWN_COUNTS
+from mindvis.progress import Progress
 
 NUM_PUBLISHED = 1091
 
@@ -23,7 +22,7 @@ def check_hcp(root: Path, settings: Settings) -> Report:
         report.add("missing", f"no <subject>/{FILE_NAME} in {root}")
         return report
     seen = _Seen()
-    for path in tqdm(paths, unit="subject", disable=None):
+    for path in Progress(paths, unit="subject"):
         report.attempt(seen.add, path, settings)
     seen.summarise(report, settings)
     return report

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from mindvis.errors import InputError
 from mindvis.prepare.files import need_folder, one_line, save_npz, save_text
 from mindvis.prepare.god import TEST_LABELS, TRAIN_LABELS, read_labels
 from mindvis.prepare.pictures import is_picture, read_square
+from mindvis.progress import Progress
 
 IMAGE_FILE, INDEX_FILE = "images_256.npz", "imagenet_class_index.json"
 NUM_CLASSES = 1000
@@ -30,7 +30,9 @@ def prepare_stimuli(stimuli: Path, out: Path, size: int = 256, labels: Path | No
         pictures = find_pictures(stimuli / folder)
         names[kind] = _ordered(pictures, labels / table if labels else None, stimuli / folder)
         paths = [pictures[name] for name in names[kind]]
-        arrays[f"{kind}_images"] = np.stack([read_square(path, size) for path in tqdm(paths, disable=None)])
+        arrays[f"{kind}_images"] = np.stack(
+            [read_square(path, size) for path in Progress(paths, desc=f"{kind} images")]
+        )
     save_npz(out / IMAGE_FILE, arrays)
     for kind, (_, table) in tables.items():
         save_text(out / table, _table(names[kind]))

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from tqdm import tqdm
 
 from mindvis.errors import InputError
 from mindvis.prepare.cifti import read_series
@@ -19,6 +18,7 @@ from mindvis.prepare.files import load_npz, need_folder, one_line, save_npz
 from mindvis.prepare.parcellation import load_parcellation
 from mindvis.prepare.scaling import BadVoxels, bad_voxels, check_bad, zscore
 from mindvis.prepare.volumes import load_label_image, read_volumes
+from mindvis.progress import Progress
 
 PATTERN = "*_Atlas_MSMAll_hp2000_clean.dtseries.nii"
 VISUAL_ROIS = ("V1", "V2", "V3", "V4")
@@ -128,12 +128,12 @@ def prepare_all(
     jobs = [(paths, out / subject / FILE_NAME, source) for subject, paths in runs.items()]
     settings = {"policy": policy, "overwrite": overwrite}
     if workers < 2:
-        yield from (prepare_subject(*job, **settings) for job in tqdm(jobs, unit="subject", disable=None))
+        yield from (prepare_subject(*job, **settings) for job in Progress(jobs, unit="subject"))
         return
     # spawn: a fork would inherit the threads and locks of whatever else is loaded.
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
         futures = {pool.submit(prepare_subject, *job, **settings): job[1].parent.name for job in jobs}
-        for future in tqdm(as_completed(futures), total=len(futures), unit="subject", disable=None):
+        for future in Progress(as_completed(futures), total=len(futures), unit="subject"):
             yield _outcome(future, futures[future])
 
 

@@ -182,6 +182,8 @@ def transformer(dim: int, *, depth: int, num_heads: int, mlp_ratio: float) -> nn
     """Pre-norm blocks with a bias on queries, keys and values."""
     if dim % 2 or dim % num_heads:
         raise InputError(f"embedding dimension is {dim}: an even multiple of num_heads = {num_heads} is needed")
+    if depth < 1:
+        raise InputError(f"depth is {depth}: at least one block is needed")
     return nn.ModuleList(Block(dim, num_heads, mlp_ratio, qkv_bias=True, norm_layer=nn.LayerNorm) for _ in range(depth))
 
 

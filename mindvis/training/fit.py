@@ -26,7 +26,7 @@ from mindvis.training.callbacks import (
 )
 from mindvis.training.checkpointing import Checkpoints, WholeCheckpointIO
 from mindvis.training.logging import MetricsFile, make_loggers
-from mindvis.training.memory import compile_networks, largest_batch_size
+from mindvis.training.memory import compile_networks, largest_batch_size, use_threads
 from mindvis.training.runs import Run
 from mindvis.training.sampling import EvalSampler, TrainSampler
 from mindvis.training.signals import SignalWatch
@@ -60,7 +60,7 @@ class FitResult:
             return "fast_dev_run: one batch of everything, nothing kept"
         losses = [f"{name} {self.metrics[name]:.4g}" for name in ("train/loss", "val/loss") if name in self.metrics]
         saved = dict.fromkeys((self.last.name, self.best.name))
-        counts = [f"{self.num_steps} steps", f"{self.num_epochs} epochs"]
+        counts = [f"step {self.num_steps}", f"epoch {self.num_epochs}"]
         return f"run: {self.last.parents[1]}, {', '.join(counts + losses)}; checkpoints {' and '.join(saved)}"
 
 
@@ -156,8 +156,7 @@ def _check(settings: TrainerConfig) -> None:
 
 def _prepare(module: pl.LightningModule, settings: TrainerConfig) -> None:
     """Settings that concern the network or torch itself."""
-    if settings.num_threads is not None:
-        torch.set_num_threads(settings.num_threads)
+    use_threads(settings.num_threads)
     if settings.activation_checkpointing:
         if not hasattr(module, "enable_activation_checkpointing"):
             raise InputError(f"setting trainer.activation_checkpointing: {type(module).__name__} does not offer it")

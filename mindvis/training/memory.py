@@ -10,7 +10,18 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from mindvis.errors import InputError
+
 log = logging.getLogger(__name__)
+
+
+def use_threads(number: int | None) -> None:
+    """Let torch use so many CPU threads; None leaves it as it is. Raises `InputError` for less than one."""
+    if number is None:
+        return
+    if number < 1:
+        raise InputError(f"setting num_threads is {number}; needed: at least 1, or null")
+    torch.set_num_threads(number)
 
 
 def recompute(blocks: Iterable[nn.Module]) -> None:

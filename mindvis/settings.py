@@ -12,6 +12,7 @@ from mindvis.errors import InputError
 from mindvis.hints import KINDRED, beside, nearest
 
 Settings = TypeVar("Settings")
+LEAST = {"seed": 0, "batch_size": 1, "num_samples": 1, "num_masks": 1}  # wherever a setting of this name is
 
 
 def load_config(schema: type[Settings], yaml: str | Path | None, dotlist: Sequence[str] = ()) -> Settings:
@@ -27,6 +28,7 @@ def load_config(schema: type[Settings], yaml: str | Path | None, dotlist: Sequen
             raise InputError(f"command line: {item!r} is no setting; needed: key=value")
         config = _merge(schema, config, _parse_item(item), "command line")
     _refuse_missing(config)
+    _check_numbers(OmegaConf.to_container(config, resolve=True))
     return OmegaConf.to_object(config)
 
 
@@ -133,6 +135,13 @@ def _dotted(schema: type, prefix: str = "") -> Iterator[str]:
     for name, hint_of_key in get_type_hints(schema).items():
         nested = dataclass_of(hint_of_key)
         yield from _dotted(nested, f"{prefix}{name}.") if nested else [prefix + name]
+
+
+def _check_numbers(content: dict) -> None:
+    for key, value in flatten(content).items():
+        least = LEAST.get(key.rpartition(".")[2])
+        if least is not None and isinstance(value, int) and value < least:
+            raise InputError(f"setting {key} is {value}; needed: at least {least}")
 
 
 def dataclass_of(hint: Any) -> type | None:

@@ -42,6 +42,13 @@ def test_a_list_is_asked_for_as_it_is_typed():
         load_config(FinetuneLDMConfig, None, ["data.subjects=sbj_3"])
 
 
+@pytest.mark.parametrize(("setting", "least"), [("seed", 0), ("trainer.batch_size", 1)])
+def test_numbers_that_cannot_be_are_refused_where_they_are_read(setting, least):
+    """Whatever the script."""
+    with pytest.raises(InputError, match=f"setting {setting} is {least - 1}; needed: at least {least}"):
+        load_config(FinetuneLDMConfig, None, [f"{setting}={least - 1}"])
+
+
 def test_a_config_file_is_found_beside_a_misspelt_one(tmp_path):
     """Or those of the folder are named."""
     for name in ("finetune_god.yaml", "generate_god.yaml", "notes.txt"):

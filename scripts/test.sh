@@ -10,4 +10,6 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! command -v chromium 
     (apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium) >/dev/null 2>&1 || true
 fi
 export HF_HUB_OFFLINE=1 WANDB_MODE=disabled MPLBACKEND=Agg
-exec python -m pytest "$@"
+workers=(-n auto --maxprocesses 4 --dist loadfile)
+case " $* " in *" -m "*) workers=() ;; esac # the slow ones measure memory and processes, and want the machine to themselves
+exec python -m pytest "${workers[@]}" "$@"

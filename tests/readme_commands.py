@@ -70,6 +70,17 @@ def raw_bold5000(folder: Path) -> None:
     bold5000_files.make_study(folder / "data" / "BOLD5000", np.random.default_rng(0))
 
 
+def own_data(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    """my_data.npz as the README's Python writes it, from made-up arrays."""
+    rng = np.random.default_rng(0)
+    names = {"fmri": rng.standard_normal((24, 128)), "images": rng.integers(0, 256, (24, 64, 64, 3), np.uint8)}
+    names |= {"split": ["train"] * 16 + ["test"] * 8, "stimulus": np.arange(24)}
+    names |= {"in_v1": np.arange(128) < 64, "in_vc": np.ones(128, bool)}
+    (code,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    patch.chdir(folder)
+    exec(code, names)
+
+
 @dataclass(frozen=True)
 class Recipe:
     """`more` is added to commands that begin with `command`; `make` puts the files it needs into an empty folder.
@@ -109,6 +120,7 @@ RECIPES = (
     Recipe("python scripts/demo_summary.py"),
     Recipe("python scripts/run_chain.py --config configs/demo.yaml", DEMO),
     Recipe("python scripts/run_chain.py --config configs/bold5000.yaml", ("dry_run=true",)),  # no such data here
+    Recipe("python scripts/run_chain.py --config configs/own.yaml", PUBLISHED),
     Recipe("python scripts/run_chain.py", (*PUBLISHED, "subjects=[sbj_3]")),
     Recipe("python scripts/ablate.py", ("dry_run=true",)),  # its rows are chains, which run above
     Recipe("python scripts/score_mbm.py", ("num_masks=2",)),
@@ -118,7 +130,7 @@ RECIPES = (
     Recipe("python scripts/look_inside.py", LOOK),
     Recipe("python scripts/export_model.py"),
     Recipe("python scripts/convert_checkpoint.py"),
-    Recipe("python scripts/baseline_ridge.py", (*PICTURES, "overwrite=true")),
+    Recipe("python scripts/baseline_ridge.py", (*PICTURES, "overwrite=true", "ldm=demo")),  # one with classes
     Recipe("python scripts/benchmark.py parts=[stage_a,stage_b,sampling,data]", SMALL_WORK),
     Recipe("python scripts/benchmark.py", ("num_stimuli=8", "size=16", "num_samples=2", "repetitions=1")),
     Recipe("python scripts/estimate_memory.py", parse=True),
@@ -151,6 +163,7 @@ class Workshop:
         weights.mkdir(parents=True)
         for name in ("model.ckpt", "config.yaml"):
             shutil.move(self.folder / name, weights / name)
+        own_data(self.folder, self.patch)
 
     def run(self, command: str) -> Outcome:
         """Run a command as its recipe says; fails where there is none, or with what the command said."""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mindvis.checkpoints import weights_file
 from mindvis.cli import entry_point, read_settings
 from mindvis.config import GenerateConfig
 from mindvis.decoding.decode import decode
@@ -27,6 +28,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     process, output = Process.from_environment(), Path(output_folder(config))
     check_output(output, config.overwrite)
     use_threads(config.num_threads)
+    if process.leads:
+        print(f"weights: {weights_file(config.run, config.checkpoint)}", flush=True)
     ldm = place(load_decoder(config), config.device, process.rank)
     dataset, train = open_generation(config, ldm)
     rows = choose_rows(dataset, config.stimuli)

@@ -104,6 +104,7 @@ SMALL_WORK = (
     "model.decoder_embed_dim=16",
 )
 SMALL_WORK += ("model.decoder_depth=1", "model.decoder_num_heads=2", "ldm=demo", "num_subjects=2", "repetitions=1")
+SMALL_WORK += ("num_threads=1", "precisions=[32-true]")
 RECIPES = (
     Recipe("python scripts/check_data.py", ("--any-size",), statuses=(0, 1)),
     Recipe("python scripts/prepare_hcp.py", (), raw_hcp),

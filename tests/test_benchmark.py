@@ -73,8 +73,9 @@ def test_operations_and_memory_are_counted():
     assert peak_bytes("cpu") is None or peak_bytes("cpu") > 1e7
 
 
-def test_solver_table(tmp_path):
+def test_solver_table(tmp_path, monkeypatch):
     """Every sampler and number of steps, beside the reference, which is at no distance."""
+    monkeypatch.setattr("mindvis.benchmarks.solvers.REFERENCE_STEPS", 20)
     sizes = ["solver_steps=[2]", "solver_pictures=1", "num_threads=1"]
     outcome = run("benchmark", "parts=[solvers]", *sizes, f"output={tmp_path}")
     rows = json.loads((tmp_path / "solvers.json").read_text())["rows"]

@@ -72,11 +72,11 @@ def test_autoencoder_keeps_what_is_seen(ldm, classifier, fresh):
 
 
 def test_samples_of_a_class_are_of_that_class(ldm, classifier):
-    """Four samples a class in 25 steps: most recognised, and no two alike."""
-    class_ids = torch.arange(4 * len(CLASS_NAMES)) % len(CLASS_NAMES)
-    samples = sample_classes(ldm, class_ids, seed=1, num_steps=25)
+    """Two samples a class in 20 steps: most recognised, and no two alike."""
+    class_ids = torch.arange(2 * len(CLASS_NAMES)) % len(CLASS_NAMES)
+    samples = sample_classes(ldm, class_ids, seed=1, num_steps=20)
     assert accuracy(classifier, samples, class_ids) >= 0.8
-    first, second = samples[: len(CLASS_NAMES)], samples[len(CLASS_NAMES) : 2 * len(CLASS_NAMES)]
+    first, second = samples[: len(CLASS_NAMES)], samples[len(CLASS_NAMES) :]
     assert (first - second).abs().mean(dim=(1, 2, 3)).min() > 0.05
 
 

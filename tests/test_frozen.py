@@ -169,6 +169,17 @@ def test_mapped_weights_train_as_weights_in_memory(batch):
     assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
 
 
+def test_the_decoder_lies_in_the_file_while_training(module):
+    """In float32 too; previews decode as before."""
+    latent = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        wanted = module.ldm.autoencoder.decode(latent, quantize=False)
+        module.make_ready(mixed=False, mapped=True)
+        found = module.ldm.autoencoder.decode(latent, quantize=False)
+    assert not module.ldm.autoencoder.decoder.conv_in.weight.untyped_storage().resizable()
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+
+
 def test_mapped_weights_take_a_new_state(module):
     """A checkpoint loaded into the file is cast anew."""
     module.make_ready(mixed=True, mapped=True)

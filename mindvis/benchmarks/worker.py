@@ -3,6 +3,7 @@
 import multiprocessing
 from contextlib import nullcontext
 from multiprocessing.connection import Connection
+from multiprocessing.context import BaseContext
 
 import torch
 
@@ -24,7 +25,7 @@ class Worker:
     """A process that has made a work ready, and times one call whenever asked to."""
 
     def __init__(self, config: BenchmarkConfig, variant: Variant):
-        context = multiprocessing.get_context("spawn")
+        context = _context()
         self._connection, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, config, variant), daemon=True)
         self._process.start()
@@ -56,6 +57,15 @@ class Worker:
         if isinstance(answer, Exception):
             raise answer
         return answer
+
+
+def _context() -> BaseContext:
+    """Processes that start from one which has imported everything and computed nothing; where there is none, anew."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
 
 
 def _serve(connection: Connection, config: BenchmarkConfig, variant: Variant) -> None:

@@ -6,7 +6,7 @@ largest part of the memory. In a mapped file the system takes them from the disk
 
 import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -29,12 +29,14 @@ def map_frozen(module: nn.Module) -> None:
         for forward in forwards:
             forward.weights("cpu")
     weights = {id(forward.layer.weight): forward.layer.weight for forward in forwards}  # each once
-    try:
-        move_to_file([weight for weight in weights.values() if _is_in_memory(weight)])
-    except OSError as error:
-        log.warning("no room for frozen weights in %s (%s): they stay in memory", tempfile.gettempdir(), error)
+    _move(weights.values())
     for forward in forwards:
         forward.follow()
+
+
+def map_unused(module: nn.Module) -> None:
+    """Move the weights of a module that is hardly ever run to a file, as `map_frozen` does."""
+    _move(module.parameters())
 
 
 def move_to_file(tensors: Sequence[Tensor]) -> None:
@@ -48,6 +50,13 @@ def move_to_file(tensors: Sequence[Tensor]) -> None:
         values = torch.from_numpy(np.memmap(file, np.float32, "r+"))  # holds the file until the last tensor is gone
     for tensor, part in zip(tensors, values.split([tensor.numel() for tensor in tensors]), strict=True):
         tensor.data = part.as_strided(tensor.shape, tensor.stride())
+
+
+def _move(weights: Iterable[Tensor]) -> None:
+    try:
+        move_to_file([weight for weight in weights if _is_in_memory(weight)])
+    except OSError as error:
+        log.warning("no room for frozen weights in %s (%s): they stay in memory", tempfile.gettempdir(), error)
 
 
 def _is_in_memory(tensor: Tensor) -> bool:

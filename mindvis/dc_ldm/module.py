@@ -4,8 +4,9 @@ import pytorch_lightning as pl
 from pytorch_lightning.strategies import FSDPStrategy
 from torch import Tensor
 
+from mindvis.dc_ldm.mapped import map_unused
 from mindvis.dc_ldm.model import LatentDiffusion
-from mindvis.dc_ldm.speed import make_fast
+from mindvis.dc_ldm.speed import is_wide, make_fast
 from mindvis.errors import InputError
 from mindvis.training import draws
 from mindvis.training.memory import recompute
@@ -58,8 +59,10 @@ class LDMModule(pl.LightningModule):
         self.make_ready(mixed=self.trainer.precision != "32-true", mapped=alone)
 
     def make_ready(self, *, mixed: bool, mapped: bool = False) -> None:
-        """Layout and the forms of frozen weights that `make_fast` makes."""
+        """Layout and the forms of frozen weights that `make_fast` makes; `mapped`: what no step looks at in a file."""
         make_fast(self.ldm, mixed=mixed, mapped=mapped)
+        if mapped and self.ldm.frozen_forms and is_wide(self.ldm):
+            map_unused(self.ldm.autoencoder.decoder)  # previews read it there
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Loss (scalar) of a batch, logged as train/loss beside train/lr."""

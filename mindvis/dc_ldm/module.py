@@ -9,7 +9,7 @@ from mindvis.dc_ldm.model import LatentDiffusion
 from mindvis.dc_ldm.speed import is_wide, make_fast
 from mindvis.errors import InputError
 from mindvis.training import draws
-from mindvis.training.memory import recompute
+from mindvis.training.memory import give_back, recompute
 from mindvis.training.optim import adamw, steps_per_epoch, with_warmup_cosine
 
 Batch = dict[str, Tensor]
@@ -48,6 +48,7 @@ class LDMModule(pl.LightningModule):
         self.min_lr = lr if min_lr is None else min_lr
         self.warmup_epochs, self.num_epochs = warmup_epochs, num_epochs
         self.level_weights = _level_weights(ldm, weighting)
+        self.lean = False  # see make_ready
 
     def setup(self, stage: str) -> None:
         """Before the model is placed: layout and, in mixed precision, kept casts of what is frozen."""
@@ -59,9 +60,13 @@ class LDMModule(pl.LightningModule):
         self.make_ready(mixed=self.trainer.precision != "32-true", mapped=alone)
 
     def make_ready(self, *, mixed: bool, mapped: bool = False) -> None:
-        """Layout and the forms of frozen weights that `make_fast` makes; `mapped`: what no step looks at in a file."""
+        """Layout and the forms of frozen weights that `make_fast` makes.
+
+        `mapped` (a CPU alone): what no step looks at lies in a file, and freed memory of a wide model is given back.
+        """
         make_fast(self.ldm, mixed=mixed, mapped=mapped)
-        if mapped and self.ldm.frozen_forms and is_wide(self.ldm):
+        self.lean = mapped and self.ldm.frozen_forms and is_wide(self.ldm)
+        if self.lean:
             map_unused(self.ldm.autoencoder.decoder)  # previews read it there
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
@@ -110,7 +115,11 @@ class LDMModule(pl.LightningModule):
         t = draws.integers(batch["key"], "t", self.ldm.schedule.num_timesteps).to(latent.device)
         eps = draws.normal(batch["key"], "eps", latent.shape[1:]).to(latent)
         weights = None if self.level_weights is None else self.level_weights[t.cpu()].to(latent)
-        return self.ldm.loss(latent, self.ldm.conditioner(batch["fmri"]), t, eps, weights)
+        context = self.ldm.conditioner(batch["fmri"])  # [b 77 c]
+        if self.lean and context.requires_grad:
+            # what the UNet has kept is used up when this gradient is known: before those of the encoder take more
+            context.register_hook(give_back)
+        return self.ldm.loss(latent, context, t, eps, weights)
 
     def _latent(self, batch: Batch) -> Tensor:
         if "latent" not in batch:

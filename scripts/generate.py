@@ -26,7 +26,7 @@ from mindvis.wiring.decoding import generation_provenance, load_decoder, open_ge
 def main(argv: Sequence[str] | None = None) -> None:
     config = read_settings(GenerateConfig, __doc__, argv)
     process, output = Process.from_environment(), Path(output_folder(config))
-    check_output(output, config.overwrite)
+    check_output(output, config.overwrite, config.control)
     use_threads(config.num_threads)
     if process.leads:
         print(f"weights: {weights_file(config.run, config.checkpoint)}", flush=True)

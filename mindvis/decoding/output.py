@@ -5,6 +5,7 @@ generate.json   settings and where the pictures come from       grid.png   the s
 pictures/       <stimulus>/stimulus.png and <stimulus>/<sample>.png
 """
 
+import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -51,10 +52,20 @@ def mean_fmri(train: PairedDataset) -> np.ndarray:
     return np.asarray(train.fmri).mean(axis=0)
 
 
-def check_output(folder: Path, overwrite: bool) -> None:
-    """Refuse a folder that already holds pictures, unless it may be overwritten. Raises `InputError`."""
-    if (folder / "decoded.npz").exists() and not overwrite:
+def check_output(folder: Path, overwrite: bool, control: str = "none") -> None:
+    """Refuse a folder that already holds pictures, unless these may be overwritten and are of the same control.
+
+    Raises `InputError`.
+    """
+    if not (folder / "decoded.npz").exists():
+        return
+    if not overwrite:
         raise InputError(f"{folder}: pictures are there already; needed: another output, or overwrite=true")
+    said = folder / "generate.json"
+    settings = json.loads(said.read_text()).get("settings", {}) if said.is_file() else {}
+    held = settings.get("control", control)
+    if held != control:
+        raise InputError(f"{folder}: holds pictures of control={held}, these are of {control}; needed: another output")
 
 
 def write_decoded(

@@ -129,7 +129,8 @@ def _own_stimuli(path: Path) -> dict[str, Path]:
     root = path / PICTURES if (path / PICTURES).is_dir() else path
     true = {file.parent.name: file for file in root.glob(f"*/{STIMULUS}.*") if file.suffix.lower() in SUFFIXES}
     if not true:
-        raise InputError(f"{path}: no {ARRAYS} and no */{STIMULUS}.png; give the folder of true pictures as stimuli")
+        needed = "needed: <run>/decoded, or images= the folder of true pictures"
+        raise InputError(f"{path}: no {ARRAYS} and no */{STIMULUS}.png; {needed}")
     return true
 
 

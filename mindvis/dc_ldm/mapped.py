@@ -1,4 +1,4 @@
-"""Frozen float32 weights in a mapped file while their bfloat16 casts do the work (CPU).
+"""Weights that no step reads, in a mapped file: those behind bfloat16 casts, and the decoder while training (CPU).
 
 In mixed precision the float32 values of frozen weights are read for checkpoints and for nothing else, yet they are the
 largest part of the memory. In a mapped file the system takes them from the disk when somebody asks.
@@ -35,12 +35,15 @@ def map_frozen(module: nn.Module) -> None:
 
 
 def map_unused(module: nn.Module) -> None:
-    """Move the weights of a module that is hardly ever run to a file, as `map_frozen` does."""
+    """Move the weights of a module that is hardly ever run to a file, as `map_frozen` does (float32, any layout)."""
     _move(module.parameters())
 
 
 def move_to_file(tensors: Sequence[Tensor]) -> None:
-    """Let dense float32 tensors of any layout have their values in one temporary file, mapped and writable."""
+    """Let dense float32 tensors of any layout have their values in one temporary file, mapped and writable.
+
+    Raises OSError, with the tensors as they were, where the file finds no room.
+    """
     if not tensors:
         return
     with tempfile.TemporaryFile() as file:

@@ -215,7 +215,7 @@ class GenerateConfig:
     split: str = "test"  # test | train
     stimuli: list[int] | None = None  # rows to decode; null: all
     num_samples: int = 5  # pictures a stimulus
-    sampler: str = "plms"  # plms | ddim | dpm_solver | unipc
+    sampler: str = "plms"  # plms | ddim | dpm_solver | unipc | unipc_averaged
     num_steps: int = 250  # sampling steps
     guidance: float = 1.0  # above 1: away from what the mean training fMRI shows, at twice the cost; 1: as published
     batch_size: int = 16  # pictures at once, across stimuli
@@ -243,7 +243,7 @@ class BaselineConfig:
     )  # penalties to choose from, by leave-one-out
     patch_size: int = 16  # as for the model it is compared with: the padding of the fMRI follows from it
     num_samples: int = 5  # pictures a stimulus (class; latent gives one)
-    sampler: str = "plms"  # plms | ddim | dpm_solver | unipc
+    sampler: str = "plms"  # plms | ddim | dpm_solver | unipc | unipc_averaged
     num_steps: int = 250  # sampling steps
     guidance: float = 1.0  # class: as for generate
     batch_size: int = 16  # pictures at once

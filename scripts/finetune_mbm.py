@@ -10,6 +10,7 @@ from mindvis.checkpoints import DescribeWeights, build_mbm, read_mbm
 from mindvis.cli import entry_point, read_settings
 from mindvis.config import FinetuneMBMConfig, plain
 from mindvis.decoding.previews import MaskedReconstructions
+from mindvis.training.memory import keep_freed_memory
 from mindvis.training.signals import stoppable
 from mindvis.wiring.data import choose_tuning_fmri, data_facts, hold_out_tail
 from mindvis.wiring.models import begin_run, build_mbm_module, train
@@ -19,6 +20,7 @@ from mindvis.wiring.models import begin_run, build_mbm_module, train
 @stoppable
 def main(argv: Sequence[str] | None = None) -> None:
     config = read_settings(FinetuneMBMConfig, __doc__, argv)
+    keep_freed_memory()
     network, _ = build_mbm(config.pretrained)
     data = choose_tuning_fmri(config.data, config.fmri, network)
     train_set, val_set = hold_out_tail(data, config.trainer.val_fraction)

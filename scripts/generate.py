@@ -17,7 +17,7 @@ from mindvis.cli import entry_point, read_settings
 from mindvis.config import GenerateConfig
 from mindvis.decoding.decode import decode
 from mindvis.decoding.output import check_output, choose_rows, control_fmri, mean_fmri, write_decoded
-from mindvis.training.memory import use_threads
+from mindvis.training.memory import keep_freed_memory, use_threads
 from mindvis.training.shares import Process, Shares, parts_folder
 from mindvis.wiring.decoding import generation_provenance, load_decoder, open_generation, output_folder, place
 
@@ -28,6 +28,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     process, output = Process.from_environment(), Path(output_folder(config))
     check_output(output, config.overwrite, config.control)
     use_threads(config.num_threads)
+    keep_freed_memory()
     if process.leads:
         print(f"weights: {weights_file(config.run, config.checkpoint)}", flush=True)
     ldm = place(load_decoder(config), config.device, process.rank)

@@ -10,6 +10,7 @@ from mindvis.checkpoints import DescribeWeights
 from mindvis.cli import entry_point, read_settings
 from mindvis.config import PretrainMBMConfig, plain
 from mindvis.decoding.previews import MaskedReconstructions
+from mindvis.training.memory import keep_freed_memory
 from mindvis.training.signals import stoppable
 from mindvis.wiring.data import data_facts, hold_out_tail, open_pretraining
 from mindvis.wiring.models import begin_run, build_mbm_module, start_mbm, train
@@ -19,6 +20,7 @@ from mindvis.wiring.models import begin_run, build_mbm_module, start_mbm, train
 @stoppable
 def main(argv: Sequence[str] | None = None) -> None:
     config = read_settings(PretrainMBMConfig, __doc__, argv)
+    keep_freed_memory()
     data = open_pretraining(config.data, config.extra_data, config.model.patch_size)
     train_set, val_set = hold_out_tail(data, config.trainer.val_fraction)
     network, settings = start_mbm(config.model, data.num_voxels, config.seed)

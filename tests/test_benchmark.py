@@ -79,7 +79,7 @@ def test_solver_table(tmp_path, monkeypatch):
     sizes = ["solver_steps=[2]", "solver_pictures=1", "num_threads=1"]
     outcome = run("benchmark", "parts=[solvers]", *sizes, f"output={tmp_path}")
     rows = json.loads((tmp_path / "solvers.json").read_text())["rows"]
-    assert [row["sampler"] for row in rows] == ["ddim", "plms", "ddim", "dpm_solver", "unipc"]
+    assert [row["sampler"] for row in rows] == ["ddim", "plms", "ddim", "dpm_solver", "unipc", "unipc_averaged"]
     assert rows[0]["latent"] == 0 < min(row["latent"] for row in rows[1:])
     assert (tmp_path / "solvers.md").read_text() == outcome.out
 

@@ -6,11 +6,25 @@ import ldm_cases
 import pytest
 import torch
 
-from mindvis.dc_ldm import NoiseSchedule, noise_for, sample_ddim, sample_dpm_solver, sample_plms, sample_unipc
+from mindvis.dc_ldm import (
+    NoiseSchedule,
+    noise_for,
+    sample_ddim,
+    sample_dpm_solver,
+    sample_plms,
+    sample_unipc,
+    sample_unipc_averaged,
+)
 from mindvis.dc_ldm.samplers import even_timesteps, solver_timesteps
 from mindvis.errors import InputError
 
-SAMPLERS = {"plms": sample_plms, "ddim": sample_ddim, "dpm_solver": sample_dpm_solver, "unipc": sample_unipc}
+SAMPLERS = {
+    "plms": sample_plms,
+    "ddim": sample_ddim,
+    "dpm_solver": sample_dpm_solver,
+    "unipc": sample_unipc,
+    "unipc_averaged": sample_unipc_averaged,
+}
 MEAN, DEVIATION = 0.7, 0.5
 
 
@@ -56,7 +70,7 @@ def test_samples_agree_with_the_published_samplers(golden, name, method, num_ste
     torch.testing.assert_close(x0, wanted, atol=1e-5 * wanted.abs().max().item(), rtol=0)
 
 
-@pytest.mark.parametrize(("method", "bound"), [("dpm_solver", 5e-3), ("unipc", 1e-3)])
+@pytest.mark.parametrize(("method", "bound"), [("dpm_solver", 5e-3), ("unipc", 1e-3), ("unipc_averaged", 1e-3)])
 def test_solvers_are_near_the_exact_solution_in_20_steps(method, bound):
     """On the published schedule, where PLMS and DDIM are at least twice as far off."""
     alphas_cumprod = NoiseSchedule().alphas_cumprod.double()
@@ -71,7 +85,9 @@ def test_solvers_are_near_the_exact_solution_in_20_steps(method, bound):
     assert error(SAMPLERS[method]) < 0.5 * min(error(sample_ddim), error(sample_plms))
 
 
-@pytest.mark.parametrize(("method", "order", "counts"), [("dpm_solver", 2, (32, 64)), ("unipc", 3, (16, 32))])
+@pytest.mark.parametrize(("method", "order", "counts"), [
+    ("dpm_solver", 2, (32, 64)), ("unipc", 3, (16, 32)), ("unipc_averaged", 4, (16, 32)),
+])  # fmt: skip
 def test_solvers_converge_at_their_order(method, order, counts):
     """Twice the steps divide the error by 2^order, give or take a fifth of an order."""
     alphas_cumprod = fine_schedule(20)
@@ -112,7 +128,7 @@ def test_a_picture_is_the_same_in_any_batch(golden, sampler):
     torch.testing.assert_close(draw([1])[0], together[1], atol=1e-5 * together.abs().max().item(), rtol=0)
 
 
-@pytest.mark.parametrize(("method", "extra"), [("plms", 1), ("ddim", 0), ("dpm_solver", 0), ("unipc", 0)])
+@pytest.mark.parametrize(("method", "extra"), [(name, int(name == "plms")) for name in SAMPLERS])
 def test_evaluations_and_progress_are_counted(method, extra):
     """One evaluation a step (PLMS one more), and the bar sees every step."""
     calls, seen = [], []

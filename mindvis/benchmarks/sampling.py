@@ -37,7 +37,7 @@ def pictures(config: BenchmarkConfig, variant: Variant) -> Work:
     if variant.plain:
         options |= {"sampler": "plms", "num_steps": PLAIN_STEPS, "batch_size": 1}
     else:
-        options |= {"sampler": "unipc", "num_steps": config.num_steps, "batch_size": config.sampling_batch}
+        options |= {"sampler": "unipc_averaged", "num_steps": config.num_steps, "batch_size": config.sampling_batch}
 
     def draw() -> None:
         decode(ldm, fmri, range(len(fmri)), **options)

@@ -15,7 +15,7 @@ from mindvis.baseline.linear import load_class_ldm
 from mindvis.benchmarks.settings import BenchmarkConfig
 from mindvis.benchmarks.table import line
 from mindvis.dc_ldm import LatentDiffusion, noise_for, sample_ddim
-from mindvis.decoding.decode import SAMPLERS
+from mindvis.decoding.decode import SAMPLERS, time_embeddings
 from mindvis.evaluation.demo_classifier import DemoClassifier, load_demo_classifier
 from mindvis.progress import Progress
 from mindvis.training.storage import write_json, write_text
@@ -54,7 +54,7 @@ def benchmark_solvers(config: BenchmarkConfig) -> list[str]:
     rows = [judge("ddim", REFERENCE_STEPS, eps_model.calls, reference, reference)]
     for name, sampler in SAMPLERS.items():
         for num_steps in config.solver_steps:
-            eps_model = CountedModel(ldm, class_ids)
+            eps_model = CountedModel(ldm, class_ids, time_embeddings(ldm, name, num_steps))
             latent = sampler(eps_model, noise, ldm.schedule.alphas_cumprod, num_steps, _progress(name))
             rows.append(judge(name, num_steps, eps_model.calls, latent, reference))
     lines = [line(COLUMNS), line(["---"] * len(COLUMNS)), *(row.as_line() for row in rows)]
@@ -83,9 +83,9 @@ def suggestion(rows: list[SolverRow]) -> str:
 class CountedModel:
     """Noise prediction of a class-conditional model for the classes [b], counting its evaluations."""
 
-    def __init__(self, ldm: LatentDiffusion, class_ids: Tensor):
+    def __init__(self, ldm: LatentDiffusion, class_ids: Tensor, times: Tensor | None = None):
         self.unet, self.calls = ldm.unet, 0
-        self.context = ldm.unet.prepare_context(ldm.conditioner(class_ids))
+        self.context = ldm.unet.prepare_context(ldm.conditioner(class_ids), times)
 
     def __call__(self, x_t: Tensor, t: Tensor) -> Tensor:
         self.calls += 1

@@ -1,10 +1,19 @@
 """Stage B: latent diffusion, doubly conditioned on fMRI."""
 
 from mindvis.dc_ldm.autoencoder import KLAutoencoder, VQAutoencoder, build_autoencoder
+from mindvis.dc_ldm.averaging import averaged_embeddings
 from mindvis.dc_ldm.conditioner import ClassEmbedder, FMRIConditioner
 from mindvis.dc_ldm.model import LatentDiffusion, build_class_ldm, build_ldm, build_schedule
 from mindvis.dc_ldm.module import LDMModule
-from mindvis.dc_ldm.samplers import noise_for, sample_ddim, sample_dpm_solver, sample_plms, sample_unipc
+from mindvis.dc_ldm.samplers import (
+    averaged_timesteps,
+    noise_for,
+    sample_ddim,
+    sample_dpm_solver,
+    sample_plms,
+    sample_unipc,
+    sample_unipc_averaged,
+)
 from mindvis.dc_ldm.schedule import NoiseSchedule
 from mindvis.dc_ldm.unet import PreparedContext, UNet, build_unet
 
@@ -18,6 +27,8 @@ __all__ = [
     "PreparedContext",
     "UNet",
     "VQAutoencoder",
+    "averaged_embeddings",
+    "averaged_timesteps",
     "build_autoencoder",
     "build_class_ldm",
     "build_ldm",
@@ -28,4 +39,5 @@ __all__ = [
     "sample_dpm_solver",
     "sample_plms",
     "sample_unipc",
+    "sample_unipc_averaged",
 ]

@@ -28,6 +28,7 @@ ADAMS_BASHFORTH = (
     (55 / 24, -59 / 24, 37 / 24, -9 / 24),
 )
 UNIPC_ORDER = 3
+AVERAGED_ORDER, AVERAGED_EVEN_IN_T = 4, 0.25  # of `sample_unipc_averaged`; measured on the demo's model
 
 
 class Level(NamedTuple):
@@ -100,17 +101,18 @@ def sample_unipc(
     A step predicts with the last three estimates of x_0; the estimate made at its end corrects it and serves the next
     step. The weights meet the order conditions exactly at every order, so the paper's B(h) cancels.
     """
-    levels = _noise_levels(alphas_cumprod, num_steps)
-    x, history = noise, [(levels[0], _predict_x0(eps_model, noise, levels[0]))]
-    for index, after in enumerate(_wrap(levels[1:], progress), start=1):
-        now, points = history[-1][0], history
-        predicted = _exponential_step(x, now, after, points)
-        if index < len(levels) - 1:
-            points = [*history, (after, _predict_x0(eps_model, predicted, after))]
-            predicted = _exponential_step(x, now, after, points)
-            history = points[-UNIPC_ORDER:]
-        x = predicted
-    return x
+    return _unipc(eps_model, noise, _noise_levels(alphas_cumprod, num_steps), UNIPC_ORDER, progress)
+
+
+def sample_unipc_averaged(
+    eps_model: EpsModel, noise: Tensor, alphas_cumprod: Tensor, num_steps: int, progress: Progress | None = None
+) -> Tensor:
+    """UniPC of order 4 on `averaged_timesteps`, for an `eps_model` that does not ripple from one step to the next.
+
+    `averaged_embeddings` take the ripple out of a UNet, and what is left is smooth enough for the order.
+    """
+    levels = _noise_levels(alphas_cumprod, num_steps, AVERAGED_EVEN_IN_T)
+    return _unipc(eps_model, noise, levels, AVERAGED_ORDER, progress)
 
 
 def even_timesteps(num_timesteps: int, num_steps: int) -> list[int]:
@@ -120,20 +122,29 @@ def even_timesteps(num_timesteps: int, num_steps: int) -> list[int]:
     return [t for t in steps if t < num_timesteps]
 
 
-def solver_timesteps(alphas_cumprod: Tensor, num_steps: int) -> list[int]:
+def solver_timesteps(alphas_cumprod: Tensor, num_steps: int, even_in_t: float = 0.0) -> list[int]:
     """The `num_steps` + 1 diffusion steps of DPM-Solver++ and UniPC, descending from the last one to 0.
 
-    They are spaced evenly in log(alpha / sigma), as far as whole steps allow: Lu et al. 2022, section 5.
+    They are spaced evenly in log(alpha / sigma), as far as whole steps allow: Lu et al. 2022, section 5. With
+    `even_in_t` (0 to 1) they are spaced evenly in a mixture of that and of t.
     """
+    _check_num_steps(len(alphas_cumprod), num_steps)
     last = len(alphas_cumprod) - 1
     num_steps = min(num_steps, last)
     logsnr = _half_logsnr(alphas_cumprod)
-    wanted = np.interp(np.linspace(logsnr[last], logsnr[0], num_steps + 1), logsnr[::-1], np.arange(last, -1, -1.0))
+    share_of_t = 1 - np.arange(last + 1) / last
+    place = (1 - even_in_t) * logsnr + even_in_t * (logsnr[0] - logsnr[last]) * share_of_t
+    wanted = np.interp(np.linspace(place[last], place[0], num_steps + 1), place[::-1], np.arange(last, -1, -1.0))
     times = [last]
     for index in range(1, num_steps + 1):
         step = max(round(wanted[index]), num_steps - index)  # leave a step of its own to each that follows
         times.append(min(step, times[-1] - 1))
     return times
+
+
+def averaged_timesteps(alphas_cumprod: Tensor, num_steps: int) -> list[int]:
+    """The diffusion steps of `sample_unipc_averaged`: a quarter of the way from even in log(alpha / sigma) to in t."""
+    return solver_timesteps(alphas_cumprod, num_steps, AVERAGED_EVEN_IN_T)
 
 
 def _even_steps(
@@ -152,11 +163,23 @@ def _ddim_step(x: Tensor, eps: Tensor, alpha: float, alpha_prev: float) -> Tenso
     return math.sqrt(alpha_prev) * x0 + math.sqrt(1 - alpha_prev) * eps
 
 
-def _noise_levels(alphas_cumprod: Tensor, num_steps: int) -> list[Level]:
-    _check_num_steps(len(alphas_cumprod), num_steps)
+def _unipc(eps_model: EpsModel, noise: Tensor, levels: list[Level], order: int, progress: Progress | None) -> Tensor:
+    x, history = noise, [(levels[0], _predict_x0(eps_model, noise, levels[0]))]
+    for index, after in enumerate(_wrap(levels[1:], progress), start=1):
+        now, points = history[-1][0], history
+        predicted = _exponential_step(x, now, after, points)
+        if index < len(levels) - 1:
+            points = [*history, (after, _predict_x0(eps_model, predicted, after))]
+            predicted = _exponential_step(x, now, after, points)
+            history = points[-order:]
+        x = predicted
+    return x
+
+
+def _noise_levels(alphas_cumprod: Tensor, num_steps: int, even_in_t: float = 0.0) -> list[Level]:
     logsnr = _half_logsnr(alphas_cumprod)
     values = alphas_cumprod.double().tolist()
-    times = solver_timesteps(alphas_cumprod, num_steps)
+    times = solver_timesteps(alphas_cumprod, num_steps, even_in_t)
     return [Level(t, math.sqrt(values[t]), math.sqrt(1 - values[t]), float(logsnr[t])) for t in times]
 
 

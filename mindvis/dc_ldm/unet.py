@@ -54,6 +54,7 @@ class PreparedContext:
 
     keys_values: list[list[KeyValue]]  # one list a block of `UNet.blocks`, one pair a transformer block in it
     time_condition: Tensor | None  # [b e], added to the time embedding
+    time_embeddings: Tensor | None = None  # [num_timesteps e], in the place of those `UNet.embed_times` gives
 
 
 class UNet(nn.Module):
@@ -111,18 +112,22 @@ class UNet(nn.Module):
         """All blocks in the order in which they run."""
         return [*self.input_blocks, self.middle_block, *self.output_blocks]
 
-    def prepare_context(self, context: Tensor) -> PreparedContext:
-        """Keys, values and time condition of a context [b m context_dim]: the part that is the same in every step."""
+    def prepare_context(self, context: Tensor, time_embeddings: Tensor | None = None) -> PreparedContext:
+        """Keys, values and time condition of a context [b m context_dim]: the part that is the same in every step.
+
+        `time_embeddings` [num_timesteps e] replace those of the diffusion steps (see `averaged_embeddings`).
+        """
         condition = None
         if self.time_embed_condtion is not None:
             condition = self.time_embed_condtion(context)  # [b 1 e]
             condition = rearrange(condition, "b 1 e -> b e")
-        return PreparedContext([block.keys_values(context) for block in self.blocks], condition)
+        keys_values = [block.keys_values(context) for block in self.blocks]
+        return PreparedContext(keys_values, condition, time_embeddings)
 
     def forward(self, x_t: Tensor, t: Tensor, context: Tensor | PreparedContext) -> Tensor:
         """Noise [b c h w] in the latent x_t [b c h w] at step t (long [b]), given a context [b m context_dim]."""
         prepared = context if isinstance(context, PreparedContext) else self.prepare_context(context)
-        embedding = self._embed(t, prepared.time_condition, x_t.dtype)
+        embedding = self._embed(t, prepared, x_t.dtype)
         num_inputs = len(self.input_blocks)
         x, skips = x_t, []
         for index, (block, keys_values) in enumerate(zip(self.blocks, prepared.keys_values, strict=True)):
@@ -133,8 +138,13 @@ class UNet(nn.Module):
                 skips.append(x)
         return self.out(x)
 
-    def _embed(self, t: Tensor, condition: Tensor | None, dtype: torch.dtype) -> Tensor:
-        embedding = self.time_embed(time_embedding(t, self.model_channels).to(dtype))  # [b e]
+    def embed_times(self, t: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Embeddings [b e] of diffusion steps (long [b])."""
+        return self.time_embed(time_embedding(t, self.model_channels).to(dtype))
+
+    def _embed(self, t: Tensor, prepared: PreparedContext, dtype: torch.dtype) -> Tensor:
+        table, condition = prepared.time_embeddings, prepared.time_condition
+        embedding = self.embed_times(t, dtype) if table is None else table[t]
         return embedding if condition is None else embedding + condition
 
     def _run(self, block: UNetBlock, x: Tensor, embedding: Tensor, keys_values: list[KeyValue]) -> Tensor:

@@ -11,7 +11,17 @@ import torch
 from torch import Tensor
 
 from mindvis.data.images import to_uint8
-from mindvis.dc_ldm import LatentDiffusion, noise_for, sample_ddim, sample_dpm_solver, sample_plms, sample_unipc
+from mindvis.dc_ldm import (
+    LatentDiffusion,
+    averaged_embeddings,
+    averaged_timesteps,
+    noise_for,
+    sample_ddim,
+    sample_dpm_solver,
+    sample_plms,
+    sample_unipc,
+    sample_unipc_averaged,
+)
 from mindvis.dc_ldm.samplers import EpsModel
 from mindvis.dc_ldm.speed import make_fast
 from mindvis.errors import InputError
@@ -22,6 +32,7 @@ SAMPLERS: dict[str, Callable] = {
     "ddim": sample_ddim,
     "dpm_solver": sample_dpm_solver,
     "unipc": sample_unipc,
+    "unipc_averaged": sample_unipc_averaged,
 }
 
 Pair = tuple[int, int]  # (position among the stimuli, sample)
@@ -56,9 +67,10 @@ def decode(
     pairs = [(row, k) for row in range(len(fmri)) for k in range(num_samples)]
     images = []
     with torch.no_grad(), autocast(ldm, precision), Progress(total=len(pairs), unit="picture") as bar:
+        times = time_embeddings(ldm, sampler, num_steps)
         mean = None if guidance == 1 else ldm.conditioner(_as_input(ldm, mean_fmri[None]))  # [1 77 c]
         for batch in _batches(pairs, batch_size):
-            eps_model = _eps_model(ldm, _context(ldm, fmri, batch), mean, guidance)
+            eps_model = _eps_model(ldm, _context(ldm, fmri, batch), times, mean, guidance)
             noise = torch.cat([noise_for(seed, stimuli[row], k, ldm.latent_shape) for row, k in batch])
             noise = noise.to(next(ldm.parameters()).device)
             latent = SAMPLERS[sampler](eps_model, noise, ldm.schedule.alphas_cumprod, num_steps)
@@ -72,6 +84,14 @@ def make_ready(ldm: LatentDiffusion, precision: str) -> None:
     """Layout, casts and forms of weights for many evaluations of the same ones."""
     on_cpu = next(ldm.parameters()).device.type == "cpu"
     make_fast(ldm, mixed=precision != "32-true", mapped=on_cpu)
+
+
+def time_embeddings(ldm: LatentDiffusion, sampler: str, num_steps: int) -> Tensor | None:
+    """The UNet's time embeddings [num_timesteps e] as a sampler wants them; None: as they are."""
+    if sampler != "unipc_averaged":
+        return None
+    alphas_cumprod = ldm.schedule.alphas_cumprod
+    return averaged_embeddings(ldm.unet, averaged_timesteps(alphas_cumprod, num_steps), len(alphas_cumprod))
 
 
 def autocast(ldm: LatentDiffusion, precision: str) -> torch.autocast:
@@ -98,14 +118,16 @@ def _context(ldm: LatentDiffusion, fmri: np.ndarray, batch: list[Pair]) -> Tenso
     return context[[rows.index(row) for row, _ in batch]]
 
 
-def _eps_model(ldm: LatentDiffusion, context: Tensor, mean: Tensor | None, guidance: float) -> EpsModel:
+def _eps_model(
+    ldm: LatentDiffusion, context: Tensor, times: Tensor | None, mean: Tensor | None, guidance: float
+) -> EpsModel:
     """Noise predicted by the UNet under `context` [b 77 c], guided away from that under `mean` [1 77 c] if it is given.
 
     eps_mean + guidance (eps - eps_mean): classifier-free guidance (Ho and Salimans 2022, arXiv 2207.12598, equation
     6), with the mean fMRI in the place of no condition, which Stage B never sees. It costs a second evaluation.
     """
-    prepared = ldm.unet.prepare_context(context)
-    averaged = None if mean is None else ldm.unet.prepare_context(mean.expand_as(context))
+    prepared = ldm.unet.prepare_context(context, times)
+    averaged = None if mean is None else ldm.unet.prepare_context(mean.expand_as(context), times)
 
     def eps_model(x_t: Tensor, t: Tensor) -> Tensor:
         eps = ldm.unet(x_t, t, prepared).float()

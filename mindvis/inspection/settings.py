@@ -20,7 +20,7 @@ class LookInsideConfig:
     num_stimuli: int = 50  # rows, spread over the test rows (or the held-out windows of a pretraining)
     checkpoint: str = "selected"  # selected (Stage B: as the run says; Stage A: best by val/loss) | last
     num_samples: int = 1  # occlusion, Stage B: pictures a stimulus
-    sampler: str = "dpm_solver"  # occlusion, Stage B: plms | ddim | dpm_solver | unipc
+    sampler: str = "dpm_solver"  # occlusion, Stage B: plms | ddim | dpm_solver | unipc | unipc_averaged
     num_steps: int = 20  # occlusion, Stage B: sampling steps
     batch_size: int = 16  # pictures, or rows, at once
     classifier: str = "vit_h_14"  # occlusion, Stage B: vit_h_14 | efficientnet_lite0 | demo | timm:<model>

@@ -8,7 +8,8 @@ Examples:
 
 Every step is the script of its stage, with its settings in <root>/steps and its output in <root>/logs. A step runs
 again when its settings, the files it reads or the version of mindvis change. Given again after a failure or an
-interruption, the command goes on. Exit status: 0 all done, 1 a step failed, 75 saved and stopped on a signal.
+interruption, the command goes on. What no step makes has to be there before the first one begins. Exit status: 0 all
+done, 1 a step failed, 2 a setting is wrong or an input absent, 75 saved and stopped on a signal.
 """
 
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from mindvis.chain import (
     Processes,
     Record,
     Runner,
+    absent_inputs,
     describe_plan,
     locked,
     plan_chain,
@@ -28,15 +30,21 @@ from mindvis.chain import (
     write_overview,
 )
 from mindvis.cli import entry_point, read_settings
+from mindvis.errors import InputError
 
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> int:
     config = read_settings(ChainConfig, __doc__, argv)
     steps, root = plan_chain(config), Path(config.root)
+    record = Record(root)
+    absent = absent_inputs(steps, [step for step in steps if not record.judge(step).done])
     if config.dry_run:
-        print("\n".join(describe_plan(steps, Record(root))))
+        print("\n".join([*describe_plan(steps, record), *(f"absent {line}" for line in absent)]))
         return 0
+    if absent:
+        more = f", and {len(absent) - 1} more (dry_run=true lists them)" if len(absent) > 1 else ""
+        raise InputError(f"an input is absent: {absent[0]}{more}; needed before the first step of the chain")
     processes = Processes(Path(__file__).parent)
     with locked(root), processes.stopping_on_signals():
         runner = Runner(root, Record(root), processes, partial(print, flush=True))

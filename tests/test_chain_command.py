@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import threading
 import time
@@ -19,6 +20,7 @@ from mindvis.chain import (
     Record,
     Runner,
     StageConfig,
+    absent_inputs,
     by_settings,
     describe_plan,
     locked,
@@ -70,6 +72,52 @@ def test_shared_steps_run_once_and_the_rest_by_subject(config):
     assert settings["sbj_1/generate_shuffled"]["output"] == f"{config.root}/sbj_1/finetune_ldm/decoded/shuffled"
     assert settings["sbj_1/evaluate"]["decoded"] == f"{config.root}/sbj_1/finetune_ldm/decoded"
     assert {value["seed"] for value in settings.values()} == {7}
+
+
+def absent(config) -> list[str]:
+    steps = plan_chain(config)
+    return absent_inputs(steps, steps)
+
+
+def test_inputs_that_nobody_makes_are_told_beforehand(config, tmp_path):
+    """The label-to-image model, a classifier's weights, data: each once, with its setting; what steps make is none."""
+    config.evaluate.settings = {"classifier_weights": "vit.pth", "classifier": "vit_h_14"}
+    ldm = "pretrains/ldm/label2img/model.ckpt (ldm of finetune_ldm)"
+    assert absent(config) == [ldm, "vit.pth (classifier_weights of evaluate)"]
+    (tmp_path / "npz" / "sbj_2.npz").unlink()
+    assert f"god data of sbj_2 in {tmp_path / 'npz'} (data.root of finetune_mbm)" in absent(config)
+
+
+def test_a_chain_that_makes_its_data_and_uses_what_is_packaged_lacks_nothing(config, tmp_path):
+    """Simulated data, the demo's model and classifier."""
+    data = {"data": {"name": "god", "root": str(tmp_path / "simulated" / "GOD" / "npz")}}
+    for name in TRAININGS:
+        getattr(config, name).settings = data
+    config.simulate = StageConfig(settings={"out": str(tmp_path / "simulated")})
+    config.finetune_ldm.settings = data | {"ldm": "demo"}
+    config.evaluate.settings = {"classifier": "demo"}
+    assert absent(config) == []
+
+
+def test_absent_weights_of_the_default_classifier_are_told(config, tmp_path, monkeypatch):
+    """They would be in torch's cache; the line says where to put them."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    (line,) = [line for line in absent(config) if "evaluate" in line]
+    assert "classifier vit_h_14" in line and str(tmp_path) in line
+
+
+def test_an_absent_input_ends_the_command_before_the_first_step(tmp_path, monkeypatch):
+    """One line, status 2, nothing written; dry_run lists them all."""
+    shutil.copytree(tiny_stages.TESTS.parent / "configs", tmp_path / "configs")
+    monkeypatch.chdir(tmp_path)  # where no data lies
+    chain = ["--config", "configs/god.yaml", "root=runs"]
+    outcome = script_runner.run("run_chain", *chain)
+    assert outcome.status == 2 and len(outcome.err.splitlines()) == 1
+    assert "data/HCP" in outcome.err and "more (dry_run=true lists them)" in outcome.err
+    assert not (tmp_path / "runs").exists()
+    listed = script_runner.run("run_chain", *chain, "dry_run=true")
+    lines = [line for line in listed.out.splitlines() if line.startswith("absent")]
+    assert listed.status == 0 and len(lines) >= 3 and any("label2img" in line for line in lines)
 
 
 def test_done_steps_are_skipped(config):

@@ -30,7 +30,7 @@ def unet_evaluation(config: BenchmarkConfig, variant: Variant) -> Work:
 
 
 def pictures(config: BenchmarkConfig, variant: Variant) -> Work:
-    """Pictures of one stimulus each: in batches by UniPC, or one at a time by PLMS with 250 steps."""
+    """Pictures of one stimulus each: in batches by averaged UniPC, or one at a time by PLMS with 250 steps."""
     ldm = build_diffusion(config).eval().to(config.device)
     fmri = seeded_rows(config, config.num_pictures)["fmri"][:, 0].cpu().numpy()
     options = {"num_samples": 1, "seed": config.seed, "precision": variant.precision}
@@ -42,5 +42,5 @@ def pictures(config: BenchmarkConfig, variant: Variant) -> Work:
     def draw() -> None:
         decode(ldm, fmri, range(len(fmri)), **options)
 
-    name = f"{config.num_pictures} pictures: UniPC {config.num_steps} in batches, PLMS {PLAIN_STEPS} one by one"
-    return Work(name, draw, config.num_pictures, "pictures")
+    ways = f"averaged UniPC {config.num_steps} in batches, PLMS {PLAIN_STEPS} one by one"
+    return Work(f"{config.num_pictures} pictures: {ways}", draw, config.num_pictures, "pictures")

@@ -28,7 +28,7 @@ class BenchmarkConfig:
     crops_per_image: int = 0  # stage_b: crops of each image kept as latents; 0: every crop is encoded when drawn
     sampling_batch: int = 5  # sampling: pictures at once
     num_pictures: int = 0  # sampling: pictures decoded whole, plain by 250 PLMS steps one by one; 0: none (takes long)
-    num_steps: int = 20  # sampling: UniPC steps of those pictures
+    num_steps: int = 30  # sampling: steps of averaged UniPC for those pictures
     num_stimuli: int = 113  # evaluation: true images
     num_samples: int = 5  # evaluation: decoded images a stimulus
     size: int = 256  # evaluation: pixels a side

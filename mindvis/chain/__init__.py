@@ -1,5 +1,6 @@
 """One command for the chain: plan, skip what is done, run what is missing, continue after a failure."""
 
+from mindvis.chain.absent import absent_inputs
 from mindvis.chain.execute import Runner, describe_plan, run_subjects
 from mindvis.chain.overview import write_overview
 from mindvis.chain.plan import Step, by_settings, by_stage, plan_chain
@@ -15,6 +16,7 @@ __all__ = [
     "Runner",
     "StageConfig",
     "Step",
+    "absent_inputs",
     "by_settings",
     "by_stage",
     "describe_plan",

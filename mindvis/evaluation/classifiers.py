@@ -86,6 +86,14 @@ def load_classifier(name: str, weights: str | Path | None = None, device: str | 
     return Classifier(name, network, preprocess, sha256(path), device, class_names)
 
 
+def check_classifier_weights(name: str, weights: str | Path | None = None) -> None:
+    """Raises InputError where `load_classifier` would not find the weights of one of `NAMES`, without reading them."""
+    if weights is None and name == "vit_h_14":
+        _vit_file(None)
+    elif weights is None and name == "efficientnet_lite0":
+        _lite0_file()
+
+
 def imagenet_class_names() -> tuple[str, ...]:
     """The 1000 names in the order of every ImageNet-1k classifier."""
     from torchvision.models import ViT_H_14_Weights
@@ -99,8 +107,12 @@ Parts = tuple[nn.Module, Callable[[Tensor], Tensor], Path, tuple[str, ...] | Non
 def _vit_h_14(weights: str | Path | None) -> Parts:
     from torchvision.models import vit_h_14
 
-    path = find_weights(weights, cached_name=VIT_H_14_FILE, purpose="classifier vit_h_14")
+    path = _vit_file(weights)
     return load_into(vit_h_14(weights=None, image_size=518), path), Preprocess(518, 518), path, imagenet_class_names()
+
+
+def _vit_file(weights: str | Path | None) -> Path:
+    return find_weights(weights, cached_name=VIT_H_14_FILE, purpose="classifier vit_h_14")
 
 
 def _efficientnet_lite0(weights: str | Path | None) -> Parts:

@@ -91,7 +91,7 @@ def evaluate_sets(
         settings={"evaluate": asdict(protocol), "generate": pictures.settings},
         provenance=_provenance(pictures, classifier),
         skipped=judge.skipped,
-        caveats=judge.caveats,
+        caveats=[*_of_control(pictures), *_of_few_classes(true), *judge.caveats],
         copying=copying,
         pictures=pictures,
     )
@@ -113,6 +113,23 @@ def write_report(report: Report, folder: str | Path, *, masked_reconstruction: b
     except OSError as error:
         raise InputError(f"{folder}: cannot be written ({error.strerror}), need a writable folder") from error
     return folder / "report.html"
+
+
+def _of_control(pictures: DecodedSet) -> list[str]:
+    """What the figures of a control are not."""
+    control = pictures.settings.get("control", "none")
+    return [] if control == "none" else [f"control {control}: the column `decoded` is not of each stimulus's own fMRI"]
+
+
+def _of_few_classes(true: Classified) -> list[str]:
+    """Where chance may not hold: few target classes, of which a decoder may prefer one whatever it is shown."""
+    n, num_classes = len(true.top_class), len(np.unique(true.top_class))
+    if 2 * num_classes > n:
+        return []
+    return [
+        f"n-way: {n} stimuli have {num_classes} target classes, so pictures of one of these may score above chance "
+        "without any fMRI; compare with the controls"
+    ]
 
 
 def _sorted_grid(report: Report) -> np.ndarray:

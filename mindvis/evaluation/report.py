@@ -129,7 +129,7 @@ def figures_csv(figures: Iterable[Figure]) -> str:
 
 
 def text_table(report: Report) -> str:
-    """The figures as lines for a terminal, controls and chance beside the decoded value."""
+    """The figures as lines for a terminal, controls and chance beside the decoded value, then caveats."""
     sets = [name for name in dict.fromkeys(figure.set for figure in report.figures) if name != "decoded"]
     rows = [["", "decoded", "95 % interval", "+- sets", "best set", *sets, "chance"]]
     for figure in (f for f in report.figures if f.set == "decoded"):
@@ -140,7 +140,7 @@ def text_table(report: Report) -> str:
         rows.append([figure.name, short_number(figure.value), span, *map(short_number, numbers)])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     table = ["  ".join([r[0].ljust(widths[0]), *map(str.rjust, r[1:], widths[1:])]).rstrip() for r in rows]
-    return "\n".join([*table, *report.skipped])
+    return "\n".join([*table, *report.caveats, *report.skipped])
 
 
 def report_json(report: Report) -> str:

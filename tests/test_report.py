@@ -116,6 +116,23 @@ def test_pictures_are_ranked_best_first(run, classifier):
     assert scores == sorted(scores, reverse=True)
 
 
+def test_a_control_scored_by_itself_is_called_one(run, classifier):
+    """In the report and in the terminal; the decoded pictures are not."""
+    (run / "shuffled" / "generate.json").write_text(json.dumps({"control": "shuffled"}))
+    report = evaluate_folder(run / "shuffled", classifier=classifier, protocol=PROTOCOL)
+    assert report.caveats[0].startswith("control shuffled: ") and report.caveats[0] in text_table(report)
+    own = evaluate_folder(run, classifier=classifier, protocol=PROTOCOL)
+    assert not any(line.startswith("control") for line in own.caveats)
+
+
+def test_few_target_classes_are_counted(tmp_path, pictures, classifier):
+    """Four stimuli of one class: chance is not what a decoder of that class scores."""
+    stimuli, decoded = pictures
+    alike = write_run(tmp_path / "alike", stimuli[[0, 0, 0, 0]], decoded)
+    report = evaluate_folder(alike, classifier=classifier, protocol=PROTOCOL)
+    assert any("4 stimuli have 1 target classes" in line for line in report.caveats)
+
+
 def test_text_table_has_a_line_a_figure(run, classifier):
     """Controls and chance stand beside the decoded value."""
     report = evaluate_folder(run, classifier=classifier, protocol=PROTOCOL)

@@ -26,11 +26,11 @@ from mindvis.chain import (
     describe_plan,
     locked,
     plan_chain,
+    refuse_absent,
     run_subjects,
     write_overview,
 )
 from mindvis.cli import entry_point, read_settings
-from mindvis.errors import InputError
 
 
 @entry_point
@@ -42,9 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if config.dry_run:
         print("\n".join([*describe_plan(steps, record), *(f"absent {line}" for line in absent)]))
         return 0
-    if absent:
-        more = f", and {len(absent) - 1} more (dry_run=true lists them)" if len(absent) > 1 else ""
-        raise InputError(f"an input is absent: {absent[0]}{more}; needed before the first step of the chain")
+    refuse_absent(absent)
     processes = Processes(Path(__file__).parent)
     with locked(root), processes.stopping_on_signals():
         runner = Runner(root, Record(root), processes, partial(print, flush=True))

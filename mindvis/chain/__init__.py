@@ -1,6 +1,6 @@
 """One command for the chain: plan, skip what is done, run what is missing, continue after a failure."""
 
-from mindvis.chain.absent import absent_inputs
+from mindvis.chain.absent import absent_inputs, refuse_absent
 from mindvis.chain.execute import Runner, describe_plan, run_subjects
 from mindvis.chain.overview import write_overview
 from mindvis.chain.plan import Step, by_settings, by_stage, plan_chain
@@ -22,6 +22,7 @@ __all__ = [
     "describe_plan",
     "locked",
     "plan_chain",
+    "refuse_absent",
     "run_subjects",
     "write_overview",
 ]

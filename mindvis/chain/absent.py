@@ -24,6 +24,13 @@ def absent_inputs(steps: Sequence[Step], pending: Sequence[Step]) -> list[str]:
     return list(lines)
 
 
+def refuse_absent(absent: Sequence[str]) -> None:
+    """Raises InputError with the first of the lines of `absent_inputs`, if there is one."""
+    if absent:
+        more = f", and {len(absent) - 1} more (dry_run=true lists them)" if len(absent) > 1 else ""
+        raise InputError(f"an input is absent: {absent[0]}{more}; needed before the first step of the chain")
+
+
 def _absent(settings: dict) -> Iterator[tuple[str, Path, str]]:
     """Settings of a stage that name files or folders, with the path that is not there and what to call it."""
     for key, value in flatten({name: settings.get(name) for name in FILE_SETTINGS}).items():

@@ -118,7 +118,7 @@ def test_pictures_are_ranked_best_first(run, classifier):
 
 def test_a_control_scored_by_itself_is_called_one(run, classifier):
     """In the report and in the terminal; the decoded pictures are not."""
-    (run / "shuffled" / "generate.json").write_text(json.dumps({"control": "shuffled"}))
+    (run / "shuffled" / "generate.json").write_text(json.dumps({"settings": {"control": "shuffled"}}))
     report = evaluate_folder(run / "shuffled", classifier=classifier, protocol=PROTOCOL)
     assert report.caveats[0].startswith("control shuffled: ") and report.caveats[0] in text_table(report)
     own = evaluate_folder(run, classifier=classifier, protocol=PROTOCOL)

@@ -6,25 +6,10 @@ import ldm_cases
 import pytest
 import torch
 
-from mindvis.dc_ldm import (
-    NoiseSchedule,
-    noise_for,
-    sample_ddim,
-    sample_dpm_solver,
-    sample_plms,
-    sample_unipc,
-    sample_unipc_averaged,
-)
-from mindvis.dc_ldm.samplers import even_timesteps, solver_timesteps
+from mindvis.dc_ldm import NoiseSchedule, noise_for, sample_ddim, sample_plms
+from mindvis.dc_ldm.samplers import SAMPLERS, even_timesteps, solver_timesteps
 from mindvis.errors import InputError
 
-SAMPLERS = {
-    "plms": sample_plms,
-    "ddim": sample_ddim,
-    "dpm_solver": sample_dpm_solver,
-    "unipc": sample_unipc,
-    "unipc_averaged": sample_unipc_averaged,
-}
 MEAN, DEVIATION = 0.7, 0.5
 
 

@@ -15,7 +15,8 @@ from mindvis.baseline.linear import load_class_ldm
 from mindvis.benchmarks.settings import BenchmarkConfig
 from mindvis.benchmarks.table import line
 from mindvis.dc_ldm import LatentDiffusion, noise_for, sample_ddim
-from mindvis.decoding.decode import SAMPLERS, time_embeddings
+from mindvis.dc_ldm.samplers import SAMPLERS
+from mindvis.decoding.decode import time_embeddings
 from mindvis.evaluation.demo_classifier import DemoClassifier, load_demo_classifier
 from mindvis.progress import Progress
 from mindvis.training.storage import write_json, write_text

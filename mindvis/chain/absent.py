@@ -14,14 +14,14 @@ from mindvis.wiring.models import find_ldm
 def absent_inputs(steps: Sequence[Step], pending: Sequence[Step]) -> list[str]:
     """One line for every input of a `pending` step that is not there and that none of `steps` makes."""
     made = [step.folder.resolve() for step in steps]
-    lines = {}
+    lines = []
     for step in pending:
         for key, path, what in _absent(step.settings):
             if not any(path.resolve().is_relative_to(folder) for folder in made):
-                lines.setdefault(f"{what} ({key} of {step.stage})")
+                lines.append(f"{what} ({key} of {step.stage})")
         if step.stage == "evaluate":
-            lines |= dict.fromkeys(_absent_classifier(step.settings))
-    return list(lines)
+            lines += _absent_classifier(step.settings)
+    return list(dict.fromkeys(lines))
 
 
 def refuse_absent(absent: Sequence[str]) -> None:

@@ -115,6 +115,15 @@ def sample_unipc_averaged(
     return _unipc(eps_model, noise, levels, AVERAGED_ORDER, progress)
 
 
+SAMPLERS: dict[str, Callable] = {
+    "plms": sample_plms,
+    "ddim": sample_ddim,
+    "dpm_solver": sample_dpm_solver,
+    "unipc": sample_unipc,
+    "unipc_averaged": sample_unipc_averaged,
+}
+
+
 def even_timesteps(num_timesteps: int, num_steps: int) -> list[int]:
     """Diffusion steps of PLMS and DDIM, ascending; one that the schedule does not have is dropped."""
     _check_num_steps(num_timesteps, num_steps)

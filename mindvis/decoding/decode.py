@@ -4,36 +4,18 @@ The starting noise of sample k of stimulus s follows from (seed, s, k) alone, so
 size, the order, the other stimuli or the number of devices (DESIGN 5).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from mindvis.data.images import to_uint8
-from mindvis.dc_ldm import (
-    LatentDiffusion,
-    averaged_embeddings,
-    averaged_timesteps,
-    noise_for,
-    sample_ddim,
-    sample_dpm_solver,
-    sample_plms,
-    sample_unipc,
-    sample_unipc_averaged,
-)
-from mindvis.dc_ldm.samplers import EpsModel
+from mindvis.dc_ldm import LatentDiffusion, averaged_embeddings, averaged_timesteps, noise_for
+from mindvis.dc_ldm.samplers import SAMPLERS, EpsModel
 from mindvis.dc_ldm.speed import make_fast
 from mindvis.errors import InputError
 from mindvis.progress import Progress
-
-SAMPLERS: dict[str, Callable] = {
-    "plms": sample_plms,
-    "ddim": sample_ddim,
-    "dpm_solver": sample_dpm_solver,
-    "unipc": sample_unipc,
-    "unipc_averaged": sample_unipc_averaged,
-}
 
 Pair = tuple[int, int]  # (position among the stimuli, sample)
 

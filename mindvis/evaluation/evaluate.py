@@ -117,14 +117,14 @@ def write_report(report: Report, folder: str | Path, *, masked_reconstruction: b
 
 def _of_control(pictures: DecodedSet) -> list[str]:
     """What the figures of a control are not."""
-    control = pictures.settings.get("control", "none")
+    control = pictures.settings.get("settings", {}).get("control", "none")
     return [] if control == "none" else [f"control {control}: the column `decoded` is not of each stimulus's own fMRI"]
 
 
 def _of_few_classes(true: Classified) -> list[str]:
     """Where chance may not hold: few target classes, of which a decoder may prefer one whatever it is shown."""
     n, num_classes = len(true.top_class), len(np.unique(true.top_class))
-    if 2 * num_classes > n:
+    if 4 * num_classes > n:
         return []
     return [
         f"n-way: {n} stimuli have {num_classes} target classes, so pictures of one of these may score above chance "

@@ -9,12 +9,14 @@ from torch.nn import functional as F
 
 from mindvis.benchmarks.growth import CURVES, Point, growth_plot
 from mindvis.benchmarks.machine import count_flops, matmul_rate, peak_bytes
-from mindvis.benchmarks.plain import unfused_attention
+from mindvis.benchmarks.plain import CopyingModel, correlation, plain_layers
 from mindvis.benchmarks.settings import BenchmarkConfig
 from mindvis.benchmarks.solvers import SolverRow, suggestion
 from mindvis.benchmarks.training import stage_b
 from mindvis.benchmarks.work import Variant
 from mindvis.config import ModelConfig
+from mindvis.sc_mbm import MaskedBrainModel
+from mindvis.sc_mbm.module import pearson
 
 TINY_MODEL = {"embed_dim": 32, "depth": 1, "num_heads": 2, "decoder_embed_dim": 16, "decoder_depth": 1}
 TINY = [f"model.{name}={value}" for name, value in TINY_MODEL.items()]
@@ -56,11 +58,27 @@ def test_plain_stage_b_keeps_gradients_that_ours_does_not(config):
     assert 1.2 * ours < plain
 
 
-def test_unfused_attention_gives_the_same():
+def test_plain_stage_a_gives_the_same(config):
+    """Masking by copies and correlation row by row: loss, gradients and correlation are ours, within round-off."""
+    found = []
+    for build in (MaskedBrainModel, CopyingModel):
+        torch.manual_seed(0)
+        network = build(num_voxels=64, **vars(config.model))
+        fmri = torch.randn(3, 1, 64)
+        out = network(fmri, noise=torch.rand(3, network.num_patches))
+        out.loss.backward()
+        rows = fmri[:, 0], network.unpatchify(out.reconstruction)
+        found.append((out.loss, correlation(*rows), pearson(*rows).mean(), network.patch_embed.proj.weight.grad))
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs)
+    torch.testing.assert_close(found[0][1], found[0][2])
+
+
+def test_plain_attention_gives_the_same():
     """Within round-off, and only inside the context."""
     query, key, value = torch.randn(3, 2, 4, 20, 8, generator=torch.Generator().manual_seed(0))
     fused, before = F.scaled_dot_product_attention(query, key, value), F.scaled_dot_product_attention
-    with unfused_attention():
+    with plain_layers():
         assert F.scaled_dot_product_attention is not before
         torch.testing.assert_close(F.scaled_dot_product_attention(query, key, value), fused)
     assert F.scaled_dot_product_attention is before

@@ -17,15 +17,24 @@ CLIP = {"stage_a": 0.8, "stage_b": 0.5}
 
 
 def stage_a(config: BenchmarkConfig, variant: Variant) -> Work:
-    """One optimiser step of Stage A."""
+    """One optimiser step of Stage A, with the correlation that a training step logs."""
     torch.manual_seed(config.seed)
-    network = MaskedBrainModel(num_voxels=config.num_voxels, **vars(config.model))
+    build = plain.CopyingModel if variant.plain else MaskedBrainModel
+    network = build(num_voxels=config.num_voxels, **vars(config.model))
     module = MBMModule(network).to(config.device)
     batch = seeded_rows(config, config.stage_a_batch)
     optimizer = _optimizer(decay_groups(network, module.weight_decay), variant, lr=module.lr, betas=module.betas)
 
+    def loss() -> Tensor:
+        out = module(batch)
+        if variant.plain:
+            plain.correlation(batch["fmri"][:, 0], network.unpatchify(out.reconstruction))
+        else:
+            module.correlation(batch["fmri"], out)
+        return out.loss
+
     def step() -> None:
-        _optimise(lambda: module(batch).loss, optimizer, CLIP["stage_a"], config.device, variant.precision)
+        _optimise(loss, optimizer, CLIP["stage_a"], config.device, variant.precision)
 
     name = f"Stage A step, {config.num_voxels} voxels, batch {config.stage_a_batch}"
     return Work(name, step, config.stage_a_batch, "rows")

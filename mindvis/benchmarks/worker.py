@@ -10,7 +10,7 @@ import torch
 from mindvis.benchmarks.data import first_batch
 from mindvis.benchmarks.evaluation import n_way, pairwise_ssim
 from mindvis.benchmarks.machine import count_flops, peak_bytes, timed
-from mindvis.benchmarks.plain import unfused_attention
+from mindvis.benchmarks.plain import plain_layers
 from mindvis.benchmarks.sampling import pictures, unet_evaluation
 from mindvis.benchmarks.settings import BenchmarkConfig
 from mindvis.benchmarks.training import stage_a, stage_b
@@ -85,7 +85,7 @@ def _time_on_request(connection: Connection, config: BenchmarkConfig, variant: V
         keep_freed_memory()
     work = WORKS[variant.work](config, variant)
     try:
-        with unfused_attention() if variant.plain else nullcontext():
+        with plain_layers() if variant.plain else nullcontext():
             work.call()  # the first call makes what later ones find: optimiser state, kept casts, mapped pages
             connection.send((work.name, work.items, work.unit))
             while connection.recv() == "time":

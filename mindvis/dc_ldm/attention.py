@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mindvis.dc_ldm.layers import GROUPS, memory_format_of, zero_init
-from mindvis.sc_mbm.attention import fused_pays
+from mindvis.sc_mbm.attention import SMALL_PRODUCT, fused_pays
+from mindvis.sc_mbm.products import linear
 
 KeyValue = tuple[Tensor, Tensor]
-SMALL_PRODUCT = 8192  # queries x keys
 
 
 class CrossAttention(nn.Module):
@@ -29,13 +29,13 @@ class CrossAttention(nn.Module):
 
     def keys_values(self, context: Tensor) -> KeyValue:
         """Keys and values of a context [b m context_dim], each [b heads m c/heads]."""
-        return self._split(self.to_k(context)), self._split(self.to_v(context))
+        return self._split(linear(context, self.to_k)), self._split(linear(context, self.to_v))
 
     def forward(self, x: Tensor, key_value: KeyValue | None = None) -> Tensor:
         """[b n c] -> [b n c], attending to prepared keys and values, or to x."""
         key, value = key_value or self.keys_values(x)
-        attended = attend(self._split(self.to_q(x)), key, value)  # [b heads n c/heads]
-        return self.to_out(rearrange(attended, "b g n c -> b n (g c)"))
+        attended = attend(self._split(linear(x, self.to_q)), key, value)  # [b heads n c/heads]
+        return linear(rearrange(attended, "b g n c -> b n (g c)"), self.to_out[0])
 
     def _split(self, x: Tensor) -> Tensor:
         return rearrange(x, "b n (g c) -> b g n c", g=self.num_heads)
@@ -50,7 +50,7 @@ class GEGLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[b n c] -> [b n hidden]."""
-        return self.gate(self.proj(x))
+        return self.gate(linear(x, self.proj))
 
     @staticmethod
     def gate(projected: Tensor) -> Tensor:
@@ -69,7 +69,7 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[b n c] -> [b n c]."""
-        return self.net(x)
+        return linear(self.net[0](x), self.net[2])
 
 
 class TransformerBlock(nn.Module):

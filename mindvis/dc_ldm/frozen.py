@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mindvis.dc_ldm.attention import GEGLU
 from mindvis.dc_ldm.layers import Upsample
+from mindvis.sc_mbm.products import linear
 
 Layer = nn.Linear | nn.Conv1d | nn.Conv2d
 SMALL_MAP = 256  # pixels below which the folded kernel of an upsampling, twice as large, is not faster
@@ -112,7 +113,7 @@ class RecomputedGate:
         self.unit = unit
 
     def __call__(self, x: Tensor) -> Tensor:
-        return recomputed(self.unit.gate, self.unit.proj(x))
+        return recomputed(self.unit.gate, linear(x, self.unit.proj))
 
 
 def is_tuned(layer: Layer) -> bool:

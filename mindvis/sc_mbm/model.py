@@ -13,10 +13,11 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from mindvis.errors import InputError
-from mindvis.sc_mbm.attention import fused_pays
+from mindvis.sc_mbm.attention import self_attention
 from mindvis.sc_mbm.loading import LoadReport, encoder_state
 from mindvis.sc_mbm.masking import choose_visible
 from mindvis.sc_mbm.positions import sincos_positions
+from mindvis.sc_mbm.products import linear
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,23 @@ class PatchEmbedding(nn.Module):
     def forward(self, patches: Tensor) -> Tensor:
         # a convolution whose stride is its kernel is one product a patch, and takes the patches in any order
         return F.linear(patches, self.proj.weight[:, 0], self.proj.bias)
+
+
+class BrainBlock(Block):
+    """timm's pre-norm block with a bias on queries, keys and values; products and attention as suit the device."""
+
+    def __init__(self, dim: int, num_heads: int, mlp_ratio: float):
+        super().__init__(dim, num_heads, mlp_ratio, qkv_bias=True, norm_layer=nn.LayerNorm)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """[b n d] -> [b n d]."""
+        tokens = tokens + self._attend(self.norm1(tokens))
+        hidden = self.mlp.act(linear(self.norm2(tokens), self.mlp.fc1))
+        return tokens + linear(hidden, self.mlp.fc2)
+
+    def _attend(self, tokens: Tensor) -> Tensor:
+        qkv = linear(tokens, self.attn.qkv).unflatten(-1, (3, self.attn.num_heads, -1))  # [b n 3 heads c]
+        return linear(self_attention(qkv).flatten(2), self.attn.proj)
 
 
 class BrainEncoder(nn.Module):
@@ -184,13 +202,11 @@ def transformer(dim: int, *, depth: int, num_heads: int, mlp_ratio: float) -> nn
         raise InputError(f"embedding dimension is {dim}: an even multiple of num_heads = {num_heads} is needed")
     if depth < 1:
         raise InputError(f"depth is {depth}: at least one block is needed")
-    return nn.ModuleList(Block(dim, num_heads, mlp_ratio, qkv_bias=True, norm_layer=nn.LayerNorm) for _ in range(depth))
+    return nn.ModuleList(BrainBlock(dim, num_heads, mlp_ratio) for _ in range(depth))
 
 
 def run(blocks: nn.ModuleList, tokens: Tensor) -> Tensor:
-    fused = fused_pays(tokens, tokens.shape[1], tokens.shape[1])
     for block in blocks:
-        block.attn.fused_attn = fused
         tokens = block(tokens)
     return tokens
 

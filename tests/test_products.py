@@ -6,9 +6,11 @@ from torch import nn
 
 from mindvis.sc_mbm import attention, products
 from mindvis.sc_mbm.attention import grouped_pays, self_attention
-from mindvis.sc_mbm.products import has_onednn, linear, onednn_pays
+from mindvis.sc_mbm.products import affine, has_onednn, linear
 
-needs_onednn = pytest.mark.skipif(not has_onednn(), reason="torch offers no oneDNN product on this processor")
+needs_onednn = pytest.mark.skipif(
+    not has_onednn(torch.float32), reason="torch offers no oneDNN product on this processor"
+)
 
 
 @pytest.fixture
@@ -42,7 +44,7 @@ def test_wide_layer_and_its_gradients(draw, wide, bias):
     x = draw(7, 3, 512).transpose(0, 1).requires_grad_()
     tensors = [x, *wide.parameters()]
     found, wanted, gradient = linear(x, wide), wide(x), draw(3, 7, 640)
-    assert onednn_pays(x, wide) and found.grad_fn.name().startswith("_Linear")
+    assert found.grad_fn.name().startswith("_Linear")
     torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
     for ours, theirs in zip(gradients(found, tensors, gradient), gradients(wanted, tensors, gradient), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-4)
@@ -58,13 +60,27 @@ def test_frozen_weights_get_no_gradient(draw, wide):
     assert wide.weight.grad is None
 
 
-def test_other_layers_stay_as_they_are(draw, wide):
-    """Narrow layers, and products in bfloat16 by type or by autocast."""
-    assert not onednn_pays(draw(2, 64), nn.Linear(64, 512))
-    assert not onednn_pays(draw(2, 512).bfloat16(), wide.bfloat16())
+def test_other_layers_stay_as_they_are(draw):
+    """Narrow layers, and tuned ones in bfloat16 by type or by autocast, are torch's own to the bit."""
+    for layer, dtype in ((nn.Linear(64, 512), torch.float32), (nn.Linear(512, 512), torch.bfloat16)):
+        x = draw(2, layer.in_features).to(dtype)
+        layer.to(dtype)
+        assert torch.equal(linear(x, layer), layer(x))
+    x, layer = draw(2, 512), nn.Linear(512, 512)
     with torch.autocast("cpu", torch.bfloat16):
-        assert not onednn_pays(draw(2, 512), nn.Linear(512, 512))
-        assert linear(draw(2, 512), nn.Linear(512, 512)).dtype == torch.bfloat16
+        assert torch.equal(linear(x, layer), layer(x))
+
+
+@pytest.mark.skipif(not has_onednn(torch.bfloat16), reason="no oneDNN product in bfloat16 on this processor")
+def test_frozen_layer_in_bfloat16(draw, wide):
+    """The bias within the product: values and the gradient of a float32 input, within the precision of bfloat16."""
+    x = draw(2, 5, 512).requires_grad_()
+    weight, bias = (tensor.detach().bfloat16() for tensor in (wide.weight, wide.bias))
+    found, wanted = affine(x, weight, bias), wide(x)
+    assert found.dtype == torch.bfloat16 and found.grad_fn.name().startswith("_Linear")
+    torch.testing.assert_close(found.float(), wanted, rtol=0.02, atol=0.02)
+    (ours,), (theirs,) = gradients(found.sum(), x, None), gradients(wanted.sum(), x, None)
+    torch.testing.assert_close(ours, theirs, rtol=0.02, atol=0.02)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.03)])

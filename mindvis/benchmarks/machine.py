@@ -21,7 +21,7 @@ def matmul_rate(precision: str, device: str, calls: int = 3) -> float:
     """
     one = torch.randn(SIDE, SIDE, device=device).to(DTYPES[precision])
     ways = [lambda: one @ one]
-    if device == "cpu" and one.dtype == torch.float32 and has_onednn():
+    if device == "cpu" and has_onednn(one.dtype):
         ways.append(lambda: product(one, one))
     seconds = min(timed(way, device) for way in ways for _ in range(calls + 1))
     return 2 * SIDE**3 / seconds

@@ -8,12 +8,11 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from mindvis.dc_ldm.attention import GEGLU
 from mindvis.dc_ldm.layers import Upsample
-from mindvis.sc_mbm.products import linear
+from mindvis.sc_mbm.products import affine, linear
 
 Layer = nn.Linear | nn.Conv1d | nn.Conv2d
 SMALL_MAP = 256  # pixels below which the folded kernel of an upsampling, twice as large, is not faster
@@ -33,7 +32,7 @@ class FrozenLayer:
             return type(self.layer).forward(self.layer, x)
         weight, bias = self.weights(x.device.type)
         if isinstance(self.layer, nn.Linear):
-            return F.linear(x, weight, bias)
+            return affine(x, weight, bias)
         layer = self.layer
         options = (layer.stride, layer.padding, layer.dilation, False, (0,) * len(layer.stride), layer.groups)
         return convolve(x, weight, bias, options)

@@ -1,34 +1,45 @@
-"""Products of wide linear layers in float32 on a CPU, by the kernel that is the fastest there.
+"""Products of wide linear layers on a CPU, by the kernel that is the fastest there.
 
 torch hands float32 products on x86 to MKL and convolutions to oneDNN, whose products are the faster ones too: by a
-quarter at the sizes of Stage A on AMD processors. In bfloat16 all come from oneDNN as it is.
+quarter at the sizes of Stage A on AMD processors. In bfloat16 all come from oneDNN, but a bias costs passes of its own
+over the result, which are spared where it is added within the product.
 """
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
 WIDE = 384  # features in and out from which the choice of the kernel counts
 ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
 
 
 def linear(x: Tensor, layer: nn.Linear) -> Tensor:
-    """What `layer` gives, to round-off: [... in] -> [... out]."""
-    if not onednn_pays(x, layer):
-        return layer(x)
-    return _Linear.apply(x, layer.weight, layer.bias)
+    """What `layer` gives, to round-off: [... in] -> [... out]. In float32 by oneDNN, where that pays."""
+    if compute_dtype(x) == layer.weight.dtype == torch.float32 and onednn_pays(layer.weight):
+        return _Linear.apply(x, layer.weight, layer.bias)
+    return layer(x)
 
 
-def onednn_pays(x: Tensor, layer: nn.Linear) -> bool:
-    """Whether `linear` takes the kernel of oneDNN: in float32, on x86 and for wide layers."""
-    if x.device.type != "cpu" or min(layer.in_features, layer.out_features) < WIDE or torch.compiler.is_compiling():
+def affine(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A linear layer in the type of its weight [out in]: x [... in] and bias [out] -> [... out]."""
+    if bias is not None and onednn_pays(weight):
+        return _Linear.apply(x.to(weight.dtype), weight, bias)
+    return F.linear(x, weight, bias)
+
+
+def onednn_pays(weight: Tensor) -> bool:
+    """Whether a product with `weight` is to be taken from oneDNN: on x86 and for wide layers."""
+    if weight.device.type != "cpu" or min(weight.shape) < WIDE or torch.compiler.is_compiling():
         return False
-    return has_onednn() and compute_dtype(x) == layer.weight.dtype == torch.float32
+    return has_onednn(weight.dtype)
 
 
-def has_onednn() -> bool:
-    """Whether this build of torch offers the product of oneDNN, and the processor is an x86 one."""
-    return ONEDNN is not None and torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
+def has_onednn(dtype: torch.dtype) -> bool:
+    """Whether this build of torch offers the product of oneDNN, and an x86 processor has it in a type."""
+    if ONEDNN is None or torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
+        return False
+    return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def compute_dtype(x: Tensor) -> torch.dtype:
@@ -43,7 +54,7 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 class _Linear(torch.autograd.Function):
-    """Linear layer in float32: x [... in], weight [out in], bias [out] -> [... out]."""
+    """Linear layer whose tensors have one type: x [... in], weight [out in], bias [out] -> [... out]."""
 
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -61,6 +72,6 @@ class _Linear(torch.autograd.Function):
         of_x, of_weight, of_bias = ctx.needs_input_grad
         return (
             product(gradient, weight.t()).view(ctx.shape) if of_x else None,
-            gradient.t() @ rows if of_weight else None,  # a sum over rows, which MKL does as fast
+            gradient.t() @ rows if of_weight else None,  # a sum over rows, which torch's own does as fast
             gradient.sum(0) if of_bias else None,
         )

@@ -225,7 +225,7 @@ class GenerateConfig:
     num_threads: int | None = None  # CPU threads of torch
     seed: int = 2022  # picture k of stimulus s follows from (seed, s, k)
     fmri_encoder: str | None = None  # finetuned.pth only: the fmri_encoder.pth it came from (names the heads)
-    ldm: str | None = None  # finetuned.pth only: the label2img model.ckpt, for its config.yaml
+    ldm: str | None = None  # finetuned.pth only: the label2img model.ckpt, for its config.yaml, or `demo`
     data: DataConfig | None = None  # another data set than the run's own
     overwrite: bool = False  # replace pictures that are there
     wait_minutes: float = 60.0  # several processes: how long the first one, when done, waits for another

@@ -12,6 +12,7 @@ from mindvis.checkpoints.formats import CHOICES, FORMATS, SELECTED
 from mindvis.checkpoints.loading import check_report
 from mindvis.cli import Parser, entry_point
 from mindvis.evaluation.weights import sha256
+from mindvis.wiring.models import find_ldm
 
 EXAMPLE = """example:
   python scripts/convert_checkpoint.py pretrains/GOD/finetuned.pth decoder.safetensors \\
@@ -23,7 +24,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("source", help="published file, run folder, exported model, .pt or .safetensors")
     parser.add_argument("target", nargs="?", help="file to write; without it the table is all that is done")
     parser.add_argument("--to", choices=sorted(set(FORMATS.values())), help="form of target; default: by its suffix")
-    parser.add_argument("--label2img", help="finetuned.pth only: the label2img model.ckpt, for its config.yaml")
+    parser.add_argument("--label2img", help="finetuned.pth only: label2img model.ckpt, for its config.yaml; or demo")
     parser.add_argument("--fmri-encoder", help="finetuned.pth only: the fmri_encoder.pth it came from, for its heads")
     parser.add_argument("--checkpoint", choices=CHOICES, default="selected", help=SELECTED)
     return parser.parse_args(argv)
@@ -32,7 +33,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 @entry_point
 def main(argv: Sequence[str] | None = None) -> None:
     arguments = parse(argv)
-    files = {"fmri_encoder": arguments.fmri_encoder, "label2img": arguments.label2img}
+    files = {"fmri_encoder": arguments.fmri_encoder, "label2img": arguments.label2img and find_ldm(arguments.label2img)}
     file = weights_file(arguments.source, arguments.checkpoint)
     weights = complete_ldm(read_weights(file), arguments.source, **files)
     report = replace(compare(weights.state_dict, blank_module(weights).state_dict()), dropped=weights.dropped)

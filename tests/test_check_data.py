@@ -102,7 +102,7 @@ def test_all_three_complete(tmp_path, rng, capsys, small_god):
     make_bold5000(tmp_path)
     assert run(tmp_path) == 0
     out = capsys.readouterr().out
-    assert "1 subjects with V1 1618 V2 1220 V3 684 V4 661 = 4183 voxels" in out
+    assert "1 subject with V1 1618 V2 1220 V3 684 V4 661 = 4183 voxels" in out
     assert "sbj_3.npz: 6 training, 8 single and 2 averaged test rows, 10 voxels (VC 8 V1 3), finite, 0 constant" in out
     assert sha256(folder / "sbj_3.npz")[:16] in out
     assert "CSI1: 15 sessions, 5254 trials, 4803 training trials, 113 test images" in out
@@ -225,7 +225,7 @@ def test_broken_hcp_subjects(tmp_path, rng, capsys, case):
     broken = [line for line in out.splitlines() if line.startswith("  broken")]
     assert len(broken) == 1
     assert message in broken[0]
-    assert "1 subjects with V1 3" in out
+    assert "1 subject with V1 3" in out
     assert out.rstrip().endswith("HCP: broken")
 
 

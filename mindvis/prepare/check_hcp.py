@@ -55,7 +55,8 @@ class _Seen:
     def summarise(self, report: Report, settings: Settings) -> None:
         for size, subjects in self.sizes.items():
             regions = " ".join(f"{roi} {count}" for roi, count in zip(VISUAL_ROIS, size, strict=True))
-            report.add("ok", f"{subjects} subjects with {regions} = {sum(size)} voxels")
+            subject = "subject" if subjects == 1 else "subjects"
+            report.add("ok", f"{subjects} {subject} with {regions} = {sum(size)} voxels")
             if settings.published_sizes:
                 report.expect("voxels", list(size), list(KNOWN_COUNTS.values()))
         if self.frames:

@@ -10,11 +10,12 @@ from mindvis.data import PairedDataset
 from mindvis.dc_ldm import LatentDiffusion
 from mindvis.errors import InputError
 from mindvis.wiring.data import data_facts, open_pairs
+from mindvis.wiring.models import find_ldm
 
 
 def load_decoder(config: GenerateConfig) -> LatentDiffusion:
     """A tuned decoder in evaluation mode, from a run folder, an exported model or a published finetuned.pth."""
-    sources = {"fmri_encoder": config.fmri_encoder, "label2img": config.ldm}
+    sources = {"fmri_encoder": config.fmri_encoder, "label2img": config.ldm and find_ldm(config.ldm)}
     ldm, _ = build_ldm_from(config.run, checkpoint=config.checkpoint, **sources)
     return ldm.eval()
 

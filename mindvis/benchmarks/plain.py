@@ -39,7 +39,7 @@ class CopyingModel(MaskedBrainModel):
         shown = self.decoder_embed(latent)  # [b 1+k d']
         hidden = self.mask_token.repeat(len(shown), self.num_patches - visible.shape[1], 1)
         seen = torch.zeros(len(shown), self.num_patches, device=visible.device).scatter_(1, visible, 1.0)
-        order = torch.cat([visible, seen.argsort(dim=1)[:, : hidden.shape[1]]], dim=1)  # [b l]: hidden ones at last
+        order = torch.cat([visible, seen.argsort(dim=1)[:, : hidden.shape[1]]], dim=1)  # [b l]: hidden ones last
         tokens = torch.cat([shown[:, 1:], hidden.to(shown.dtype)], dim=1)  # [b l d']
         tokens = tokens.gather(1, order.argsort(dim=1)[..., None].expand_as(tokens))
         tokens = torch.cat([shown[:, :1], tokens], dim=1) + self.decoder_pos_embed

@@ -11,6 +11,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 WIDE = 384  # features in and out from which the choice of the kernel counts
+# torch has no public name for it; where a build lacks it, layers stay torch's own
 ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
 
 

@@ -122,3 +122,10 @@ def test_products_without_onednn(draw, wide, monkeypatch):
     monkeypatch.setattr(products, "ONEDNN", None)
     x = draw(2, 512)
     assert torch.equal(linear(x, wide), wide(x))
+
+
+def test_no_rows(wide):
+    """An empty batch gives an empty result, and no gradient."""
+    found = linear(torch.zeros(0, 3, 512), wide)
+    found.sum().backward()
+    assert found.shape == (0, 3, 640) and not wide.weight.grad.any()

@@ -63,7 +63,7 @@ class _Linear(torch.autograd.Function):
         # a frozen weight needs no input backwards
         ctx.save_for_backward(rows if ctx.needs_input_grad[1] else None, weight)
         ctx.shape = x.shape
-        return product(rows, weight, bias).view(*x.shape[:-1], -1)
+        return product(rows, weight, bias).view(*x.shape[:-1], len(weight))
 
     @staticmethod
     @once_differentiable

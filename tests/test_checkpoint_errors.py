@@ -114,6 +114,8 @@ def test_finetuned_alone_asks_for_what_it_lacks(tmp_path, label2img):
         read_ldm(alone)
     for given in (label2img, label2img.parent, label2img.parent / "config.yaml"):
         assert read_ldm(alone, label2img=given)[1]["num_heads"] == 16
+    with pytest.raises(InputError, match="demoo: no such file"):
+        read_ldm(alone, label2img="demoo")
     assert read_ldm(alone, label2img=label2img, fmri_encoder=ENCODER)[1]["num_heads"] == 4
     other = MaskedBrainModel(num_voxels=96, patch_size=8, embed_dim=48, depth=1, decoder_embed_dim=16, decoder_depth=1)
     torch.save({"model": other.state_dict()}, tmp_path / "other.pth")

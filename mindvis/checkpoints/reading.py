@@ -96,6 +96,8 @@ def _find_config(path: Path, label2img: str | Path | None) -> dict:
     if label2img is None and not (path.parent / "config.yaml").is_file():
         raise InputError(f"{path}: names no UNet settings; needed: the label2img model.ckpt with its config.yaml")
     given = Path(label2img) if label2img else path
-    if given.suffix in (".yaml", ".yml"):
-        return read_yaml(given)
-    return read_yaml((given if given.is_dir() else given.parent) / "config.yaml")
+    is_yaml = given.suffix in (".yaml", ".yml")
+    config = given if is_yaml else (given if given.is_dir() else given.parent) / "config.yaml"
+    if not given.exists() and not config.is_file():
+        raise InputError(f"{given}: no such file; needed: the label2img model.ckpt with its config.yaml")
+    return read_yaml(config)

@@ -17,9 +17,9 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from mindvis.ablation import AblateConfig, Ablation
 from mindvis.chain import SAVED_AND_STOPPED, Processes, locked
-from mindvis.cli import entry_point, read_settings
+from mindvis.chain.ablation import AblateConfig, Ablation
+from mindvis.config.command_line import entry_point, read_settings
 
 
 @entry_point

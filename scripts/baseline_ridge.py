@@ -8,14 +8,14 @@ Example:
 from collections.abc import Sequence
 from pathlib import Path
 
-from mindvis.baseline.linear import decode_with_ridge, load_class_ldm
-from mindvis.cli import entry_point, read_settings
-from mindvis.config import BaselineConfig, plain
+from mindvis.checkpoints.stages import find_ldm
+from mindvis.config.command_line import entry_point, read_settings
+from mindvis.config.schemas import BaselineConfig, plain
+from mindvis.data.open import open_pairs
+from mindvis.decoding.open import place
 from mindvis.decoding.output import check_output, write_decoded
+from mindvis.decoding.ridge_pictures import decode_with_ridge, load_class_ldm
 from mindvis.training.memory import use_threads
-from mindvis.wiring.data import open_pairs
-from mindvis.wiring.decoding import place
-from mindvis.wiring.models import find_ldm
 
 
 @entry_point

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from mindvis.cli import Parser, entry_point
+from mindvis.config.command_line import Parser, entry_point
 from mindvis.prepare.check import Settings
 from mindvis.prepare.check_bold5000 import check_bold5000
 from mindvis.prepare.check_god import check_god

@@ -10,9 +10,9 @@ from mindvis.checkpoints import blank_module, compare, complete_ldm, read_weight
 from mindvis.checkpoints.builders import EXPECTED_MISSING
 from mindvis.checkpoints.formats import CHOICES, FORMATS, SELECTED
 from mindvis.checkpoints.loading import check_report
-from mindvis.cli import Parser, entry_point
+from mindvis.checkpoints.stages import find_ldm
+from mindvis.config.command_line import Parser, entry_point
 from mindvis.evaluation.weights import sha256
-from mindvis.wiring.models import find_ldm
 
 EXAMPLE = """example:
   python scripts/convert_checkpoint.py pretrains/GOD/finetuned.pth decoder.safetensors \\

@@ -8,11 +8,11 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from mindvis.baseline.classes import ridge_accuracy
-from mindvis.cli import entry_point, read_settings
-from mindvis.config import DataConfig, EvaluateConfig
-from mindvis.errors import InputError
-from mindvis.wiring.data import open_pairs
+from mindvis.common.errors import InputError
+from mindvis.config.command_line import entry_point, read_settings
+from mindvis.config.schemas import DataConfig, EvaluateConfig
+from mindvis.data.open import open_pairs
+from mindvis.decoding.ridge_classes import ridge_accuracy
 
 
 @entry_point

@@ -7,9 +7,9 @@ Examples:
 
 from collections.abc import Sequence
 
-from mindvis.cli import Parser, entry_point
-from mindvis.errors import InputError
-from mindvis.memory_estimate import GB, STAGES, estimate, measure
+from mindvis.benchmarks.memory_estimate import GB, STAGES, estimate, measure
+from mindvis.common.errors import InputError
+from mindvis.config.command_line import Parser, entry_point
 
 # stage, samples a device: the published 8 x 62 of Stage A, and GOD and BOLD5000 in Stage B
 BATCHES = (("A", 62), ("B", 5), ("B", 25))

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from mindvis.checkpoints import complete_ldm, describe_data, export_model, read_weights, weights_file
 from mindvis.checkpoints.formats import CHOICES, SELECTED
-from mindvis.cli import Parser, entry_point
-from mindvis.errors import InputError
+from mindvis.common.errors import InputError
+from mindvis.config.command_line import Parser, entry_point
 
 EXAMPLE = """example:
   python scripts/export_model.py runs/finetune_ldm shared/god_sbj_3 \\

@@ -10,9 +10,9 @@ consistency: all samples of a stimulus; failures: the worst stimuli; accuracy: a
 
 from collections.abc import Sequence
 
-from mindvis.cli import entry_point, read_settings
-from mindvis.paper_figures.make import make_figures
-from mindvis.paper_figures.settings import PaperFiguresConfig
+from mindvis.config.command_line import entry_point, read_settings
+from mindvis.figures.make import make_figures
+from mindvis.figures.settings import PaperFiguresConfig
 
 
 @entry_point

@@ -7,13 +7,13 @@ Example:
 from collections.abc import Sequence
 
 from mindvis.checkpoints import DescribeWeights
-from mindvis.cli import entry_point, read_settings
-from mindvis.config import FinetuneLDMConfig
+from mindvis.checkpoints.stages import begin_run, build_ldm_module, build_stage_b, history, read_encoder, train
+from mindvis.config.command_line import entry_point, read_settings
+from mindvis.config.schemas import FinetuneLDMConfig
+from mindvis.data.open import data_facts, open_stage_b
 from mindvis.dc_ldm.latents import kept_crops, kept_latents
 from mindvis.decoding.previews import DecodedStimuli
 from mindvis.training.signals import stoppable
-from mindvis.wiring.data import data_facts, open_stage_b
-from mindvis.wiring.models import begin_run, build_ldm_module, build_stage_b, history, read_encoder, train
 
 
 @entry_point

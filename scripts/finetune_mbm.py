@@ -7,13 +7,13 @@ Example:
 from collections.abc import Sequence
 
 from mindvis.checkpoints import DescribeWeights, build_mbm, read_mbm
-from mindvis.cli import entry_point, read_settings
-from mindvis.config import FinetuneMBMConfig, plain
+from mindvis.checkpoints.stages import begin_run, build_mbm_module, train
+from mindvis.config.command_line import entry_point, read_settings
+from mindvis.config.schemas import FinetuneMBMConfig, plain
+from mindvis.data.open import choose_tuning_fmri, data_facts, hold_out_tail
 from mindvis.decoding.previews import MaskedReconstructions
 from mindvis.training.memory import keep_freed_memory
 from mindvis.training.signals import stoppable
-from mindvis.wiring.data import choose_tuning_fmri, data_facts, hold_out_tail
-from mindvis.wiring.models import begin_run, build_mbm_module, train
 
 
 @entry_point
@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = read_settings(FinetuneMBMConfig, __doc__, argv)
     keep_freed_memory()
     network, _ = build_mbm(config.pretrained)
-    data = choose_tuning_fmri(config.data, config.fmri, network)
+    data = choose_tuning_fmri(config.data, config.fmri, network.patch_size, network.num_voxels)
     train_set, val_set = hold_out_tail(data, config.trainer.val_fraction)
     module = build_mbm_module(network, config.mask, config.optim, config.trainer.max_epochs)
 

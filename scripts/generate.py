@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 
 from mindvis.checkpoints import weights_file
-from mindvis.cli import entry_point, read_settings
-from mindvis.config import GenerateConfig
+from mindvis.common.shares import Process, Shares, parts_folder
+from mindvis.config.command_line import entry_point, read_settings
+from mindvis.config.schemas import GenerateConfig
 from mindvis.decoding.decode import decode
+from mindvis.decoding.open import generation_provenance, load_decoder, open_generation, output_folder, place
 from mindvis.decoding.output import check_output, choose_rows, control_fmri, mean_fmri, write_decoded
 from mindvis.training.memory import keep_freed_memory, use_threads
-from mindvis.training.shares import Process, Shares, parts_folder
-from mindvis.wiring.decoding import generation_provenance, load_decoder, open_generation, output_folder, place
 
 
 @entry_point

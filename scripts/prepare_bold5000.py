@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from mindvis.cli import Parser, entry_point
+from mindvis.config.command_line import Parser, entry_point
 from mindvis.data.bold5000 import STIMULI
 from mindvis.prepare import bold5000
 

@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
-from mindvis.cli import Parser, entry_point
-from mindvis.errors import InputError
+from mindvis.common.errors import InputError
+from mindvis.config.command_line import Parser, entry_point
 from mindvis.prepare.god import SCALINGS, find_subjects, prepare_subject
 from mindvis.prepare.god_stimuli import prepare_class_index, prepare_stimuli, read_same_as, wnid_of
 from mindvis.prepare.scaling import POLICIES

@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
-from mindvis.cli import Parser, entry_point
-from mindvis.errors import InputError
+from mindvis.common.errors import InputError
+from mindvis.config.command_line import Parser, entry_point
 from mindvis.prepare.hcp import PATTERN, VISUAL_ROIS, CiftiSource, VolumeSource, find_runs, prepare_all
 from mindvis.prepare.scaling import POLICIES
 

@@ -7,13 +7,13 @@ Example:
 from collections.abc import Sequence
 
 from mindvis.checkpoints import DescribeWeights
-from mindvis.cli import entry_point, read_settings
-from mindvis.config import PretrainMBMConfig, plain
+from mindvis.checkpoints.stages import begin_run, build_mbm_module, start_mbm, train
+from mindvis.config.command_line import entry_point, read_settings
+from mindvis.config.schemas import PretrainMBMConfig, plain
+from mindvis.data.open import data_facts, hold_out_tail, open_pretraining
 from mindvis.decoding.previews import MaskedReconstructions
 from mindvis.training.memory import keep_freed_memory
 from mindvis.training.signals import stoppable
-from mindvis.wiring.data import data_facts, hold_out_tail, open_pretraining
-from mindvis.wiring.models import begin_run, build_mbm_module, start_mbm, train
 
 
 @entry_point

@@ -30,7 +30,7 @@ from mindvis.chain import (
     run_subjects,
     write_overview,
 )
-from mindvis.cli import entry_point, read_settings
+from mindvis.config.command_line import entry_point, read_settings
 
 
 @entry_point

@@ -13,9 +13,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mindvis.chain.words import split
-from mindvis.cli import Parser, entry_point
-from mindvis.errors import InputError
-from mindvis.hints import hint
+from mindvis.common.errors import InputError, hint
+from mindvis.config.command_line import Parser, entry_point
 
 SCRIPTS = Path(__file__).parent
 

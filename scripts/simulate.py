@@ -9,10 +9,10 @@ Writes Kamitani/npz and HCP/npz below `out`, in the published layouts, so that e
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from mindvis.cli import entry_point, read_settings
-from mindvis.config import SimulateConfig
-from mindvis.data.experiment import Experiment, choose_protocol
-from mindvis.data.simulate import simulate
+from mindvis.config.command_line import entry_point, read_settings
+from mindvis.config.schemas import SimulateConfig
+from mindvis.simulation.experiment import Experiment, choose_protocol
+from mindvis.simulation.simulate import simulate
 
 
 @entry_point

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from mindvis import cli
+from mindvis.config import command_line as cli
 
 try:
     import tomllib

@@ -9,16 +9,16 @@ from command_lines import ROOT
 from omegaconf import OmegaConf
 from torch import nn
 
-from mindvis import config
+from mindvis.benchmarks.memory_estimate import LABEL2IMG
 from mindvis.chain import ChainConfig, plan_chain
 from mindvis.chain.settings import SCHEMAS as STAGES
-from mindvis.data.experiment import choose_protocol
+from mindvis.checkpoints.stages import DEMO_LDM, ENCODER_SETTINGS
+from mindvis.config import schemas as config
+from mindvis.config.loading import from_plain
 from mindvis.dc_ldm import build_ldm
-from mindvis.memory_estimate import LABEL2IMG
+from mindvis.inspection.hidden_voxels import ScoreMBMConfig
 from mindvis.sc_mbm import FMRIEncoder, MaskedBrainModel
-from mindvis.settings import from_plain
-from mindvis.wiring.models import DEMO_LDM, ENCODER_SETTINGS
-from mindvis.wiring.scoring import ScoreMBMConfig
+from mindvis.simulation.experiment import choose_protocol
 
 NUM_PATCHES = 291  # of the paper's longest subject
 TRAININGS = (config.PretrainMBMConfig, config.FinetuneMBMConfig, config.FinetuneLDMConfig)

@@ -12,12 +12,12 @@ from fake_stages import FakeStages
 from omegaconf import OmegaConf
 from scipy import stats
 
-from mindvis.ablation import AblateConfig, Ablation, load_table, table_names, tables
-from mindvis.ablation.measures import Figure
-from mindvis.ablation.results import summarise
+from mindvis.chain.ablation import AblateConfig, Ablation, load_table, table_names, tables
+from mindvis.chain.ablation.measures import Figure
+from mindvis.chain.ablation.results import summarise
 from mindvis.chain.settings import TRAININGS
-from mindvis.errors import InputError
-from mindvis.settings import flatten
+from mindvis.common.errors import InputError
+from mindvis.config.loading import flatten
 
 ROOT = Path(__file__).parents[1]
 # DESIGN's companion page, 50-way top-1 in per cent

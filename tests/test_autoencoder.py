@@ -6,9 +6,9 @@ import ldm_cases
 import pytest
 import torch
 
+from mindvis.common.errors import InputError
 from mindvis.dc_ldm import build_autoencoder
 from mindvis.dc_ldm.quantizer import MAX_DISTANCES, Quantizer
-from mindvis.errors import InputError
 
 
 @pytest.fixture(params=ldm_cases.CASES)

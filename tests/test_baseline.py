@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from mindvis.baseline.linear import RidgeConditioner, fit_class, load_class_ldm
-from mindvis.baseline.ridge import fit_ridge
+from mindvis.common.errors import InputError
 from mindvis.data import load_npz
-from mindvis.errors import InputError
+from mindvis.decoding.ridge import fit_ridge
+from mindvis.decoding.ridge_pictures import RidgeConditioner, fit_class, load_class_ldm
 from mindvis.evaluation.folder import read_decoded
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "baseline_ridge.py"

@@ -14,7 +14,7 @@ from mindvis.benchmarks.settings import BenchmarkConfig
 from mindvis.benchmarks.solvers import SolverRow, suggestion
 from mindvis.benchmarks.training import stage_b
 from mindvis.benchmarks.work import Variant
-from mindvis.config import ModelConfig
+from mindvis.config.schemas import ModelConfig
 from mindvis.sc_mbm import MaskedBrainModel
 from mindvis.sc_mbm.module import pearson
 

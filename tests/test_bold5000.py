@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mindvis.common.errors import InputError
+from mindvis.common.safe_pickle import load_object_npy
 from mindvis.data import load_bold5000
 from mindvis.data.bold5000 import PRESENTATIONS, REPEATED, RESPONSES, STIMULI
-from mindvis.errors import InputError
-from mindvis.safe_pickle import load_object_npy
 
 ROOT = Path(__file__).parent / "golden" / "raw" / "BOLD5000"
 BETAS = "{}_GLMbetas-TYPED-FITHRF-GLMDENOISE-RR_allses_{}.npy"

@@ -7,7 +7,7 @@ import pytest
 import torch
 from toy import ToyModule, ToySet, train
 
-from mindvis.errors import InputError
+from mindvis.common.errors import InputError
 from mindvis.training.callbacks import WatchedLoader
 
 

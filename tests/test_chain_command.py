@@ -30,7 +30,7 @@ from mindvis.chain import (
 )
 from mindvis.chain.processes import visible_devices
 from mindvis.chain.settings import TRAININGS
-from mindvis.errors import InputError
+from mindvis.common.errors import InputError
 
 BRIEF = ["trainer.max_steps=2", "trainer.figure_every_epochs=0", "trainer.checkpoint_every_steps=0"]
 

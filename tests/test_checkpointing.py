@@ -15,8 +15,8 @@ import pytest
 import torch
 from toy import contents, same, train
 
-from mindvis.errors import InputError
-from mindvis.training import storage
+from mindvis.common import files as storage
+from mindvis.common.errors import InputError
 from mindvis.training.checkpointing import EXTRA, Checkpoints, WholeCheckpointIO
 from mindvis.training.logging import MetricsFile
 from mindvis.training.runs import create_run, newest_checkpoint

@@ -6,7 +6,7 @@ import torch
 from skimage import data, transform
 from sklearn.datasets import load_sample_image
 
-from mindvis.errors import InputError
+from mindvis.common.errors import InputError
 from mindvis.evaluation.classifiers import load_classifier
 from mindvis.evaluation.preprocess import Preprocess
 

@@ -4,8 +4,8 @@ import ldm_cases
 import pytest
 import torch
 
+from mindvis.common.errors import InputError
 from mindvis.dc_ldm import ClassEmbedder, FMRIConditioner
-from mindvis.errors import InputError
 from mindvis.sc_mbm import FMRIEncoder
 
 

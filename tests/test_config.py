@@ -2,8 +2,8 @@
 
 import pytest
 
-from mindvis.config import FinetuneMBMConfig, GenerateConfig, PretrainMBMConfig, flatten, load_config, plain
-from mindvis.errors import InputError
+from mindvis.common.errors import InputError
+from mindvis.config.schemas import FinetuneMBMConfig, GenerateConfig, PretrainMBMConfig, flatten, load_config, plain
 
 
 def test_command_line_wins_over_yaml_wins_over_defaults(tmp_path):

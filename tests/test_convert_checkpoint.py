@@ -13,8 +13,8 @@ import torch
 
 from mindvis.checkpoints import read_ldm, read_weights
 from mindvis.checkpoints.formats import ENVELOPE, envelope
+from mindvis.common.files import save_tensors, write_json
 from mindvis.training.runs import create_run
-from mindvis.training.storage import save_tensors, write_json
 
 ROOT = Path(__file__).parents[1]
 FILES = ROOT / "tests" / "golden" / "checkpoints"

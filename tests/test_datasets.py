@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from mindvis.common.errors import InputError
 from mindvis.data import FMRIDataset, PairedDataset, join_for_pretraining
 from mindvis.data.images import to_float
 from mindvis.data.rows import MappedArray, VoxelRows
-from mindvis.errors import InputError
 
 
 @pytest.fixture

@@ -6,15 +6,15 @@ import torch
 import yaml
 
 from mindvis.checkpoints import load_published
+from mindvis.common.errors import InputError
 from mindvis.data.images import to_float
-from mindvis.data.stimuli import CLASS_NAMES
 from mindvis.dc_ldm import build_class_ldm
-from mindvis.demo.classify import accuracy
-from mindvis.demo.first_stage import encode_all, peak_signal_to_noise, reconstruct
-from mindvis.demo.label2img import PREFIXES, sample_classes
-from mindvis.demo.recipe import DemoRecipe, draw_pictures, judge
-from mindvis.errors import InputError
 from mindvis.evaluation.demo_classifier import DEMO_ASSETS, load_demo_classifier
+from mindvis.simulation.demo_models import DemoRecipe, draw_pictures, judge
+from mindvis.simulation.stimuli import CLASS_NAMES
+from mindvis.simulation.train_autoencoder import encode_all, peak_signal_to_noise, reconstruct
+from mindvis.simulation.train_classifier import accuracy
+from mindvis.simulation.train_denoiser import PREFIXES, sample_classes
 
 FRESH_SEED = 123_456  # neither an experiment's nor a training's
 

@@ -5,15 +5,15 @@ import pytest
 import torch
 import yaml
 
-from mindvis.data.stimuli import CLASS_NAMES
 from mindvis.dc_ldm import build_class_ldm
 from mindvis.dc_ldm.attention import TransformerBlock
-from mindvis.demo.classify import degrade
-from mindvis.demo.first_stage import encode_all, normalise_latents, peak_signal_to_noise, start_codes
-from mindvis.demo.label2img import LevelLoss, move_average, scale_context, train_denoiser
-from mindvis.demo.minimise import minimise, random_batches
-from mindvis.demo.recipe import DemoRecipe, draw_pictures, train_demo
 from mindvis.evaluation.demo_classifier import DEMO_ASSETS, load_demo_classifier
+from mindvis.simulation.demo_models import DemoRecipe, draw_pictures, train_demo
+from mindvis.simulation.minimise import minimise, random_batches
+from mindvis.simulation.stimuli import CLASS_NAMES
+from mindvis.simulation.train_autoencoder import encode_all, normalise_latents, peak_signal_to_noise, start_codes
+from mindvis.simulation.train_classifier import degrade
+from mindvis.simulation.train_denoiser import LevelLoss, move_average, scale_context, train_denoiser
 from scripts.train_demo_ldm import main
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from mindvis.training import draws
+from mindvis.common import draws
 
 KEYS = torch.tensor([[0, 0, 0], [0, 0, 1], [0, 1, 0], [1, 0, 0], [2022, 499, 136000]])
 

@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 from torch import nn
 
-from mindvis.errors import InputError
+from mindvis.common.errors import InputError
+from mindvis.evaluation import open as evaluating
 from mindvis.evaluation.classifiers import Classifier
+from mindvis.evaluation.open import read_images
 from mindvis.evaluation.preprocess import Preprocess
-from mindvis.wiring import evaluation as evaluating
-from mindvis.wiring.evaluation import read_images
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "evaluate.py"
 SETTINGS = ["classifier=tiny", "num_ways=[2]", "top_k=[1]", "num_bootstrap=100", "logging.wandb=disabled"]

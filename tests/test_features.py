@@ -8,7 +8,7 @@ from skimage.color import rgb2gray
 from skimage.metrics import structural_similarity
 from torch import nn
 
-from mindvis.errors import InputError
+from mindvis.common.errors import InputError
 from mindvis.evaluation import features
 from mindvis.evaluation.consistency import between_sample_ssim, classifier_agreement
 from mindvis.evaluation.controls import copying_check

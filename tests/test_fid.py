@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.linalg import sqrtm
 
-from mindvis.errors import InputError
+from mindvis.common.errors import InputError
 from mindvis.evaluation.fid import frechet_distance, load_inception, small_sample_caveat
 
 

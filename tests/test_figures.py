@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from mindvis.figures import (
+from mindvis.common.plots import (
     image_grid,
     masked_reconstruction_plot,
     per_class_bars,

@@ -7,8 +7,8 @@ import pytorch_lightning as pl
 import torch
 from toy import ToyModule, contents, same, train
 
-from mindvis.errors import InputError
-from mindvis.training.storage import load_tensors
+from mindvis.common.errors import InputError
+from mindvis.common.files import load_tensors
 
 
 class Killed(Exception):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mindvis.errors import InputError
+from mindvis.common.errors import InputError
 from mindvis.sc_mbm.masking import choose_visible, focus_noise, focus_weights
 
 

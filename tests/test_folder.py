@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mindvis.errors import InputError
+from mindvis.common.errors import InputError
 from mindvis.evaluation.folder import read_decoded
 
 N, K, SIDE = 4, 3, 16

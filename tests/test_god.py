@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mindvis.common.errors import InputError
 from mindvis.data import load_god
-from mindvis.errors import InputError
 
 ROOT = Path(__file__).parent / "golden" / "raw" / "Kamitani" / "npz"
 

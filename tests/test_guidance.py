@@ -4,8 +4,8 @@ import ldm_cases
 import numpy as np
 import pytest
 
+from mindvis.common.errors import InputError
 from mindvis.decoding.decode import decode
-from mindvis.errors import InputError
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mindvis.common.errors import InputError
 from mindvis.data import load_hcp
 from mindvis.data.hcp import FILE_NAME
-from mindvis.errors import InputError
 
 ROOT = Path(__file__).parent / "golden" / "raw" / "HCP" / "npz"
 WIDTHS = {"V1": 9, "V2": 7, "V3": 5, "V4": 4}

@@ -2,9 +2,8 @@
 
 import pytest
 
-from mindvis.config import FinetuneLDMConfig, load_config
-from mindvis.errors import InputError
-from mindvis.hints import beside, hint, nearest
+from mindvis.common.errors import InputError, beside, hint, nearest
+from mindvis.config.schemas import FinetuneLDMConfig, load_config
 
 
 @pytest.mark.parametrize(

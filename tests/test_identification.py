@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mindvis.errors import InputError
+from mindvis.common.errors import InputError
 from mindvis.evaluation import identification_accuracy, n_way_accuracy, n_way_table
 from mindvis.evaluation.identification import (
     chance_level,

@@ -10,9 +10,9 @@ import tiny_stages
 import torch
 from script_runner import run
 
+from mindvis.common.errors import InputError
 from mindvis.data import FMRIDataset
 from mindvis.data.voxels import pad_to, pad_to_patches
-from mindvis.errors import InputError
 from mindvis.inspection.attention import region_attention, voxel_attention
 from mindvis.inspection.occlusion import ALL, hidden_voxel_correlation, occlusion
 from mindvis.inspection.plots import flat_map_figure

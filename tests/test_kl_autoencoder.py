@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mindvis.common.errors import InputError
 from mindvis.data.images import to_float
 from mindvis.dc_ldm import KLAutoencoder, VQAutoencoder, build_autoencoder
 from mindvis.dc_ldm.latents import kept_latents
-from mindvis.errors import InputError
 
 SHAPE = {
     "double_z": True,

@@ -6,8 +6,8 @@ import ldm_cases
 import pytest
 import torch
 
+from mindvis.common.errors import InputError
 from mindvis.dc_ldm import build_class_ldm, build_ldm
-from mindvis.errors import InputError
 from mindvis.sc_mbm import FMRIEncoder
 
 

@@ -8,9 +8,9 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
+from mindvis.common import draws
+from mindvis.common.errors import InputError
 from mindvis.dc_ldm import LDMModule
-from mindvis.errors import InputError
-from mindvis.training import draws
 
 QUIET = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
 

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 from toy import QUIET, train
 
-from mindvis.config import LoggingConfig
-from mindvis.errors import InputError
+from mindvis.common.errors import InputError
+from mindvis.config.schemas import LoggingConfig
 from mindvis.training.logging import MetricsFile, log_figure, make_loggers
 from mindvis.training.runs import create_run
 

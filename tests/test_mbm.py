@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mindvis.errors import InputError
+from mindvis.common.errors import InputError
 from mindvis.sc_mbm import FMRIEncoder, MaskedBrainModel
 from mindvis.sc_mbm.masking import choose_visible
 from mindvis.sc_mbm.model import masked_error

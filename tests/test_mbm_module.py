@@ -8,10 +8,10 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import ConcatDataset, DataLoader, Dataset
 
-from mindvis.errors import InputError
+from mindvis.common import draws
+from mindvis.common.errors import InputError
 from mindvis.sc_mbm import MaskedBrainModel, MBMModule
 from mindvis.sc_mbm.module import pearson
-from mindvis.training import draws
 
 SIZE = {"num_voxels": 48, "patch_size": 4, "embed_dim": 16, "depth": 1, "num_heads": 2}
 DECODER = {"decoder_embed_dim": 8, "decoder_depth": 1, "decoder_num_heads": 2}

@@ -8,8 +8,8 @@ import pytest
 import torch
 from toy import ToyModule, train
 
+from mindvis.common.errors import InputError
 from mindvis.dc_ldm.module import LDMModule
-from mindvis.errors import InputError
 from mindvis.sc_mbm import MaskedBrainModel
 from mindvis.sc_mbm.module import MBMModule
 from mindvis.training.memory import compile_networks, largest_batch_size

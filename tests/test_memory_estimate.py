@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mindvis.memory_estimate import estimate, measure
+from mindvis.benchmarks.memory_estimate import estimate, measure
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "estimate_memory.py"
 

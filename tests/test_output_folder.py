@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from mindvis.common.errors import InputError
 from mindvis.decoding.output import check_output
-from mindvis.errors import InputError
 
 
 @pytest.fixture

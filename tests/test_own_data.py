@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from mindvis.common.errors import InputError
 from mindvis.data import load_npz, own, save_npz
 from mindvis.data.rows import VoxelRows
-from mindvis.errors import InputError
 
 
 @pytest.fixture

@@ -8,11 +8,11 @@ import tiny_stages
 from PIL import Image
 from script_runner import run
 
-from mindvis.errors import InputError
-from mindvis.figures import score_label
-from mindvis.paper_figures.grids import consistency_figure, failures_figure, subjects_figure
-from mindvis.paper_figures.inputs import at_most, find_subjects, shared_stimuli, spread
-from mindvis.paper_figures.scores import accuracy_figure
+from mindvis.common.errors import InputError
+from mindvis.common.plots import score_label
+from mindvis.figures.grids import consistency_figure, failures_figure, subjects_figure
+from mindvis.figures.inputs import at_most, find_subjects, shared_stimuli, spread
+from mindvis.figures.scores import accuracy_figure
 
 MAIN = "50_way_top_1/tiny"
 IDS = [3, 5, 8, 9]

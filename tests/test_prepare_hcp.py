@@ -28,8 +28,8 @@ from hcp_files import (
 )
 from nibabel.cifti2 import BrainModelAxis, LabelAxis
 
+from mindvis.common.errors import InputError
 from mindvis.data.hcp import load_hcp
-from mindvis.errors import InputError
 from mindvis.prepare.cifti import read_series
 from mindvis.prepare.hcp import find_runs, subject_of
 

@@ -5,8 +5,8 @@ import logging
 import pytest
 from toy import train
 
-from mindvis import progress
-from mindvis.progress import LINE_SECONDS, Pace, Progress, done
+from mindvis.common import progress
+from mindvis.common.progress import LINE_SECONDS, Pace, Progress, done
 from mindvis.training import callbacks
 
 

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from mindvis.errors import InputError
+from mindvis.common.errors import InputError
 from mindvis.evaluation import Protocol, compare_reports, comparison_text, evaluate_folder, text_table, write_report
 from mindvis.evaluation.bootstrap import interval, paired_difference
 from mindvis.evaluation.classifiers import Classifier

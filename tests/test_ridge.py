@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from sklearn.linear_model import Ridge as SklearnRidge
 
-from mindvis.baseline.classes import class_scores
-from mindvis.baseline.ridge import fit_ridge
-from mindvis.errors import InputError
+from mindvis.common.errors import InputError
+from mindvis.decoding.ridge import fit_ridge
+from mindvis.decoding.ridge_classes import class_scores
 
 
 def trials(rng, n=20, v=50, d=3):

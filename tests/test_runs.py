@@ -6,8 +6,8 @@ import subprocess
 
 import pytest
 
-from mindvis.errors import InputError
-from mindvis.training import storage
+from mindvis.common import files as storage
+from mindvis.common.errors import InputError
 from mindvis.training.runs import changed_settings, create_run, open_run
 
 SETTINGS = {"seed": 1, "optim": {"lr": 5.3e-05}, "trainer": {"num_workers": 0}, "logging": {"wandb": "offline"}}

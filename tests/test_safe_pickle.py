@@ -15,7 +15,7 @@ import torch
 from omegaconf import OmegaConf
 from test_safe_pickle_refusals import refusal, write_zip
 
-from mindvis.safe_pickle import Bag, load_object_npy, load_torch, plain
+from mindvis.common.safe_pickle import Bag, load_object_npy, load_torch, plain
 
 
 class Settings:
@@ -141,7 +141,7 @@ def test_large_files_are_mapped(tmp_path, new_format):
     """Opening a file of 400 MB takes less than 60 MB of memory."""
     torch.save({"w": torch.ones(100_000_000)}, tmp_path / "x.pth", _use_new_zipfile_serialization=new_format)
     program = (
-        "import resource, sys; from mindvis.safe_pickle import load_torch\n"
+        "import resource, sys; from mindvis.common.safe_pickle import load_torch\n"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024\n"
         "before = peak(); w = load_torch(sys.argv[1])['w']; assert w[-1] == 1; print(peak() - before)"
     )

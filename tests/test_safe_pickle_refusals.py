@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from mindvis.errors import InputError
-from mindvis.safe_pickle import load_object_npy, load_torch
+from mindvis.common.errors import InputError
+from mindvis.common.safe_pickle import load_object_npy, load_torch
 
 OLD_GLOBAL = b"cposix\nsystem\n"
 

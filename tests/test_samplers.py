@@ -6,9 +6,9 @@ import ldm_cases
 import pytest
 import torch
 
+from mindvis.common.errors import InputError
 from mindvis.dc_ldm import NoiseSchedule, noise_for, sample_ddim, sample_plms
 from mindvis.dc_ldm.samplers import SAMPLERS, even_timesteps, solver_timesteps
-from mindvis.errors import InputError
 
 MEAN, DEVIATION = 0.7, 0.5
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mindvis.errors import InputError
+from mindvis.common.errors import InputError
 from mindvis.training.sampling import EvalSampler, TrainSampler
 
 

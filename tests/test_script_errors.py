@@ -192,7 +192,7 @@ def test_a_network_without_blocks(experiment, tmp_path):
 
 def test_a_simulation_that_cannot_be_written_is_not_computed(tmp_path, monkeypatch):
     """The folder is tried first."""
-    monkeypatch.setattr("mindvis.data.simulate.draw_experiment", lambda experiment: pytest.fail("computed"))
+    monkeypatch.setattr("mindvis.simulation.simulate.draw_experiment", lambda experiment: pytest.fail("computed"))
     (tmp_path / "file").write_text("in the way")
     refused(run("simulate", f"out={tmp_path / 'file' / 'simulated'}"), "file")
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from mindvis.errors import InputError
-from mindvis.training.shares import Process, Shares, parts_folder
+from mindvis.common.errors import InputError
+from mindvis.common.shares import Process, Shares, parts_folder
 
 
 def squares(rows: np.ndarray) -> np.ndarray:

@@ -6,8 +6,8 @@ import signal
 import pytest
 from toy import train
 
+from mindvis.common.files import write_atomic
 from mindvis.training.signals import INTERRUPTED, EarlyWatch, SignalWatch, stoppable
-from mindvis.training.storage import write_atomic
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])

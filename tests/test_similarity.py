@@ -6,7 +6,7 @@ import torch
 from skimage import data
 from skimage.metrics import structural_similarity
 
-from mindvis.errors import InputError
+from mindvis.common.errors import InputError
 from mindvis.evaluation import similarity_matrix
 from mindvis.evaluation.lpips import PerceptualEmbedding, lpips_heads
 from mindvis.evaluation.similarity import squared_distances

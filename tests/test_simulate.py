@@ -5,14 +5,21 @@ import json
 import numpy as np
 import pytest
 
+from mindvis.common.errors import InputError
 from mindvis.data import load_god, load_hcp
-from mindvis.data.bold import haemodynamic_response, resting_run, trial_noise, voxel_snr
-from mindvis.data.cortex import AREAS, RECEPTIVE_FIELD, _receptive_fields, area_responses, correlate, picture_features
-from mindvis.data.experiment import PROTOCOLS, Experiment, Protocol
-from mindvis.data.features import GRID, NUM_ORIENTATIONS, gabor_energy, surfaces
-from mindvis.data.simulate import draw_experiment, simulate, view
-from mindvis.data.stimuli import CLASS_NAMES, draw_stimuli
-from mindvis.errors import InputError
+from mindvis.simulation.cortex import (
+    AREAS,
+    RECEPTIVE_FIELD,
+    _receptive_fields,
+    area_responses,
+    correlate,
+    picture_features,
+)
+from mindvis.simulation.experiment import PROTOCOLS, Experiment, Protocol
+from mindvis.simulation.features import GRID, NUM_ORIENTATIONS, gabor_energy, surfaces
+from mindvis.simulation.scanner import haemodynamic_response, resting_run, trial_noise, voxel_snr
+from mindvis.simulation.simulate import draw_experiment, simulate, view
+from mindvis.simulation.stimuli import CLASS_NAMES, draw_stimuli
 
 SMALL = {"V1": 24, "V2": 20, "V3": 16, "V4": 14, "LOC": 20, "FFA": 10, "PPA": 10}
 

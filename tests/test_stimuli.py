@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from mindvis.data.objects import KINDS
-from mindvis.data.outlines import crescent, ring
-from mindvis.data.stimuli import CLASS_NAMES, draw_stimuli, draw_stimulus
-from mindvis.errors import InputError
+from mindvis.common.errors import InputError
+from mindvis.simulation.objects import KINDS
+from mindvis.simulation.outlines import crescent, ring
+from mindvis.simulation.stimuli import CLASS_NAMES, draw_stimuli, draw_stimulus
 
 
 def test_picture_is_a_function_of_seed_class_and_index():

@@ -7,9 +7,9 @@ import ldm_cases
 import pytest
 import torch
 
+from mindvis.common.errors import InputError
 from mindvis.dc_ldm import build_unet
 from mindvis.dc_ldm.blocks import ResidualBlock, time_embedding
-from mindvis.errors import InputError
 
 
 @pytest.fixture(params=ldm_cases.CASES)

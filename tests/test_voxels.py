@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from mindvis.common.errors import InputError
 from mindvis.data import voxels
-from mindvis.errors import InputError
 
 
 def test_wrap_pad_adds_a_whole_patch_when_divisible(rng):

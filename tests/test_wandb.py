@@ -12,7 +12,7 @@ from PIL import Image
 from script_runner import run
 from wandb_files import OfflineRun, offline_runs
 
-from mindvis.config import LoggingConfig
+from mindvis.config.schemas import LoggingConfig
 from mindvis.training import wandb_runs
 from mindvis.training.runs import create_run
 from mindvis.training.wandb_runs import source_runs

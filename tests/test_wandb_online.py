@@ -13,8 +13,8 @@ import wandb
 from script_runner import run
 from wandb_files import offline_runs
 
-from mindvis.config import LoggingConfig
-from mindvis.errors import InputError
+from mindvis.common.errors import InputError
+from mindvis.config.schemas import LoggingConfig
 from mindvis.training.wandb_runs import check_wandb, open_wandb
 
 

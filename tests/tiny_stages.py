@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from omegaconf import OmegaConf
 
-from mindvis.data.experiment import Experiment
-from mindvis.data.simulate import simulate
 from mindvis.dc_ldm.model import build_class_ldm
+from mindvis.simulation.experiment import Experiment
+from mindvis.simulation.simulate import simulate
 
 TESTS = Path(__file__).parent
 SCRIPTS = TESTS.parent / "scripts"

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Dataset
 
-from mindvis.config import LoggingConfig, TrainerConfig, plain
-from mindvis.training import draws
+from mindvis.common import draws
+from mindvis.config.schemas import LoggingConfig, TrainerConfig, plain
 from mindvis.training.fit import FitResult, fit
 from mindvis.training.logging import log_figure
 from mindvis.training.runs import create_run
@@ -103,7 +103,7 @@ def train(
 
 def contents(path: Path) -> dict[str, object]:
     """Everything of a run folder that must not depend on interruptions."""
-    from mindvis.training.storage import load_tensors
+    from mindvis.common.files import load_tensors
 
     files = {p.name: p.read_bytes() for p in [path / "metrics.csv", *(path / "figures").iterdir()]}
     checkpoint = load_tensors(path / "checkpoints" / "last.ckpt")

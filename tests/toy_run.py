@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 import torch
 from toy import SETTINGS, train
 
-from mindvis.cli import entry_point
+from mindvis.config.command_line import entry_point
 
 
 class Slow(pl.Callback):

@@ -6,7 +6,7 @@ import numpy as np
 
 from mindvis.benchmarks.settings import BenchmarkConfig
 from mindvis.benchmarks.work import Variant, Work
-from mindvis.errors import InputError
+from mindvis.common.errors import InputError
 from mindvis.evaluation import n_way_table, similarity_matrix
 
 NUM_CLASSES = 1000

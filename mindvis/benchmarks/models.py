@@ -6,12 +6,12 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
+from mindvis.benchmarks.memory_estimate import LABEL2IMG
 from mindvis.benchmarks.settings import BenchmarkConfig
+from mindvis.checkpoints.stages import DEMO_LDM, ENCODER_SETTINGS
+from mindvis.common.errors import InputError
 from mindvis.dc_ldm import LatentDiffusion, build_ldm
-from mindvis.errors import InputError
-from mindvis.memory_estimate import LABEL2IMG
 from mindvis.sc_mbm import FMRIEncoder
-from mindvis.wiring.models import DEMO_LDM, ENCODER_SETTINGS
 
 
 def build_diffusion(config: BenchmarkConfig) -> LatentDiffusion:

@@ -10,7 +10,7 @@ from mindvis.benchmarks.settings import BenchmarkConfig
 from mindvis.benchmarks.timing import Timing
 from mindvis.benchmarks.work import Usage, Variant
 from mindvis.benchmarks.worker import Worker
-from mindvis.errors import InputError
+from mindvis.common.errors import InputError
 
 PARTS = {
     "stage_a": ["stage_a"],

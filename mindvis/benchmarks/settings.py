@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from mindvis.config import ModelConfig
+from mindvis.config.schemas import ModelConfig
 
 
 @dataclass

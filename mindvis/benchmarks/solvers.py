@@ -11,16 +11,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mindvis.baseline.linear import load_class_ldm
 from mindvis.benchmarks.settings import BenchmarkConfig
 from mindvis.benchmarks.table import line
+from mindvis.checkpoints.stages import DEMO_LDM
+from mindvis.common.files import write_json, write_text
+from mindvis.common.progress import Progress
 from mindvis.dc_ldm import LatentDiffusion, noise_for, sample_ddim
 from mindvis.dc_ldm.samplers import SAMPLERS
 from mindvis.decoding.decode import time_embeddings
+from mindvis.decoding.ridge_pictures import load_class_ldm
 from mindvis.evaluation.demo_classifier import DemoClassifier, load_demo_classifier
-from mindvis.progress import Progress
-from mindvis.training.storage import write_json, write_text
-from mindvis.wiring.models import DEMO_LDM
 
 REFERENCE_STEPS = 1000
 COLUMNS = ("sampler", "steps", "UNet evaluations", "latent, RMS", "pixels, RMS of 255", "recognised")

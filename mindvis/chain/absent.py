@@ -5,10 +5,10 @@ from pathlib import Path
 
 from mindvis.chain.inputs import FILE_SETTINGS, data_files
 from mindvis.chain.plan import Step
-from mindvis.errors import InputError
+from mindvis.checkpoints.stages import find_ldm
+from mindvis.common.errors import InputError
+from mindvis.config.loading import flatten
 from mindvis.evaluation.classifiers import check_classifier_weights
-from mindvis.settings import flatten
-from mindvis.wiring.models import find_ldm
 
 
 def absent_inputs(steps: Sequence[Step], pending: Sequence[Step]) -> list[str]:

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from mindvis.chain.settings import TRAININGS
+from mindvis.checkpoints.stages import find_ldm
+from mindvis.common.files import write_json
+from mindvis.config.loading import flatten
 from mindvis.data.hcp import FILE_NAME as HCP_FILE
-from mindvis.settings import flatten
+from mindvis.inspection.hidden_voxels import SCORE_FILE
 from mindvis.training.runs import FREE_SETTINGS
-from mindvis.training.storage import write_json
-from mindvis.wiring.models import find_ldm
-from mindvis.wiring.scoring import SCORE_FILE
 
 # Where things lie or how fast they run: no part of a result. Files count by what is in them.
 FREE = (*FREE_SETTINGS, "out", "output", "overwrite", "device", "num_threads", "batch_size")

@@ -7,8 +7,8 @@ from io import StringIO
 from pathlib import Path
 
 from mindvis.chain.plan import Step
+from mindvis.common.files import write_text
 from mindvis.evaluation.report import short_number
-from mindvis.training.storage import write_text
 
 COLUMNS = ("subject", "figure", "set", "value", "low", "high", "deviation", "best", "chance", "n", "num_samples")
 MAIN = ("_way_top_", "fid")  # parts of the names of the figures that the Markdown table shows

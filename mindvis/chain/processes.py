@@ -12,7 +12,7 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from mindvis.chain.plan import Step
-from mindvis.training.storage import write_text
+from mindvis.common.files import write_text
 
 SAVED_AND_STOPPED = 75  # exit status of a training that was asked to stop
 # (step, settings file, log file, visible device or None for all) -> exit status

@@ -12,9 +12,9 @@ from typing import Any
 import mindvis
 from mindvis.chain.inputs import FILE_SETTINGS, FREE, FileHashes, binding, describe_inputs, describe_output
 from mindvis.chain.plan import Step
-from mindvis.errors import InputError
+from mindvis.common.errors import InputError
+from mindvis.common.files import write_json
 from mindvis.training.runs import changed_settings
-from mindvis.training.storage import write_json
 
 RECORD, FILES, LOCK = "chain.json", "files.json", ".chain.lock"
 SCHEMA = "mindvis.chain/1"

@@ -6,7 +6,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from mindvis.config import (
+from mindvis.common.errors import InputError
+from mindvis.config.loading import from_plain, plain, read_yaml
+from mindvis.config.schemas import (
     EvaluateConfig,
     FinetuneLDMConfig,
     FinetuneMBMConfig,
@@ -14,9 +16,7 @@ from mindvis.config import (
     PretrainMBMConfig,
     SimulateConfig,
 )
-from mindvis.errors import InputError
-from mindvis.settings import from_plain, plain, read_yaml
-from mindvis.wiring.scoring import ScoreMBMConfig
+from mindvis.inspection.hidden_voxels import ScoreMBMConfig
 
 # In the order in which they run. Those that come before finetune_mbm are shared by all subjects.
 SCHEMAS = {

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from mindvis.errors import InputError
+from mindvis.common.errors import InputError
 
 
 def split(words: Sequence[str]) -> list[list[str]]:

@@ -9,8 +9,8 @@ from torch import nn
 from mindvis.checkpoints.loading import LoadReport, load_state
 from mindvis.checkpoints.reading import read_kind, read_ldm, read_mbm
 from mindvis.checkpoints.weights import Weights
+from mindvis.common.errors import InputError
 from mindvis.dc_ldm import LatentDiffusion, build_ldm
-from mindvis.errors import InputError
 from mindvis.sc_mbm import FMRIEncoder, MaskedBrainModel
 
 # What a label-to-image LDM does not bring: the fMRI conditioner and the time-step condition.

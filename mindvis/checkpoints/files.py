@@ -8,9 +8,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mindvis.errors import InputError
-from mindvis.safe_pickle.rules import one_line
-from mindvis.training.storage import save_tensors, write_atomic
+from mindvis.common.errors import InputError
+from mindvis.common.files import save_tensors, write_atomic
+from mindvis.common.safe_pickle.rules import one_line
 
 
 def save_checkpoint(path: str | Path, content: Mapping) -> None:

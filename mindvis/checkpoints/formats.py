@@ -12,13 +12,12 @@ from mindvis.checkpoints.files import read_safetensors, save_checkpoint, save_sa
 from mindvis.checkpoints.published import check_state, published_weights
 from mindvis.checkpoints.renaming import export_ldm, export_mbm
 from mindvis.checkpoints.weights import KINDS, Weights, part
+from mindvis.common.errors import InputError, beside
+from mindvis.common.files import write_atomic, write_text
+from mindvis.common.safe_pickle import load_torch, plain
+from mindvis.common.safe_pickle.rules import reading
 from mindvis.dc_ldm.model import build_schedule
-from mindvis.errors import InputError
-from mindvis.hints import beside
-from mindvis.safe_pickle import load_torch, plain
-from mindvis.safe_pickle.rules import reading
 from mindvis.training.runs import STAGES, open_run
-from mindvis.training.storage import write_atomic, write_text
 
 ENVELOPE = "weights"  # key of {kind, settings, config, prefix} beside `state_dict` in our checkpoints
 EXPORTED = ("model.safetensors", "settings.yaml")

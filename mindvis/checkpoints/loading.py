@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from mindvis.errors import InputError
+from mindvis.common.errors import InputError
 from mindvis.sc_mbm.positions import resize_positions
 
 NUM_LISTED = 3  # names given in a message before it says how many more there are

@@ -7,7 +7,7 @@ from string import Template
 from typing import Any
 
 from mindvis.checkpoints.weights import Weights
-from mindvis.settings import flatten
+from mindvis.config.loading import flatten
 
 TEMPLATE = Path(__file__).resolve().parents[1] / "assets" / "model_card.md"
 TERMS = {

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from mindvis.checkpoints.renaming import dropped_names, import_ldm, import_mbm
 from mindvis.checkpoints.weights import DEFAULT_HEADS, Weights, ldm_settings, mbm_settings
-from mindvis.errors import InputError
-from mindvis.safe_pickle import load_torch, plain
-from mindvis.safe_pickle.rules import one_line, reading
+from mindvis.common.errors import InputError
+from mindvis.common.safe_pickle import load_torch, plain
+from mindvis.common.safe_pickle.rules import one_line, reading
 
 STATE_KEYS = {"model_state_dict": "ldm", "state_dict": "label2img", "model": "mbm"}
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from mindvis.checkpoints.formats import read_weights
 from mindvis.checkpoints.published import read_yaml
 from mindvis.checkpoints.weights import DEFAULT_HEADS, Weights
-from mindvis.errors import InputError
+from mindvis.common.errors import InputError
 
 State = dict[str, Tensor]
 NAMES = {"mbm": "a Stage A model", "label2img": "a label-to-image LDM", "ldm": "a tuned decoder"}

@@ -9,8 +9,8 @@ from mindvis.checkpoints.files import save_safetensors
 from mindvis.checkpoints.formats import EXPORTED, envelope
 from mindvis.checkpoints.model_card import model_card
 from mindvis.checkpoints.weights import Weights
-from mindvis.errors import InputError
-from mindvis.training.storage import write_text
+from mindvis.common.errors import InputError
+from mindvis.common.files import write_text
 
 
 def export_model(

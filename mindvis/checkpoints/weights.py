@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from mindvis.errors import InputError
+from mindvis.common.errors import InputError
 
 KINDS = ("mbm", "label2img", "ldm")
 DEFAULT_HEADS = 16  # of the published encoder and decoder, which no shape tells

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mindvis.errors import InputError
-from mindvis.hints import beside
+from mindvis.common.errors import InputError, beside
 
 READ_ERRORS = (OSError, ValueError, EOFError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error)
 LARGEST_EXACT = 2**24  # integers beyond it are not kept by float32, so they are no measurements

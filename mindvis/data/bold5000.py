@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
+from mindvis.common.errors import InputError
+from mindvis.common.safe_pickle import load_object_npy
 from mindvis.data.arrays import check_images, check_real, load_npy, require_folder, require_rows
 from mindvis.data.datasets import PairedDataset
 from mindvis.data.subjects import SubjectRows, averages_then_trials, chosen_subjects, join_subjects, padded_mask
 from mindvis.data.voxels import moments, normalise, pad_to_patches
-from mindvis.errors import InputError
-from mindvis.safe_pickle import load_object_npy
 
 REGIONS = ("EarlyVis", "LOC", "OPA", "PPA", "RSC")
 RESPONSES = "BOLD5000_GLMsingle_ROI_betas/py"

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from mindvis.common.errors import InputError
 from mindvis.data.arrays import load_npy
 from mindvis.data.rows import MappedArray
-from mindvis.errors import InputError
 
 FORMAT = 1  # raise when what is computed changes, so that older caches are made anew
 

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from mindvis.common.draws import generator
+from mindvis.common.errors import InputError
 from mindvis.data.arrays import check_images, check_indices, check_real, require_rows
 from mindvis.data.images import random_crop, resize_all, to_float
 from mindvis.data.rows import MappedArray, VoxelRows
 from mindvis.data.voxels import interpolate, sparsify
-from mindvis.errors import InputError
-from mindvis.training.draws import generator
 
 Key = tuple[int, int, int]  # (seed, epoch, index)
 

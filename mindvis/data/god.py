@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mindvis.common.errors import InputError
 from mindvis.data.arrays import (
     NpzReader,
     check_images,
@@ -19,7 +20,6 @@ from mindvis.data.arrays import (
 from mindvis.data.datasets import PairedDataset
 from mindvis.data.subjects import SubjectRows, chosen_subjects, join_subjects, padded_mask
 from mindvis.data.voxels import moments, normalise, pad_to_patches
-from mindvis.errors import InputError
 
 Classes = list[tuple[int, str]]  # (class id, class name) of every image
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from mindvis.common.errors import InputError
+from mindvis.common.progress import Progress
 from mindvis.data.arrays import NpzReader, require_folder
 from mindvis.data.cache import RowCache
 from mindvis.data.datasets import FMRIDataset
@@ -20,8 +22,6 @@ from mindvis.data.voxels import (
     patched_length,
     window_average,
 )
-from mindvis.errors import InputError
-from mindvis.progress import Progress
 
 FILE_NAME = "HCP_visual_voxel.npz"
 VISUAL_CORTEX = ("V1", "V2", "V3", "V4")

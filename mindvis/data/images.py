@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mindvis.errors import InputError
+from mindvis.common.errors import InputError
 
 
 def to_float(images: np.ndarray) -> Tensor:

@@ -21,13 +21,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mindvis.common.errors import InputError
 from mindvis.data.arrays import NpzReader, require_choice, write_npz
 from mindvis.data.datasets import PairedDataset
 from mindvis.data.own_checks import BLOCK, SPLITS, OwnArrays, checked
 from mindvis.data.rows import VoxelRows
 from mindvis.data.subjects import averages_then_trials, padded_mask
 from mindvis.data.voxels import patched_length
-from mindvis.errors import InputError
 
 MAPPED_BYTES = 64 * 2**20  # arrays below it are simply read
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mindvis.common.errors import InputError
 from mindvis.data.arrays import LARGEST_EXACT, check_images, check_indices, check_mask, check_real, require_rows
 from mindvis.data.rows import MappedArray
-from mindvis.errors import InputError
 
 SPLITS = ("train", "test", "val")  # or their places 0, 1, 2
 REQUIRED = ("fmri", "images", "split")

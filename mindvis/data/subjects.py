@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from mindvis.common.errors import InputError
 from mindvis.data.arrays import require_choice
 from mindvis.data.datasets import PairedDataset
 from mindvis.data.voxels import common_length, pad_to
-from mindvis.errors import InputError
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mindvis.errors import InputError
+from mindvis.common.errors import InputError
 
 PAD_MODES = ("wrap", "constant", "cut")
 

@@ -5,8 +5,8 @@ Source: Chen et al. 2023 (arXiv 2211.06956), section 3.3 and figure 2. Attribute
 
 from torch import Tensor, nn
 
+from mindvis.common.errors import InputError
 from mindvis.dc_ldm.unet import CONTEXT_TOKENS
-from mindvis.errors import InputError
 from mindvis.sc_mbm import FMRIEncoder
 
 

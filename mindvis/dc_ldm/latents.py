@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from mindvis.common.draws import generator
+from mindvis.common.files import write_atomic
+from mindvis.common.progress import Progress
 from mindvis.data.images import random_crop, to_float
 from mindvis.dc_ldm.autoencoder import Autoencoder
-from mindvis.progress import Progress
-from mindvis.training.draws import generator
 from mindvis.training.runs import global_rank
-from mindvis.training.storage import write_atomic
 
 
 def kept_latents(

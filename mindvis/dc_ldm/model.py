@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mindvis.common.errors import InputError
 from mindvis.dc_ldm.attention import TransformerBlock
 from mindvis.dc_ldm.autoencoder import Autoencoder, build_autoencoder
 from mindvis.dc_ldm.conditioner import ClassEmbedder, FMRIConditioner
 from mindvis.dc_ldm.schedule import NoiseSchedule
 from mindvis.dc_ldm.settings import read_options, section
 from mindvis.dc_ldm.unet import PreparedContext, UNet, build_unet
-from mindvis.errors import InputError
 from mindvis.sc_mbm import FMRIEncoder
 
 WHERE = "model.params"

@@ -4,11 +4,11 @@ import pytorch_lightning as pl
 from pytorch_lightning.strategies import FSDPStrategy
 from torch import Tensor
 
+from mindvis.common import draws
+from mindvis.common.errors import InputError
 from mindvis.dc_ldm.mapped import map_unused
 from mindvis.dc_ldm.model import LatentDiffusion
 from mindvis.dc_ldm.speed import is_wide, make_fast
-from mindvis.errors import InputError
-from mindvis.training import draws
 from mindvis.training.memory import give_back, recompute
 from mindvis.training.optim import adamw, steps_per_epoch, with_warmup_cosine
 

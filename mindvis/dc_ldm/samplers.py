@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mindvis.errors import InputError
-from mindvis.training import draws
+from mindvis.common import draws
+from mindvis.common.errors import InputError
 
 EpsModel = Callable[[Tensor, Tensor], Tensor]
 Progress = Callable[[Iterable], Iterable]

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from mindvis.errors import InputError
+from mindvis.common.errors import InputError
 
 
 def read_options(

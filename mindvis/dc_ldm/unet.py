@@ -14,11 +14,11 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from mindvis.common.errors import InputError
 from mindvis.dc_ldm.attention import KeyValue, SpatialTransformer
 from mindvis.dc_ldm.blocks import Downsample, ResidualBlock, UNetBlock, time_embedding
 from mindvis.dc_ldm.layers import GROUPS, Upsample, zero_init
 from mindvis.dc_ldm.settings import read_options
-from mindvis.errors import InputError
 
 CONTEXT_TOKENS = 77
 

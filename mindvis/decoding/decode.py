@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mindvis.common.errors import InputError
+from mindvis.common.progress import Progress
 from mindvis.data.images import to_uint8
 from mindvis.dc_ldm import LatentDiffusion, averaged_embeddings, averaged_timesteps, noise_for
 from mindvis.dc_ldm.samplers import SAMPLERS, EpsModel
 from mindvis.dc_ldm.speed import make_fast
-from mindvis.errors import InputError
-from mindvis.progress import Progress
 
 Pair = tuple[int, int]  # (position among the stimuli, sample)
 

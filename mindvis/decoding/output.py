@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
+from mindvis.common.errors import InputError
+from mindvis.common.files import write_json
+from mindvis.common.plots import reconstruction_grid, save_png
 from mindvis.data import PairedDataset
-from mindvis.errors import InputError
-from mindvis.figures import reconstruction_grid, save_png
-from mindvis.training.storage import write_json
 
 CONTROLS = ("none", "shuffled", "mean_fmri")
 GRID_ROWS = 25  # stimuli in grid.png

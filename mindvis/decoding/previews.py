@@ -6,9 +6,9 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 
+from mindvis.common.plots import masked_reconstruction_plot, reconstruction_grid
 from mindvis.data import FMRIDataset, PairedDataset
 from mindvis.decoding.decode import decode
-from mindvis.figures import masked_reconstruction_plot, reconstruction_grid
 from mindvis.training.callbacks import whole_weights
 from mindvis.training.logging import log_figure
 

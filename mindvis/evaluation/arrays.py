@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mindvis.errors import InputError
+from mindvis.common.errors import InputError
 
 Array = np.ndarray | Tensor
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mindvis.training import draws
+from mindvis.common import draws
 
 NUM_RESAMPLES = 10_000
 LEVEL = 0.95

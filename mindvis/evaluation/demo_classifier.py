@@ -6,7 +6,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from mindvis.errors import InputError
+from mindvis.common.errors import InputError
 
 DEMO_ASSETS = Path(__file__).resolve().parents[1] / "assets" / "demo"
 CLASSIFIER_FILE = "classifier.safetensors"

@@ -9,7 +9,10 @@ import torchmetrics
 import torchvision
 
 from mindvis import __version__
-from mindvis.errors import InputError
+from mindvis.common.errors import InputError
+from mindvis.common.files import write_text
+from mindvis.common.plots import reconstruction_grid, save_png
+from mindvis.common.shares import Shares
 from mindvis.evaluation.classifiers import Classified, Classifier
 from mindvis.evaluation.controls import copying_check, shrink
 from mindvis.evaluation.folder import ARRAYS, DecodedSet, read_controls, read_decoded
@@ -26,9 +29,6 @@ from mindvis.evaluation.report import (
 )
 from mindvis.evaluation.scoring import Judge
 from mindvis.evaluation.weights import sha256
-from mindvis.figures import reconstruction_grid, save_png
-from mindvis.training.shares import Shares
-from mindvis.training.storage import write_text
 
 GRID_SIDE = 128  # pixels: a grid of 113 stimuli stays a file that viewers open
 

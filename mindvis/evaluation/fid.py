@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
-from mindvis.errors import InputError
+from mindvis.common.errors import InputError
 from mindvis.evaluation.arrays import Array, as_finite_matrix
 
 INCEPTION_SIZES = (64, 2048)  # the size the published code uses, and the usual one

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from mindvis.errors import InputError
+from mindvis.common.errors import InputError
 
 ARRAYS, SETTINGS, PICTURES = "decoded.npz", "generate.json", "pictures"
 CONTROLS = ("shuffled", "mean_fmri")

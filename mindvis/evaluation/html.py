@@ -10,8 +10,8 @@ from string import Template
 import numpy as np
 from PIL import Image
 
+from mindvis.common.plots import per_class_bars, png_bytes
 from mindvis.evaluation.report import Figure, Report, short_number
-from mindvis.figures import per_class_bars, png_bytes
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets" / "report"
 THUMBNAIL = 160  # pixels: sharp at the size of the page, and 600 of them stay below 5 MB

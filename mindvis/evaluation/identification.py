@@ -12,10 +12,10 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.special import gammaln
 
-from mindvis.errors import InputError
+from mindvis.common import draws
+from mindvis.common.errors import InputError
 from mindvis.evaluation.arrays import Array, as_finite_matrix, to_numpy
 from mindvis.evaluation.similarity import LARGER_IS_CLOSER, similarity_matrix
-from mindvis.training import draws
 
 
 def n_way_accuracy(probabilities: Array, target: Array, num_ways: int = 50, top_k: int = 1) -> np.ndarray:

@@ -7,7 +7,8 @@ from functools import partial
 import numpy as np
 import torch
 
-from mindvis.errors import InputError
+from mindvis.common.errors import InputError
+from mindvis.common.shares import Compute
 from mindvis.evaluation import features as nsd
 from mindvis.evaluation.classifiers import Classifier
 from mindvis.evaluation.consistency import between_sample_ssim
@@ -15,7 +16,6 @@ from mindvis.evaluation.fid import INCEPTION_SIZES, load_inception
 from mindvis.evaluation.folder import DecodedSet
 from mindvis.evaluation.protocol import Protocol
 from mindvis.evaluation.similarity import similarity_matrix
-from mindvis.training.shares import Compute
 
 PAIRED = {"pixcorr_425": nsd.pixel_correlation, "ssim_grey_425": nsd.grey_ssim}
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from mindvis.errors import InputError
+from mindvis.common.errors import InputError
+from mindvis.common.shares import Shares
 from mindvis.evaluation import features as nsd
 from mindvis.evaluation.classifiers import Classified, Classifier
 from mindvis.evaluation.consistency import classifier_agreement
@@ -20,7 +21,6 @@ from mindvis.evaluation.identification import (
 from mindvis.evaluation.measuring import PAIRED, Tables
 from mindvis.evaluation.protocol import Protocol
 from mindvis.evaluation.similarity import LARGER_IS_CLOSER
-from mindvis.training.shares import Shares
 
 Measured = dict[str, np.ndarray]  # tables by name, see `Tables`
 

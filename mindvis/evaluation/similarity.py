@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mindvis.errors import InputError
+from mindvis.common.errors import InputError
 from mindvis.evaluation.arrays import Array, as_images, check_same_size
 from mindvis.evaluation.lpips import load_lpips
 from mindvis.evaluation.ssim import ssim_matrix

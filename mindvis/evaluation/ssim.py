@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mindvis.errors import InputError
+from mindvis.common.errors import InputError
 
 WINDOW = 7
 PIXELS = WINDOW**2

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mindvis.errors import InputError
+from mindvis.common.errors import InputError
 
 
 def find_weights(path: str | Path | None, *, cached_name: str, purpose: str) -> Path:

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from mindvis.config import plain
-from mindvis.errors import InputError
-from mindvis.figures import save_png_and_pdf, score_label
+from mindvis.common.errors import InputError
+from mindvis.common.files import write_json, write_text
+from mindvis.common.plots import save_png_and_pdf, score_label
+from mindvis.config.schemas import plain
 from mindvis.inspection.attention import RegionAttention, region_attention, voxel_attention
 from mindvis.inspection.occlusion import ALL, Drop, occlusion
 from mindvis.inspection.opening import Opened, open_model
@@ -20,7 +21,6 @@ from mindvis.inspection.rollout import patch_attention
 from mindvis.inspection.scoring import make_score
 from mindvis.inspection.settings import PARTS, LookInsideConfig
 from mindvis.inspection.surface import load_flat_map, on_surface
-from mindvis.training.storage import write_json, write_text
 
 SUMMARY = "inside.json"
 ATTENTION_LABEL = "attention per voxel (average voxel: 1)"

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
+from mindvis.common.progress import Progress
 from mindvis.evaluation.bootstrap import paired_difference
 from mindvis.inspection.regions import Regions
-from mindvis.progress import Progress
 from mindvis.sc_mbm import MaskedBrainModel
 
 ALL = "all"  # every voxel: what is left without any fMRI

@@ -5,16 +5,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mindvis.checkpoints import build_mbm, read_weights
-from mindvis.config import DataConfig, GenerateConfig
+from mindvis.common.errors import InputError
+from mindvis.config.schemas import DataConfig, GenerateConfig
 from mindvis.data import FMRIDataset, PairedDataset
+from mindvis.data.open import hold_out_tail, open_pairs, open_pretraining
 from mindvis.dc_ldm import LatentDiffusion
-from mindvis.errors import InputError
+from mindvis.decoding.open import load_decoder, open_generation, place
 from mindvis.inspection.regions import Regions, find_regions
 from mindvis.inspection.settings import LookInsideConfig
 from mindvis.sc_mbm import MaskedBrainModel
 from mindvis.sc_mbm.model import BrainEncoder
-from mindvis.wiring.data import hold_out_tail, open_pairs, open_pretraining
-from mindvis.wiring.decoding import load_decoder, open_generation, place
 
 NUM_COMPARED = 256  # rows by which padding is told from voxels
 

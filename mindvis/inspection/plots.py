@@ -8,7 +8,7 @@ from matplotlib.colors import CenteredNorm, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from mindvis.figures import INK, PAPER_DPI, interval_bars
+from mindvis.common.plots import INK, PAPER_DPI, interval_bars
 from mindvis.inspection.attention import RegionAttention
 from mindvis.inspection.occlusion import Drop
 from mindvis.inspection.surface import FlatMap

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mindvis.common.errors import InputError
 from mindvis.data import FMRIDataset
 from mindvis.data.subjects import padded_mask
-from mindvis.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
-from mindvis.config import DataConfig
+from mindvis.config.schemas import DataConfig
 
 PARTS = ("attention", "occlusion")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 
-from mindvis.errors import InputError
+from mindvis.common.errors import InputError
 from mindvis.prepare.parcellation import LEFT, NUM_VERTICES, RIGHT, load_parcellation
 
 SURFACE = "S1200.{}.flat.32k_fs_LR.surf.gii"

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mindvis.errors import InputError
+from mindvis.common.errors import InputError
 from mindvis.prepare.files import READ_ERRORS, check_expansion, one_line
 
 H5_ERRORS = (*READ_ERRORS, TypeError, AttributeError, UnicodeDecodeError, MemoryError, IndexError)

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
+from mindvis.common.errors import InputError
+from mindvis.common.progress import Progress
+from mindvis.common.safe_pickle import load_object_npy
 from mindvis.data.arrays import load_npy
 from mindvis.data.bold5000 import PRESENTATIONS, REGIONS, REPEATED, RESPONSE_FILE, RESPONSES
-from mindvis.errors import InputError
 from mindvis.prepare.files import need_folder, one_line, save_text, written_whole
 from mindvis.prepare.pictures import check_side, is_picture, read_square
-from mindvis.progress import Progress
-from mindvis.safe_pickle import load_object_npy
 
 IMAGE_FILE, NAME_FILE, PICKLE_FILE = "img_dict_images.npy", "img_dict_names.json", "img_dict.npy"
 FOLDERS = ("COCO", "ImageNet", "Scene")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mindvis.errors import InputError
+from mindvis.common.errors import InputError
 from mindvis.prepare.check import Report, Settings, count_constant, short_hash
 from mindvis.prepare.files import load_npz
 from mindvis.prepare.god import TEST_LABELS, TRAIN_LABELS, read_labels

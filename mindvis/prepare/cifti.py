@@ -13,7 +13,7 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.imageglobals import logger
 from nibabel.spatialimages import HeaderDataError
 
-from mindvis.errors import InputError
+from mindvis.common.errors import InputError
 from mindvis.prepare.files import READ_ERRORS, one_line
 
 # 2048 series of 1200 float32 frames are 10 MB.

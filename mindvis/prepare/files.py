@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mindvis.errors import InputError
+from mindvis.common.errors import InputError
 
 # Recorded signals and photographs shrink two- or threefold. What grows a hundredfold and is large is no recording.
 MAX_EXPANSION = 100

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from mindvis.errors import InputError
+from mindvis.common.errors import InputError
 from mindvis.prepare.bdata import BData, read_bdata
 from mindvis.prepare.files import need_folder, one_line, save_npz
 from mindvis.prepare.scaling import BadVoxels, bad_voxels, check_bad, zscore

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from mindvis.errors import InputError
+from mindvis.common.errors import InputError
+from mindvis.common.progress import Progress
 from mindvis.prepare.files import need_folder, one_line, save_npz, save_text
 from mindvis.prepare.god import TEST_LABELS, TRAIN_LABELS, read_labels
 from mindvis.prepare.pictures import is_picture, read_square
-from mindvis.progress import Progress
 
 IMAGE_FILE, INDEX_FILE = "images_256.npz", "imagenet_class_index.json"
 NUM_CLASSES = 1000

@@ -12,13 +12,13 @@ from typing import Protocol
 
 import numpy as np
 
-from mindvis.errors import InputError
+from mindvis.common.errors import InputError
+from mindvis.common.progress import Progress
 from mindvis.prepare.cifti import read_series
 from mindvis.prepare.files import load_npz, need_folder, one_line, save_npz
 from mindvis.prepare.parcellation import load_parcellation
 from mindvis.prepare.scaling import BadVoxels, bad_voxels, check_bad, zscore
 from mindvis.prepare.volumes import load_label_image, read_volumes
-from mindvis.progress import Progress
 
 PATTERN = "*_Atlas_MSMAll_hp2000_clean.dtseries.nii"
 VISUAL_ROIS = ("V1", "V2", "V3", "V4")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from nibabel.cifti2 import BrainModelAxis, LabelAxis
 
-from mindvis.errors import InputError
+from mindvis.common.errors import InputError
 from mindvis.prepare.cifti import NIFTI_ERRORS, open_cifti
 from mindvis.prepare.files import load_npz, one_line
 

@@ -4,7 +4,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from mindvis.errors import InputError
+from mindvis.common.errors import InputError
 
 BadVoxels = Literal["zero", "drop", "fail"]
 POLICIES: tuple[str, ...] = get_args(BadVoxels)

@@ -6,7 +6,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from mindvis.errors import InputError
+from mindvis.common.errors import InputError
 from mindvis.prepare.cifti import NIFTI_ERRORS, open_image
 from mindvis.prepare.files import one_line
 from mindvis.prepare.parcellation import bare_name

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from mindvis.errors import InputError
+from mindvis.common.errors import InputError
 from mindvis.sc_mbm.positions import resize_positions
 
 State = dict[str, Tensor]

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from mindvis.errors import InputError
+from mindvis.common.errors import InputError
 
 
 def choose_visible(noise: Tensor, mask_ratio: float) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ from einops import rearrange
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from mindvis.errors import InputError
+from mindvis.common.errors import InputError
 from mindvis.sc_mbm.attention import self_attention
 from mindvis.sc_mbm.loading import LoadReport, encoder_state
 from mindvis.sc_mbm.masking import choose_visible

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mindvis.errors import InputError
+from mindvis.common import draws
+from mindvis.common.errors import InputError
 from mindvis.sc_mbm.masking import focus_noise, focus_weights
 from mindvis.sc_mbm.model import MaskedBrainModel, MBMOutput
-from mindvis.training import draws
 from mindvis.training.memory import recompute
 from mindvis.training.optim import adamw, decay_groups, steps_per_epoch, with_warmup_cosine
 

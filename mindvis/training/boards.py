@@ -10,8 +10,8 @@ import numpy as np
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from mindvis.config import LoggingConfig
-from mindvis.errors import InputError
+from mindvis.common.errors import InputError
+from mindvis.config.schemas import LoggingConfig
 from mindvis.training.runs import Run, global_rank
 from mindvis.training.wandb_runs import new_identity, open_wandb, origin, source_runs
 

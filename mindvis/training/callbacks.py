@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.utils.data import DataLoader
 
-from mindvis.errors import InputError
-from mindvis.progress import Pace, minutes
-from mindvis.training import storage
+from mindvis.common import files as storage
+from mindvis.common.errors import InputError
+from mindvis.common.progress import Pace, minutes
 from mindvis.training.logging import MetricsFile, to_csv
 
 log = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins import CheckpointIO
 
-from mindvis.training import storage
+from mindvis.common import files as storage
 from mindvis.training.logging import MetricsFile
 from mindvis.training.runs import Run
 from mindvis.training.signals import INTERRUPTED, SignalWatch

@@ -13,8 +13,8 @@ from pytorch_lightning.plugins.environments import SLURMEnvironment
 from pytorch_lightning.strategies import DDPStrategy, FSDPStrategy, Strategy
 from torch.utils.data import Dataset
 
-from mindvis.config import LoggingConfig, TrainerConfig
-from mindvis.errors import InputError
+from mindvis.common.errors import InputError
+from mindvis.config.schemas import LoggingConfig, TrainerConfig
 from mindvis.training.callbacks import (
     LossWatch,
     ProgressLines,

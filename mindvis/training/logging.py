@@ -12,8 +12,8 @@ from PIL import Image
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from mindvis.config import LoggingConfig
-from mindvis.training import storage
+from mindvis.common import files as storage
+from mindvis.config.schemas import LoggingConfig
 from mindvis.training.boards import Board, RunLogger, TensorBoard, Wandb
 from mindvis.training.runs import Run
 from mindvis.training.wandb_runs import check_wandb

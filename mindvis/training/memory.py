@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from mindvis.errors import InputError
+from mindvis.common.errors import InputError
 
 log = logging.getLogger(__name__)
 

@@ -23,10 +23,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from mindvis.config import flatten
-from mindvis.errors import InputError
-from mindvis.hints import beside
-from mindvis.training import storage
+from mindvis.common import files as storage
+from mindvis.common.errors import InputError, beside
+from mindvis.config.schemas import flatten
 
 log = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from mindvis.errors import InputError
-from mindvis.training import draws
+from mindvis.common import draws
+from mindvis.common.errors import InputError
 
 Key = tuple[int, int, int]
 

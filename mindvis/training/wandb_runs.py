@@ -16,8 +16,8 @@ from urllib.parse import urlparse
 
 from omegaconf import OmegaConf
 
-from mindvis.config import LoggingConfig
-from mindvis.errors import InputError
+from mindvis.common.errors import InputError
+from mindvis.config.schemas import LoggingConfig
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""What every part needs: errors, progress, keyed draws, whole files, shared work, plots."""

@@ -1,0 +1,134 @@
+"""What every script shares: one clear line for what a user can put right, and settings from YAML and dotlist."""
+
+import argparse
+import ast
+import errno
+import functools
+import inspect
+import io
+import json
+import logging
+import re
+import sys
+import textwrap
+import tokenize
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from typing import Any, NoReturn, TypeVar, get_type_hints
+
+from omegaconf import MISSING
+
+from mindvis.common.errors import InputError, nearest
+from mindvis.config.loading import dataclass_of, load_config
+
+Settings = TypeVar("Settings")
+
+USER_ERROR = 2
+INTERRUPTED = 130
+# What an operating system refuses for reasons of the user's: no such file, no rights, read-only, no space, quota.
+_USER_ERRNOS = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR}
+_USER_ERRNOS |= {errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG}
+
+
+def entry_point(main: Callable[..., int | None]) -> Callable[..., int]:
+    """Make `main(argv)` return an exit status: 2 with one line on stderr for an `InputError` or a refused file.
+
+    What the package has to say on the way (warnings, progress where there is no terminal) goes to stderr too.
+    """
+
+    @functools.wraps(main)
+    def wrapped(argv: Sequence[str] | None = None) -> int:
+        _show_log()
+        try:
+            return main(argv) or 0
+        except InputError as error:
+            return _fail(str(error))
+        except OSError as error:
+            if error.errno not in _USER_ERRNOS:
+                raise
+            return _fail(f"{error.filename or 'file system'}: {error.strerror}")
+        except KeyboardInterrupt:
+            sys.stderr.write("interrupted\n")
+            return INTERRUPTED
+
+    return wrapped
+
+
+def _fail(message: str) -> int:
+    sys.stderr.write("error: " + " ".join(message.split()) + "\n")
+    return USER_ERROR
+
+
+class _Lines(logging.Handler):
+    """A message a line on stderr, as it is at that moment."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        sys.stderr.write(record.getMessage() + "\n")
+        sys.stderr.flush()
+
+
+def _show_log() -> None:
+    """Messages of this package from `info` on."""
+    package = logging.getLogger("mindvis")
+    package.setLevel(logging.INFO)
+    if not any(isinstance(handler, _Lines) for handler in package.handlers):
+        package.addHandler(_Lines())
+
+
+class Parser(argparse.ArgumentParser):
+    """Options of a script; a wrong one is one line and status 2, as a wrong setting is.
+
+    `description` is the docstring of the script, `epilog` follows the options; both are shown as they are written.
+    """
+
+    def __init__(self, description: str, epilog: str | None = None, prog: str | None = None):
+        form = argparse.RawDescriptionHelpFormatter
+        super().__init__(prog, description=inspect.cleandoc(description), epilog=epilog, formatter_class=form)
+
+    def error(self, message: str) -> NoReturn:
+        unknown = re.match(r"unrecognized arguments: (--[\w-]+)", message)
+        near = nearest(unknown[1], re.findall(r"--[\w-]+", self.format_usage())) if unknown else []
+        hint = f"nearest: {near[0]}; " if near else ""
+        self.exit(_fail(f"{message}; {hint}{self.prog} --help says what there is"))
+
+
+def read_settings(schema: type[Settings], description: str, argv: Sequence[str] | None = None) -> Settings:
+    """Settings of one script: defaults of `schema` <- the YAML of `--config` <- `key=value` arguments.
+
+    `--help` lists every setting with its default and its comment. Raises `InputError` for an unknown key (naming the
+    nearest), a value of the wrong type, or a missing file.
+    """
+    parser = Parser(description, "settings (name = default):\n" + "\n".join(_describe(schema, schema())))
+    parser.add_argument("--config", metavar="YAML", help="experiment file; see configs/")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that win over the file")
+    arguments = parser.parse_args(argv)
+    return load_config(schema, arguments.config, arguments.overrides)
+
+
+def _describe(schema: type, settings: Any, prefix: str = "") -> list[str]:
+    """One line a setting, nested ones by their dotted name; the comments are those of the dataclass source."""
+    comments, hints = _comments(schema), get_type_hints(schema)
+    lines = []
+    for item in fields(schema):
+        value, nested = getattr(settings, item.name), dataclass_of(hints[item.name])
+        if nested is None or value is None:
+            lines.append(f"  {prefix}{item.name} = {_as_typed(value)}".ljust(44) + "  " + comments.get(item.name, ""))
+        if nested is not None:
+            lines += _describe(nested, value or nested(), f"{prefix}{item.name}.")
+    return lines
+
+
+def _as_typed(value: Any) -> str:
+    """A default as it would be written on the command line: null, true."""
+    if value == MISSING:
+        return "(required)"
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def _comments(schema: type) -> dict[str, str]:
+    """The trailing comment of every field, also where its default takes several lines."""
+    source = textwrap.dedent(inspect.getsource(schema))
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    by_line = {token.start[0]: token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT}
+    items = [node for node in ast.parse(source).body[0].body if isinstance(node, ast.AnnAssign)]
+    return {item.target.id: by_line.get(item.end_lineno, "") for item in items}

@@ -1,0 +1,119 @@
+"""Data sets from settings: which rows a stage trains on, which it is watched by."""
+
+import hashlib
+from dataclasses import asdict
+
+import numpy as np
+
+from mindvis.common.errors import InputError
+from mindvis.config.schemas import DataConfig, FinetuneLDMConfig
+from mindvis.data import FMRIDataset, PairedDataset, join_for_pretraining, load_bold5000, load_god, load_hcp, load_npz
+
+DATASETS = ("god", "bold5000", "hcp", "npz")
+
+Pairs = tuple[PairedDataset, PairedDataset, PairedDataset | None]
+
+
+def open_pairs(config: DataConfig, patch_size: int) -> Pairs:
+    """Training, test and, where the data set has such a part, validation pairs.
+
+    Raises `InputError` for hcp, which shows no images, and for an unknown data set.
+    """
+    options = {"patch_size": patch_size, "include_single_trials": config.include_single_trials}
+    options |= {"pad_mode": config.pad_mode}
+    if config.name == "god":
+        return *load_god(config.root, config.subjects, config.roi, scale_test=config.scale_test, **options), None
+    if config.name == "bold5000":
+        return *load_bold5000(config.root, config.subjects, **options), None
+    if config.name == "npz":
+        train, test, val = load_npz(config.root, config.subjects, config.roi, **options)
+        return train, test, val
+    if config.name == "hcp":
+        raise InputError("setting data.name is 'hcp', resting-state fMRI without images; needed: god, bold5000 or npz")
+    raise InputError(f"setting data.name is {config.name!r}; needed: one of {', '.join(DATASETS)}")
+
+
+def open_pretraining(data: DataConfig, extra: DataConfig | None, patch_size: int) -> FMRIDataset:
+    """One or two sources as one data set, brought to the length of the longest (paper, section 3.2)."""
+    sources = [_open_fmri(config, patch_size) for config in (data, extra) if config is not None]
+    return join_for_pretraining(sources, pad_mode=data.pad_mode)
+
+
+def choose_tuning_fmri(data: DataConfig, which: str, patch_size: int, num_voxels: int) -> FMRIDataset:
+    """The fMRI that Stage A goes on with (train, test or both), at the length the pretrained model expects."""
+    train, test, _ = open_pairs(data, patch_size)
+    chosen = {"train": [train], "test": [test], "both": [train, test]}
+    if which not in chosen:
+        raise InputError(f"setting fmri is {which!r}; needed: train, test or both")
+    return join_for_pretraining([source.fitted(num_voxels) for source in chosen[which]])
+
+
+def hold_out_tail(dataset: FMRIDataset, fraction: float) -> tuple[FMRIDataset, FMRIDataset | None]:
+    """Training rows, and the last `fraction` of every subject's rows: neighbours in time stay on one side."""
+    subject = np.zeros(dataset.num_rows) if dataset.subject is None else np.asarray(dataset.subject)
+    held = np.zeros(dataset.num_rows, dtype=bool)
+    for name in np.unique(subject):
+        rows = np.flatnonzero(subject == name)
+        held[rows[len(rows) - round(fraction * len(rows)) :]] = True
+    return _split(dataset, held)
+
+
+def open_stage_b(
+    config: FinetuneLDMConfig, patch_size: int
+) -> tuple[PairedDataset, PairedDataset | None, PairedDataset]:
+    """Training pairs (augmented), the pairs the checkpoint is selected by, and the test pairs, at `image_size`."""
+    pairs = open_pairs(config.data, patch_size)
+    train, val = _choose_validation(config, *pairs)
+    sized = [part if part is None else part.with_image_size(config.image_size) for part in (train, val, pairs[1])]
+    shares = {name: value for name, value in asdict(config.augment).items() if name != "crops_per_image"}
+    return sized[0].with_augmentation(**shares), sized[1], sized[2]
+
+
+def data_facts(**datasets: FMRIDataset | None) -> dict:
+    """Rows, voxels and a hash of each part of the data, for the manifest."""
+    return {name: _facts(dataset) for name, dataset in datasets.items() if dataset is not None}
+
+
+def _open_fmri(config: DataConfig, patch_size: int) -> FMRIDataset:
+    """Resting state, or the training trials of paired data."""
+    if config.name != "hcp":
+        return open_pairs(config, patch_size)[0]
+    options = {"pad_mode": config.pad_mode, "cache_dir": config.cache_dir}
+    options |= {"frames_per_window": config.frames_per_window, "subjects": config.subjects}
+    return load_hcp(config.root, config.roi, patch_size, config.num_subjects, **options)
+
+
+def _choose_validation(
+    config: FinetuneLDMConfig, train: PairedDataset, test: PairedDataset, val: PairedDataset | None
+) -> tuple[PairedDataset, PairedDataset | None]:
+    """Training pairs, and those by which the checkpoint is selected (`config.selection`).
+
+    `validation` takes the data set's own validation part, else holds out a share `val_fraction` of the training
+    stimuli, drawn from the seed; `test` is as published; `last` selects nothing and trains on all.
+    """
+    if config.selection == "last":
+        return train, None
+    if config.selection == "test":
+        return train, test
+    if config.selection != "validation":
+        raise InputError(f"setting selection is {config.selection!r}; needed: validation, test or last")
+    if val is not None:
+        return train, val
+    order = np.random.default_rng(config.seed).permutation(np.unique(train.stimulus))
+    held = order[: round(config.trainer.val_fraction * len(order))]
+    return _split(train, np.isin(train.stimulus, held))
+
+
+def _split(dataset: FMRIDataset, held: np.ndarray) -> tuple[FMRIDataset, FMRIDataset | None]:
+    if not held.any():
+        return dataset, None
+    if held.all():
+        raise InputError(f"setting trainer.val_fraction holds out all {len(held)} rows; needed: some left for training")
+    return dataset.subset(np.flatnonzero(~held)), dataset.subset(np.flatnonzero(held))
+
+
+def _facts(dataset: FMRIDataset) -> dict:
+    digest = hashlib.sha256()
+    for start in range(0, dataset.num_rows, 1024):
+        digest.update(np.ascontiguousarray(dataset.fmri[start : start + 1024]).tobytes())
+    return {"rows": dataset.num_rows, "voxels": dataset.num_voxels, "sha256": digest.hexdigest()}

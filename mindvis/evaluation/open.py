@@ -1,0 +1,117 @@
+"""Evaluation as the settings ask for it: from an EvaluateConfig to a report on disk and in wandb."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mindvis.common.errors import InputError
+from mindvis.common.shares import Process, Shares, parts_folder
+from mindvis.config.schemas import DataConfig, EvaluateConfig, LoggingConfig
+from mindvis.data.open import open_pairs
+from mindvis.evaluation import Protocol, Report, evaluate_folder, load_classifier, write_report
+from mindvis.evaluation.folder import SETTINGS, read_settings
+from mindvis.training.wandb_runs import check_wandb, open_wandb, source_runs, staged_in
+
+IMAGE_ARRAYS = ("train_images", "images")
+PROTOCOL = ("num_ways", "top_k", "num_trials", "metrics", "lpips_weights", "fid", "fid_weights")
+PROTOCOL += ("num_bootstrap", "seed", "batch_size")
+
+
+def evaluate(config: EvaluateConfig) -> tuple[Report, Path] | None:
+    """Score the pictures of `config.decoded` and write the report; returns it and its page. Raises InputError.
+
+    Of several processes the first one does so, with what each has measured; the others return None.
+    """
+    output, process = Path(config.output or config.decoded), Process.from_environment()
+    check_wandb(config.logging)
+    device = _device(config.device, process.rank)
+    classifier = load_classifier(config.classifier, config.classifier_weights, device)
+    protocol = _protocol(config)
+    shares = _shares(output, process, config.wait_minutes, [asdict(protocol), classifier.weights_sha256])
+    report = evaluate_folder(
+        config.decoded,
+        classifier=classifier,
+        protocol=protocol,
+        stimuli=config.images,
+        controls={Path(folder).name: folder for folder in config.controls} or None,
+        training_images=_training_images(config),
+        shares=shares,
+    )
+    if report is None:
+        return None
+    shares.remove()
+    page = write_report(report, output, masked_reconstruction=masked_reconstruction(report))
+    send_to_wandb(report, output, config.logging)
+    return report, page
+
+
+def _shares(output: Path, process: Process, wait_minutes: float, settings: list) -> Shares:
+    if process.count == 1:
+        return Shares()
+    return Shares(parts_folder(output, settings, process), process, wait_minutes)
+
+
+def _protocol(config: EvaluateConfig) -> Protocol:
+    settings = {name: getattr(config, name) for name in PROTOCOL}
+    return Protocol(**settings | {"features": config.features if config.nsd_suite else None})
+
+
+def read_images(path: str | Path) -> np.ndarray:
+    """Pictures uint8 [n h w 3] from a .npy, or from `train_images` or `images` of an .npz. Raises InputError."""
+    path = Path(path)
+    try:
+        found = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path}: no file of pictures that can be read ({str(error).splitlines()[0]})") from error
+    if isinstance(found, np.ndarray):
+        return found
+    with found:
+        name = next((name for name in IMAGE_ARRAYS if name in found), None)
+        if name is None:
+            raise InputError(f"{path}: found {', '.join(found.files)}, need one of {', '.join(IMAGE_ARRAYS)}")
+        return found[name]
+
+
+def _training_images(config: EvaluateConfig) -> np.ndarray | None:
+    """Pictures for the copying check: from a file, or (`auto`) those of the data set the pictures were decoded from."""
+    if config.training_images != "auto":
+        return read_images(config.training_images) if config.training_images else None
+    generated = read_settings(Path(config.decoded) / SETTINGS)
+    if "data" not in generated:
+        raise InputError(f"{config.decoded}: does not say which data it was decoded from; needed: training_images=FILE")
+    train = open_pairs(DataConfig(**generated["data"]["settings"]), generated["patch_size"])[0]
+    return np.asarray(train.stimuli)
+
+
+def masked_reconstruction(report: Report) -> bytes | None:
+    """The last Stage A plot of the run that the decoder's encoder came from, where it is still there."""
+    folder = report.settings["generate"].get("stage_a_run")
+    plots = sorted(Path(folder).glob("figures/masked_reconstruction-*.png")) if folder else []
+    return plots[-1].read_bytes() if plots else None
+
+
+def send_to_wandb(report: Report, output: Path, settings: LoggingConfig) -> None:
+    """The report as tables in a run of its own, linked to the trainings behind it. Raises InputError."""
+    if settings.wandb == "disabled":
+        return
+    from mindvis.evaluation.wandb_table import log_report
+
+    generated = report.settings["generate"]
+    decoder = generated.get("settings", {}).get("run")
+    config = report.settings | {"data": generated.get("data", {}).get("settings"), "provenance": report.provenance}
+    names = {"stage": "evaluate", "name": f"{Path(decoder).name if decoder else output.name}-evaluate"}
+    sources = source_runs(decoder)
+    with staged_in(output / "wandb"), open_wandb(settings, output, **names, config=config, sources=sources) as run:
+        log_report(report, run)
+
+
+def _device(name: str, rank: int) -> torch.device:
+    """`auto` takes a GPU where there is one, the rank-th of several."""
+    if name == "auto":
+        name = f"cuda:{rank % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
+    try:
+        return torch.zeros(1, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"setting device is {name!r}: {str(error).splitlines()[0]}") from error

@@ -1,0 +1,59 @@
+"""Hidden-voxel score of a Stage A run, from settings."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from omegaconf import MISSING
+
+from mindvis.checkpoints import build_mbm
+from mindvis.common.errors import InputError
+from mindvis.common.files import write_json
+from mindvis.config.loading import from_plain
+from mindvis.config.schemas import PretrainMBMConfig
+from mindvis.data import FMRIDataset
+from mindvis.data.open import hold_out_tail, open_pretraining
+from mindvis.sc_mbm import MaskedBrainModel
+from mindvis.sc_mbm.scoring import score_hidden_voxels
+from mindvis.training.runs import open_run
+
+SCORE_FILE = "hidden_voxels.json"
+
+
+@dataclass
+class ScoreMBMConfig:
+    """Hidden-voxel score of a Stage A run."""
+
+    run: str = MISSING  # run folder of pretrain_mbm
+    checkpoint: str = "best"  # best (by val/loss) | last
+    mask_ratio: float | None = None  # share of patches hidden; null: as in the training
+    num_masks: int = 20  # masks a row
+    seed: int = 0  # the masks follow from it
+
+
+def open_held_out(path: str, checkpoint: str) -> tuple[PretrainMBMConfig, MaskedBrainModel, FMRIDataset, FMRIDataset]:
+    """Settings and model of a Stage A run, the rows it was trained on and those it held out.
+
+    Raises InputError for a run that held out no rows, or that is none of pretrain_mbm.
+    """
+    trained = from_plain(PretrainMBMConfig, open_run(path, stages=("pretrain_mbm",)).settings)
+    network, _ = build_mbm(path, checkpoint=checkpoint)
+    data = open_pretraining(trained.data, trained.extra_data, network.patch_size)
+    train, held_out = hold_out_tail(data, trained.trainer.val_fraction)
+    if held_out is None:
+        raise InputError(f"{path}: held out no rows; needed: a run with trainer.val_fraction above 0")
+    return trained, network.eval(), train, held_out
+
+
+def score_run(config: ScoreMBMConfig) -> dict[str, float]:
+    """Correlations (`model`, `voxel_mean`, `nearest_patch`) on hidden voxels of the rows a run held out, and `rows`.
+
+    They are written to hidden_voxels.json in the run folder too. Raises InputError for a run that held out no rows.
+    """
+    trained, network, train, held_out = open_held_out(config.run, config.checkpoint)
+    ratio = trained.mask.mask_ratio if config.mask_ratio is None else config.mask_ratio
+    options = {"mask_ratio": ratio, "num_masks": config.num_masks, "seed": config.seed}
+    score = score_hidden_voxels(network, np.asarray(train.fmri), np.asarray(held_out.fmri), **options)
+    found = asdict(score) | {"rows": held_out.num_rows}
+    write_json(Path(config.run) / SCORE_FILE, found | options)
+    return found

@@ -1,0 +1,1 @@
+"""A simulated experiment in the published layouts, and the small models of the demo."""

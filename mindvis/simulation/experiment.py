@@ -1,0 +1,73 @@
+"""What a simulated experiment consists of: subjects, pictures, repeats, voxels, noise."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from mindvis.common.errors import InputError
+from mindvis.simulation.cortex import AREAS
+
+VOXELS = {"V1": 160, "V2": 140, "V3": 110, "V4": 90, "LOC": 120, "FFA": 60, "PPA": 60}
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How well responses were measured.
+
+    `snr`: variance of the signal over that of the noise in one trial, mean over voxels. Repeats of a picture are
+    averaged; test trials are kept apart as well.
+    """
+
+    snr: float
+    train_repeats: int
+    test_repeats: int
+
+
+PROTOCOLS = {
+    # 3T, a training image shown once and a test image 35 times: Horikawa & Kamitani 2017
+    "god": Protocol(snr=0.1, train_repeats=1, test_repeats=35),
+    # 7T, each image shown three times as in the Natural Scenes Dataset (Allen et al. 2022); reliable voxels, whose
+    # noise ceiling is half of the variance of such an average
+    "demo": Protocol(snr=1 / 3, train_repeats=3, test_repeats=3),
+}
+
+
+def choose_protocol(
+    name: str, snr: float | None = None, train_repeats: int | None = None, test_repeats: int | None = None
+) -> Protocol:
+    """A preset by name, with what is given in place of its own. Raises InputError for an unknown name."""
+    if name not in PROTOCOLS:
+        raise InputError(f"setting protocol is {name!r}; needed: one of {', '.join(PROTOCOLS)}")
+    given = {"snr": snr, "train_repeats": train_repeats, "test_repeats": test_repeats}
+    return replace(PROTOCOLS[name], **{key: value for key, value in given.items() if value is not None})
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Sizes and seed of a simulated experiment. Raises InputError for numbers that make none.
+
+    `voxels` are counts by area (those not named: VOXELS); every subject has a few more or less. `t_r` is in seconds.
+    """
+
+    seed: int = 0
+    protocol: Protocol = PROTOCOLS["demo"]
+    num_subjects: int = 2
+    train_per_class: int = 100
+    num_test: int = 48
+    voxels: Mapping[str, int] = field(default_factory=dict)
+    num_resting: int = 20
+    num_frames: int = 1200
+    t_r: float = 0.72
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "voxels", VOXELS | dict(self.voxels))
+        unknown = sorted(set(self.voxels) - set(AREAS))
+        if unknown:
+            raise InputError(f"voxels.{unknown[0]}: no such area; needed: {', '.join(AREAS)}")
+        counts = {f"voxels.{area}": self.voxels.get(area, 0) for area in AREAS}
+        names = ("num_subjects", "train_per_class", "num_test", "num_frames", "t_r")
+        measured = {f"protocol.{name}": value for name, value in vars(self.protocol).items()}
+        for name, value in ({name: getattr(self, name) for name in names} | counts | measured).items():
+            if not value > 0:
+                raise InputError(f"{name} is {value}; needed: more than 0")
+        if self.num_resting < 0 or self.seed < 0:
+            raise InputError(f"num_resting is {self.num_resting}, seed is {self.seed}; needed: 0 or more")

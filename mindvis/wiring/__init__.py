@@ -1,1 +1,0 @@
-"""From settings to objects: the only place that knows both the settings and everything they choose."""

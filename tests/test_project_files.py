@@ -58,7 +58,7 @@ def test_names_that_contributing_points_at_are_there():
     for module, name in re.findall(r"`(\w+)` of `(mindvis/[\w/]+\.py)`", CONTRIBUTING):
         assert re.search(rf"^{module}\b", (ROOT / name).read_text(), re.MULTILINE)
     assert "def save_npz" in (PACKAGE / "data" / "own.py").read_text()
-    assert "def open_pairs" in (PACKAGE / "wiring" / "data.py").read_text()
+    assert "def open_pairs" in (PACKAGE / "data" / "open.py").read_text()
 
 
 def test_assets_are_packed_with_the_package():

@@ -12,7 +12,7 @@ from mindvis.checkpoints.formats import CHOICES, FORMATS, SELECTED
 from mindvis.checkpoints.loading import check_report
 from mindvis.checkpoints.stages import find_ldm
 from mindvis.config.command_line import Parser, entry_point
-from mindvis.evaluation.weights import sha256
+from mindvis.evaluation.networks import sha256
 
 EXAMPLE = """example:
   python scripts/convert_checkpoint.py pretrains/GOD/finetuned.pth decoder.safetensors \\

@@ -11,7 +11,7 @@ from mindvis.common.errors import InputError
 from mindvis.data import load_npz
 from mindvis.decoding.ridge import fit_ridge
 from mindvis.decoding.ridge_pictures import RidgeConditioner, fit_class, load_class_ldm
-from mindvis.evaluation.folder import read_decoded
+from mindvis.evaluation.pictures import read_decoded
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "baseline_ridge.py"
 

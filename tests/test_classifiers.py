@@ -8,7 +8,7 @@ from sklearn.datasets import load_sample_image
 
 from mindvis.common.errors import InputError
 from mindvis.evaluation.classifiers import load_classifier
-from mindvis.evaluation.preprocess import Preprocess
+from mindvis.evaluation.networks import Preprocess
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from mindvis.checkpoints import load_published
 from mindvis.common.errors import InputError
 from mindvis.data.images import to_float
 from mindvis.dc_ldm import build_class_ldm
-from mindvis.evaluation.demo_classifier import DEMO_ASSETS, load_demo_classifier
+from mindvis.evaluation.classifiers import DEMO_ASSETS, load_demo_classifier
 from mindvis.simulation.demo_models import DemoRecipe, draw_pictures, judge
 from mindvis.simulation.stimuli import CLASS_NAMES
 from mindvis.simulation.train_autoencoder import encode_all, peak_signal_to_noise, reconstruct

@@ -7,7 +7,7 @@ import yaml
 
 from mindvis.dc_ldm import build_class_ldm
 from mindvis.dc_ldm.attention import TransformerBlock
-from mindvis.evaluation.demo_classifier import DEMO_ASSETS, load_demo_classifier
+from mindvis.evaluation.classifiers import DEMO_ASSETS, load_demo_classifier
 from mindvis.simulation.demo_models import DemoRecipe, draw_pictures, train_demo
 from mindvis.simulation.minimise import minimise, random_batches
 from mindvis.simulation.stimuli import CLASS_NAMES

@@ -9,11 +9,11 @@ from skimage.metrics import structural_similarity
 from torch import nn
 
 from mindvis.common.errors import InputError
-from mindvis.evaluation import features
-from mindvis.evaluation.consistency import between_sample_ssim, classifier_agreement
-from mindvis.evaluation.controls import copying_check
-from mindvis.evaluation.features import FeatureSpec, correlation_matrix, grey_ssim, layer_features, pixel_correlation
-from mindvis.evaluation.preprocess import Preprocess
+from mindvis.evaluation import networks
+from mindvis.evaluation.checks import copying_check
+from mindvis.evaluation.classifiers import classifier_agreement
+from mindvis.evaluation.networks import FeatureSpec, Preprocess, correlation_matrix, layer_features
+from mindvis.evaluation.similarity import between_sample_ssim, grey_ssim, pixel_correlation
 
 
 @pytest.fixture
@@ -59,12 +59,12 @@ def test_layer_features_come_from_the_layer(rng):
 @pytest.mark.parametrize("name", ["alexnet_2", "alexnet_5", "inception_v3", "clip_vit_l_14", "efficientnet_b1", "swav"])
 def test_every_measure_has_its_layer(name):
     """The layer exists in the network of that name (built without memory), and absent weights are one line."""
-    spec = features.SPECS[name]
+    spec = networks.SPECS[name]
     with torch.device("meta"):
         network = spec.build()
     assert network.get_submodule(spec.layer) is not None
     with pytest.raises(InputError, match=f"{spec.network} features: no weights file absent.pth"):
-        features.load_feature_network(spec, "absent.pth")
+        networks.load_feature_network(spec, "absent.pth")
 
 
 def test_swav_loads_without_its_projection_heads(tmp_path, monkeypatch):
@@ -75,7 +75,7 @@ def test_swav_loads_without_its_projection_heads(tmp_path, monkeypatch):
     state |= {"module.projection_head.0.weight": torch.ones(1), "module.prototypes.weight": torch.ones(1)}
     torch.save(state, tmp_path / "swav.pth.tar")
     spec = FeatureSpec("swav", "swav.pth.tar", lambda: backbone, "layer", Preprocess(8, 8), False)
-    assert features.load_feature_network(spec, tmp_path / "swav.pth.tar").layer.weight.sum() == 4
+    assert networks.load_feature_network(spec, tmp_path / "swav.pth.tar").layer.weight.sum() == 4
 
 
 def test_agreement_of_samples():

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from mindvis.common.errors import InputError
-from mindvis.evaluation.folder import read_decoded
+from mindvis.evaluation.pictures import read_decoded
 
 N, K, SIDE = 4, 3, 16
 
@@ -140,3 +140,28 @@ def test_bad_pictures_get_one_line(folders, damage, message):
     damage(folders)
     with pytest.raises(InputError, match=message):
         read_decoded(folders / "decoded", folders / "true")
+
+
+@pytest.mark.parametrize("name", ["figures", "wandb", "shuffled", "mean_fmri", "pictures", "grid"])
+def test_any_name_of_a_results_folder_will_do(folders, name):
+    """Folders that evaluate makes are passed over inside the results, not where they are the results."""
+    (folders / "decoded").rename(folders / name)
+    (folders / name / "wandb").mkdir()
+    (folders / name / "wandb" / "media.png").write_bytes(b"")
+    assert len(read_decoded(folders / name, folders / "true").stimuli) == N
+
+
+@pytest.mark.parametrize("name", ["figures", "grid", "stimulus"])
+def test_any_name_of_a_stimulus_will_do(folders, name):
+    """A picture called as an output of evaluate is a stimulus where there is a true one of that name."""
+    for folder in ("true", "decoded"):
+        (folders / folder / "0.png").rename(folders / folder / f"{name}.png")
+    assert name in read_decoded(folders / "decoded", folders / "true").stimulus_ids
+
+
+def test_files_of_other_systems_are_passed_over(folders):
+    """A Mac leaves ._NAME.png beside NAME.png: no picture, and no reason to refuse the folder."""
+    for folder in ("true", "decoded"):
+        (folders / folder / "._0.png").write_bytes(b"resource fork")
+        (folders / folder / ".DS_Store").write_bytes(b"")
+    assert len(read_decoded(folders / "decoded", folders / "true").stimuli) == N

@@ -12,13 +12,12 @@ from torch import nn
 
 from mindvis.common.errors import InputError
 from mindvis.evaluation import Protocol, compare_reports, comparison_text, evaluate_folder, text_table, write_report
-from mindvis.evaluation.bootstrap import interval, paired_difference
+from mindvis.evaluation.checks import leakage_statements
 from mindvis.evaluation.classifiers import Classifier
-from mindvis.evaluation.leakage import leakage_statements
-from mindvis.evaluation.preprocess import Preprocess
+from mindvis.evaluation.networks import Preprocess
 
 N, K, SIDE = 4, 3, 16
-PROTOCOL = Protocol(num_ways=(2, 5), top_k=(1, 2), num_bootstrap=500, features=None)
+PROTOCOL = Protocol(num_ways=(2, 5), top_k=(1, 2), num_bootstrap=500, nsd_suite=False)
 
 
 @pytest.fixture
@@ -204,20 +203,6 @@ def test_comparison_is_paired(run, classifier, pictures, tmp_path):
     assert "pairwise_ssim" in comparison_text(list(lines.values()))
     with pytest.raises(InputError, match="run evaluate first"):
         compare_reports([run, tmp_path])
-
-
-def test_bootstrap_interval(rng):
-    """Near the normal approximation, seeded, and a paired difference is sharper than its parts."""
-    values = rng.standard_normal(400)
-    low, high = interval(values, 0)
-    assert (low, high) == interval(values, 0) != interval(values, 1)
-    half = 1.96 * values.std() / 20
-    assert low == pytest.approx(values.mean() - half, abs=0.015) and high == pytest.approx(
-        values.mean() + half, abs=0.015
-    )
-    difference, low, high, p = paired_difference(values + 0.1, values, 0)
-    assert difference == pytest.approx(0.1) == pytest.approx(low) == pytest.approx(high) and p < 0.001
-    assert paired_difference(values, values, 0)[3] == 1.0
 
 
 def test_leakage_that_was_not_recorded():

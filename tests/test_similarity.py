@@ -8,8 +8,7 @@ from skimage.metrics import structural_similarity
 
 from mindvis.common.errors import InputError
 from mindvis.evaluation import similarity_matrix
-from mindvis.evaluation.lpips import PerceptualEmbedding, lpips_heads
-from mindvis.evaluation.similarity import squared_distances
+from mindvis.evaluation.similarity import PerceptualEmbedding, lpips_heads, squared_distances
 
 
 def random_images(rng, n, height=24, width=31):

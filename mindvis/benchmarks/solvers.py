@@ -20,7 +20,7 @@ from mindvis.dc_ldm import LatentDiffusion, noise_for, sample_ddim
 from mindvis.dc_ldm.samplers import SAMPLERS
 from mindvis.decoding.decode import time_embeddings
 from mindvis.decoding.ridge_pictures import load_class_ldm
-from mindvis.evaluation.demo_classifier import DemoClassifier, load_demo_classifier
+from mindvis.evaluation.classifiers import DemoClassifier, load_demo_classifier
 
 REFERENCE_STEPS = 1000
 COLUMNS = ("sampler", "steps", "UNet evaluations", "latent, RMS", "pixels, RMS of 255", "recognised")

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from mindvis.common.errors import InputError
-from mindvis.evaluation.bootstrap import paired_difference
 from mindvis.evaluation.report import SCHEMA
+from mindvis.evaluation.statistics import paired_difference
 
 
 def compare_reports(folders: list[str | Path], *, seed: int = 2022) -> list[dict]:

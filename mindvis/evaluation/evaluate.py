@@ -13,12 +13,12 @@ from mindvis.common.errors import InputError
 from mindvis.common.files import write_text
 from mindvis.common.plots import reconstruction_grid, save_png
 from mindvis.common.shares import Shares
+from mindvis.evaluation.checks import copying_check, leakage_statements
 from mindvis.evaluation.classifiers import Classified, Classifier
-from mindvis.evaluation.controls import copying_check, shrink
-from mindvis.evaluation.folder import ARRAYS, DecodedSet, read_controls, read_decoded
 from mindvis.evaluation.html import report_html
-from mindvis.evaluation.leakage import leakage_statements
-from mindvis.evaluation.protocol import Protocol
+from mindvis.evaluation.measures import Judge, Protocol
+from mindvis.evaluation.networks import sha256
+from mindvis.evaluation.pictures import ARRAYS, DecodedSet, read_controls, read_decoded, shrink
 from mindvis.evaluation.report import (
     Report,
     class_table,
@@ -27,8 +27,6 @@ from mindvis.evaluation.report import (
     stimulus_table,
     summarise,
 )
-from mindvis.evaluation.scoring import Judge
-from mindvis.evaluation.weights import sha256
 
 GRID_SIDE = 128  # pixels: a grid of 113 stimuli stays a file that viewers open
 

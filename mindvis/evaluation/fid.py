@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 from mindvis.common.errors import InputError
-from mindvis.evaluation.arrays import Array, as_finite_matrix
+from mindvis.evaluation.pictures import Array, as_finite_matrix
 
 INCEPTION_SIZES = (64, 2048)  # the size the published code uses, and the usual one
 CAVEAT = (

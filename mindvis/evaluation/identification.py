@@ -14,7 +14,7 @@ from scipy.special import gammaln
 
 from mindvis.common import draws
 from mindvis.common.errors import InputError
-from mindvis.evaluation.arrays import Array, as_finite_matrix, to_numpy
+from mindvis.evaluation.pictures import Array, as_finite_matrix, to_numpy
 from mindvis.evaluation.similarity import LARGER_IS_CLOSER, similarity_matrix
 
 

@@ -1,6 +1,6 @@
 """Evaluation as the settings ask for it: from an EvaluateConfig to a report on disk and in wandb."""
 
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +11,8 @@ from mindvis.common.shares import Process, Shares, parts_folder
 from mindvis.config.schemas import DataConfig, EvaluateConfig, LoggingConfig
 from mindvis.data.open import open_pairs
 from mindvis.evaluation import Protocol, Report, evaluate_folder, load_classifier, write_report
-from mindvis.evaluation.folder import SETTINGS, read_settings
+from mindvis.evaluation.pictures import SETTINGS, read_images, read_settings
 from mindvis.training.wandb_runs import check_wandb, open_wandb, source_runs, staged_in
-
-IMAGE_ARRAYS = ("train_images", "images")
-PROTOCOL = ("num_ways", "top_k", "num_trials", "metrics", "lpips_weights", "fid", "fid_weights")
-PROTOCOL += ("num_bootstrap", "seed", "batch_size")
 
 
 def evaluate(config: EvaluateConfig) -> tuple[Report, Path] | None:
@@ -54,24 +50,7 @@ def _shares(output: Path, process: Process, wait_minutes: float, settings: list)
 
 
 def _protocol(config: EvaluateConfig) -> Protocol:
-    settings = {name: getattr(config, name) for name in PROTOCOL}
-    return Protocol(**settings | {"features": config.features if config.nsd_suite else None})
-
-
-def read_images(path: str | Path) -> np.ndarray:
-    """Pictures uint8 [n h w 3] from a .npy, or from `train_images` or `images` of an .npz. Raises InputError."""
-    path = Path(path)
-    try:
-        found = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path}: no file of pictures that can be read ({str(error).splitlines()[0]})") from error
-    if isinstance(found, np.ndarray):
-        return found
-    with found:
-        name = next((name for name in IMAGE_ARRAYS if name in found), None)
-        if name is None:
-            raise InputError(f"{path}: found {', '.join(found.files)}, need one of {', '.join(IMAGE_ARRAYS)}")
-        return found[name]
+    return Protocol(**{each.name: getattr(config, each.name) for each in fields(Protocol)})
 
 
 def _training_images(config: EvaluateConfig) -> np.ndarray | None:

@@ -23,9 +23,9 @@ from io import StringIO
 
 import numpy as np
 
-from mindvis.evaluation.bootstrap import interval
-from mindvis.evaluation.folder import DecodedSet
-from mindvis.evaluation.scoring import Scores
+from mindvis.evaluation.measures import Scores
+from mindvis.evaluation.pictures import DecodedSet
+from mindvis.evaluation.statistics import interval
 
 SCHEMA = "mindvis.report/1"
 

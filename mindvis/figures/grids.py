@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from mindvis.common.errors import InputError
 from mindvis.common.plots import score_label
-from mindvis.evaluation.consistency import between_sample_ssim
+from mindvis.evaluation.similarity import between_sample_ssim
 from mindvis.figures.inputs import Subject, at_most, spread
 from mindvis.figures.layout import draw_blocks
 from mindvis.figures.scores import score_of

@@ -9,8 +9,7 @@ import numpy as np
 
 from mindvis.common.errors import InputError
 from mindvis.evaluation.compare import read_report
-from mindvis.evaluation.controls import shrink
-from mindvis.evaluation.folder import ARRAYS, SETTINGS, DecodedSet, read_decoded, read_settings
+from mindvis.evaluation.pictures import ARRAYS, SETTINGS, DecodedSet, read_decoded, read_settings, shrink
 
 REPORT = "report.json"
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mindvis.evaluation.bootstrap import interval
+from mindvis.evaluation.statistics import interval
 from mindvis.inspection.regions import Regions
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from mindvis.common.progress import Progress
-from mindvis.evaluation.bootstrap import paired_difference
+from mindvis.evaluation.statistics import paired_difference
 from mindvis.inspection.regions import Regions
 from mindvis.sc_mbm import MaskedBrainModel
 

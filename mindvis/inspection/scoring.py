@@ -7,8 +7,8 @@ import numpy as np
 
 from mindvis.decoding.decode import decode
 from mindvis.evaluation import Protocol, load_classifier
-from mindvis.evaluation.folder import DecodedSet
-from mindvis.evaluation.scoring import Judge
+from mindvis.evaluation.measures import Judge
+from mindvis.evaluation.pictures import DecodedSet
 from mindvis.inspection.occlusion import RowScores, hidden_voxel_correlation
 from mindvis.inspection.opening import Opened
 from mindvis.inspection.settings import LookInsideConfig
@@ -38,7 +38,7 @@ def _score_pictures(opened: Opened, config: LookInsideConfig) -> Callable[[np.nd
     """Stage B: the scores of `evaluate` for single pictures, means over samples; the noise is always the same."""
     device = next(opened.model.parameters()).device
     classifier = load_classifier(config.classifier, config.classifier_weights, device)
-    protocol = Protocol(num_ways=[config.num_ways], top_k=[1], metrics=["pcc"], fid=[], features=None)
+    protocol = Protocol(num_ways=[config.num_ways], top_k=[1], metrics=["pcc"], fid=[], nsd_suite=False)
     judge = Judge(classifier, protocol)
     stimuli = opened.dataset.stimuli[opened.dataset.stimulus[opened.rows]]  # [n h w 3]
     true = judge.classify(stimuli)

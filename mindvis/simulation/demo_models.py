@@ -17,7 +17,7 @@ from mindvis.common.files import load_tensors, save_tensors, write_atomic, write
 from mindvis.common.progress import Progress
 from mindvis.data.images import to_float, to_uint8
 from mindvis.dc_ldm import LatentDiffusion, build_class_ldm
-from mindvis.evaluation.demo_classifier import CLASSIFIER_FILE, DEMO_ASSETS, DemoClassifier, save_demo_classifier
+from mindvis.evaluation.classifiers import CLASSIFIER_FILE, DEMO_ASSETS, DemoClassifier, save_demo_classifier
 from mindvis.simulation.stimuli import CLASS_NAMES, draw_stimuli
 from mindvis.simulation.train_autoencoder import (
     encode_all,

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mindvis.data.images import to_float
-from mindvis.evaluation.demo_classifier import DemoClassifier
+from mindvis.evaluation.classifiers import DemoClassifier
 from mindvis.simulation.minimise import minimise, random_batches
 
 LABEL_SMOOTHING = 0.05  # keeps the probabilities of wrong classes apart, which n-way identification ranks by

@@ -1,28 +1,56 @@
-"""Every measure of one set of decoded pictures, as a table of stimuli by samples."""
+"""What an evaluation measures: every measure of one set of decoded pictures, as a table of stimuli by samples.
 
-from collections.abc import Iterator
+What costs time, networks and pairs of pictures, is computed in tables by row that several processes can share.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 
 import numpy as np
+import torch
 
 from mindvis.common.errors import InputError
-from mindvis.common.shares import Shares
-from mindvis.evaluation import features as nsd
-from mindvis.evaluation.classifiers import Classified, Classifier
-from mindvis.evaluation.consistency import classifier_agreement
-from mindvis.evaluation.fid import frechet_distance, small_sample_caveat
-from mindvis.evaluation.folder import DecodedSet
+from mindvis.common.shares import Compute, Shares
+from mindvis.evaluation.classifiers import Classified, Classifier, classifier_agreement
+from mindvis.evaluation.fid import INCEPTION_SIZES, frechet_distance, load_inception, small_sample_caveat
 from mindvis.evaluation.identification import (
     chance_level,
     identification_from_matrix,
     n_way_accuracy_sampled,
     n_way_table,
 )
-from mindvis.evaluation.measuring import PAIRED, Tables
-from mindvis.evaluation.protocol import Protocol
-from mindvis.evaluation.similarity import LARGER_IS_CLOSER
+from mindvis.evaluation.networks import SPECS, FeatureSpec, correlation_matrix, layer_features, load_feature_network
+from mindvis.evaluation.pictures import DecodedSet
+from mindvis.evaluation.similarity import (
+    LARGER_IS_CLOSER,
+    between_sample_ssim,
+    grey_ssim,
+    pixel_correlation,
+    similarity_matrix,
+)
 
+PAIRED = {"pixcorr_425": pixel_correlation, "ssim_grey_425": grey_ssim}
 Measured = dict[str, np.ndarray]  # tables by name, see `Tables`
+
+
+@dataclass
+class Protocol:
+    """What is measured. Weights are paths; a measure without its weights is skipped with a line in the report."""
+
+    num_ways: Sequence[int] = (50, 100)
+    top_k: Sequence[int] = (1, 5)
+    num_trials: int = 0  # also the sampled n-way protocol with so many trials (the paper: 1000)
+    metrics: Sequence[str] = ("mse", "pcc", "ssim")
+    lpips_weights: str | Path | None = None
+    fid: Sequence[str] = ("classifier",)  # "classifier", "64", "2048" (Inception)
+    fid_weights: str | Path | None = None
+    nsd_suite: bool = True  # also the measures of the NSD line of work
+    features: Mapping[str, str] = field(default_factory=dict)  # NSD suite: network -> weights
+    num_bootstrap: int = 10_000
+    seed: int = 2022
+    batch_size: int = 32
 
 
 @dataclass
@@ -33,6 +61,73 @@ class Scores:
     values: np.ndarray
     chance: float | None = None
     larger_is_better: bool = True
+
+
+@dataclass
+class Tables:
+    """The tables of one set of n stimuli with k samples; rows are those of `DecodedSet.flat` unless said otherwise.
+
+    Computing rows raises InputError where that measure cannot be had, mostly for absent weights.
+    """
+
+    pictures: DecodedSet
+    classifier: Classifier
+    protocol: Protocol
+    flat: np.ndarray = field(init=False)  # uint8 [kn h w 3]
+
+    def __post_init__(self) -> None:
+        self.flat = self.pictures.flat
+
+    def listed(self, *, is_control: bool) -> Iterator[tuple[str, int, Compute]]:
+        """Name, number of rows, and how to compute some of them; a control is spared all but the pairwise ones."""
+        rows, stimuli = len(self.flat), len(self.pictures.stimuli)
+        for metric in self.protocol.metrics:
+            yield f"pairwise_{metric}", rows, partial(self._similarity, metric)
+        if is_control:
+            return
+        for name in self.protocol.fid:
+            if name not in ("classifier", self.classifier.name):
+                yield f"fid_{name}", rows + stimuli, partial(self._inception, name)
+        yield "consistency", stimuli, self._consistency
+        if self.protocol.nsd_suite:
+            yield from ((name, rows, partial(self._paired, name)) for name in PAIRED)
+            yield from ((name, rows, partial(self._feature_correlation, spec)) for name, spec in SPECS.items())
+
+    def _similarity(self, metric: str, rows: np.ndarray) -> np.ndarray:
+        """Of decoded pictures with every stimulus: [m n]."""
+        options = {"device": self.classifier.device, "lpips_weights": self.protocol.lpips_weights}
+        return similarity_matrix(self.flat[rows], self.pictures.stimuli, metric, **options)
+
+    @torch.no_grad()
+    def _inception(self, size: str, rows: np.ndarray) -> np.ndarray:
+        """Features [m d] of all decoded pictures, then of all stimuli."""
+        if size not in map(str, INCEPTION_SIZES):
+            raise InputError(f"fid: found {size!r}, need 64, 2048 or {self.classifier.name!r}, the classifier in use")
+        if self.protocol.fid_weights is None:
+            raise InputError("no file of Inception weights given")
+        network = load_inception(self.protocol.fid_weights, int(size)).to(self.classifier.device)
+        images = np.concatenate([self.flat, self.pictures.stimuli])[rows]
+        batches = torch.from_numpy(images).permute(0, 3, 1, 2).split(self.protocol.batch_size)
+        return torch.cat([network(batch.to(self.classifier.device)).cpu() for batch in batches]).numpy()
+
+    def _consistency(self, rows: np.ndarray) -> np.ndarray:
+        """SSIM between the samples of stimuli: [m]."""
+        if self.pictures.decoded.shape[1] < 2:
+            raise InputError("one sample a stimulus, need at least two")
+        return between_sample_ssim(self.pictures.decoded[rows], self.classifier.device)
+
+    def _paired(self, name: str, rows: np.ndarray) -> np.ndarray:
+        """Of decoded pictures with their own stimuli: [m]. One pair at a time, for they are large at 425 pixels."""
+        own = rows % len(self.pictures.stimuli)
+        pairs = zip(self.flat[rows], self.pictures.stimuli[own], strict=True)
+        return np.array([PAIRED[name](decoded[None], true[None])[0] for decoded, true in pairs])
+
+    def _feature_correlation(self, spec: FeatureSpec, rows: np.ndarray) -> np.ndarray:
+        """Of the features of decoded pictures with those of every stimulus: [m n]."""
+        network = load_feature_network(spec, self.protocol.features.get(spec.network))
+        options = {"device": self.classifier.device, "batch_size": self.protocol.batch_size}
+        images = (self.flat[rows], self.pictures.stimuli)
+        return correlation_matrix(*(layer_features(network, spec, x, **options) for x in images))
 
 
 @dataclass
@@ -141,7 +236,7 @@ class Judge:
         """The measures of the NSD line of work."""
         for name in (name for name in PAIRED if name in measured):
             yield Scores(name, by_stimulus(measured[name], n))
-        for name, spec in nsd.SPECS.items():
+        for name, spec in SPECS.items():
             if name not in measured:
                 continue
             if spec.two_way:

@@ -1,4 +1,7 @@
-"""Decoded pictures on disk: the output folder of `generate`, or any folders of decoded and true pictures."""
+"""Pictures that enter the evaluation: arrays, the output folder of `generate`, or any folders of pictures.
+
+Everything is checked where it enters, with one line about what is wrong.
+"""
 
 import json
 import re
@@ -6,14 +9,67 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import interpolate
 
 from mindvis.common.errors import InputError
 
+Array = np.ndarray | Tensor
+
 ARRAYS, SETTINGS, PICTURES = "decoded.npz", "generate.json", "pictures"
+IMAGE_ARRAYS = ("train_images", "images")  # in an .npz of pictures
 CONTROLS = ("shuffled", "mean_fmri")
 STIMULUS = "stimulus"
+OUTPUT_FILES, OUTPUT_FOLDERS = (STIMULUS, "grid", "grid_sorted"), ("figures", "wandb", *CONTROLS)
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
+MODES = {"L": "grey", "LA": "grey with transparency", "RGBA": "with transparency", "1": "black and white"}
+
+
+def to_numpy(array: Array) -> np.ndarray:
+    """The same values as a numpy array, from any device."""
+    return array.detach().cpu().numpy() if isinstance(array, Tensor) else np.asarray(array)
+
+
+def as_images(images: Array, name: str) -> Tensor:
+    """Checked pictures: uint8 [n h w 3], numpy or torch, -> the same as a tensor where they were.
+
+    Raises InputError unless they are uint8 with three colours and at least one picture.
+    """
+    images = images if isinstance(images, Tensor) else torch.from_numpy(np.ascontiguousarray(images))
+    if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != torch.uint8 or len(images) == 0:
+        found = f"{str(images.dtype).removeprefix('torch.')} {list(images.shape)}"
+        raise InputError(f"{name}: found {found}, need uint8 [n h w 3] with at least one picture")
+    return images
+
+
+def check_same_size(predictions: Tensor, targets: Tensor) -> None:
+    """Raises InputError unless both sets [n h w 3], [m h w 3] have pictures of one size."""
+    if predictions.shape[1:] != targets.shape[1:]:
+        sizes = [f"{images.shape[1]} x {images.shape[2]}" for images in (predictions, targets)]
+        raise InputError(f"predictions are {sizes[0]} pixels and targets {sizes[1]}, need one size")
+
+
+def as_finite_matrix(values: Array, name: str = "probabilities") -> np.ndarray:
+    """Checked logits, probabilities or features: [n c] -> numpy; raises InputError on NaN, infinity, other shapes."""
+    values = to_numpy(values)
+    if values.ndim != 2 or 0 in values.shape:
+        raise InputError(f"{name}: found shape {list(values.shape)}, need two axes with at least one row and column")
+    finite = np.isfinite(values).all(axis=1)
+    if not finite.all():
+        raise InputError(f"{name}: row {int(np.argmin(finite))} holds NaN or infinity, need finite numbers")
+    return values
+
+
+def shrink(images: Array, side: int) -> np.ndarray:
+    """Pictures at `side` x `side` pixels, anti-aliased: uint8 [n h w 3] -> uint8 [n side side 3]."""
+    return np.concatenate([_shrink(part, side) for part in as_images(images, "images").split(256)])
+
+
+def _shrink(images: Tensor, side: int) -> np.ndarray:
+    pictures = interpolate(images.permute(0, 3, 1, 2).float(), (side, side), mode="bilinear", antialias=True)
+    return pictures.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
 
 
 @dataclass
@@ -52,6 +108,22 @@ def read_controls(path: str | Path) -> dict[str, DecodedSet]:
     """The control sets beside decoded pictures (`shuffled/`, `mean_fmri/`), those that are there."""
     folders = {name: Path(path) / name for name in CONTROLS}
     return {name: read_decoded(folder) for name, folder in folders.items() if (folder / ARRAYS).is_file()}
+
+
+def read_images(path: str | Path) -> np.ndarray:
+    """Pictures uint8 [n h w 3] from a .npy, or from `train_images` or `images` of an .npz. Raises InputError."""
+    path = Path(path)
+    try:
+        found = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path}: no file of pictures that can be read ({str(error).splitlines()[0]})") from error
+    if isinstance(found, np.ndarray):
+        return found
+    with found:
+        name = next((name for name in IMAGE_ARRAYS if name in found), None)
+        if name is None:
+            raise InputError(f"{path}: found {', '.join(found.files)}, need one of {', '.join(IMAGE_ARRAYS)}")
+        return found[name]
 
 
 def _from_arrays(path: Path) -> DecodedSet:
@@ -127,7 +199,7 @@ def _from_pictures(path: Path, stimuli: str | Path | None) -> DecodedSet:
 def _own_stimuli(path: Path) -> dict[str, Path]:
     """NAME/stimulus.png below a folder of decoded pictures, or below its `pictures`."""
     root = path / PICTURES if (path / PICTURES).is_dir() else path
-    true = {file.parent.name: file for file in root.glob(f"*/{STIMULUS}.*") if file.suffix.lower() in SUFFIXES}
+    true = {file.parent.name: file for file in root.glob(f"*/{STIMULUS}.*") if _is_picture(file)}
     if not true:
         needed = "needed: <run>/decoded, or images= the folder of true pictures"
         raise InputError(f"{path}: no {ARRAYS} and no */{STIMULUS}.png; {needed}")
@@ -138,8 +210,8 @@ def _list_pictures(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; need the folder of true pictures")
     pictures: dict[str, Path] = {}
-    for file in sorted(folder.iterdir()):
-        if file.suffix.lower() in SUFFIXES and pictures.setdefault(file.stem, file) != file:
+    for file in filter(_is_picture, sorted(folder.iterdir())):
+        if pictures.setdefault(file.stem, file) != file:
             raise InputError(f"{folder}: {file.name} and {pictures[file.stem].name} name the same stimulus")
     if not pictures:
         raise InputError(f"{folder}: no pictures ({', '.join(sorted(SUFFIXES))}), need one a stimulus")
@@ -150,7 +222,7 @@ def _assign(path: Path, true: dict[str, Path]) -> dict[str, list[Path]]:
     """Decoded pictures of each stimulus, by name; one that belongs to no stimulus, or none for one, is an error."""
     root = path / PICTURES if (path / PICTURES).is_dir() else path
     found = [file for pattern in ("*", "*/*") for file in sorted(root.glob(pattern))]
-    files = [f for f in found if f.suffix.lower() in SUFFIXES and not _is_output(f)]
+    files = [f for f in found if _is_picture(f) and not _is_output(f, root, true)]
     samples: dict[str, list[Path]] = {name: [] for name in true}
     for file in files:
         if file in true.values():
@@ -165,9 +237,16 @@ def _assign(path: Path, true: dict[str, Path]) -> dict[str, list[Path]]:
     return samples
 
 
-def _is_output(file: Path) -> bool:
-    """Pictures that generate and evaluate themselves leave beside the decoded ones."""
-    return file.stem in (STIMULUS, "grid", "grid_sorted") or file.parent.name in ("figures", "wandb", *CONTROLS)
+def _is_picture(file: Path) -> bool:
+    """By its name; a hidden one is no picture but what another system keeps beside it (._NAME.png)."""
+    return file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
+
+
+def _is_output(file: Path, root: Path, true: dict[str, Path]) -> bool:
+    """Whether generate or evaluate left this picture beside the decoded ones: no stimulus is called so."""
+    if file.parent != root and file.parent.name in OUTPUT_FOLDERS and file.parent.name not in true:
+        return True
+    return file.stem in OUTPUT_FILES and not (file.parent == root and file.stem in true)
 
 
 def _stimulus_of(file: Path, root: Path, true: dict[str, Path]) -> str | None:
@@ -188,15 +267,12 @@ def _read_picture(path: Path, size: tuple[int, ...] | None = None) -> np.ndarray
     try:
         with Image.open(path) as image:
             mode, pixels = image.mode, np.asarray(image)
-    except (UnidentifiedImageError, OSError) as error:
+    except Exception as error:  # Pillow's decoders raise unrelated classes for damaged and for monstrous files
         raise InputError(f"{path}: not a picture that can be read") from error
     if mode != "RGB":
-        raise InputError(f"{path}: a picture of mode {mode} ({_MODES.get(mode, 'not RGB')}), need RGB")
+        raise InputError(f"{path}: a picture of mode {mode} ({MODES.get(mode, 'not RGB')}), need RGB")
     if size is not None and pixels.shape != size:
         raise InputError(
             f"{path}: {pixels.shape[0]} x {pixels.shape[1]} pixels, others {size[0]} x {size[1]}; need one size"
         )
     return pixels
-
-
-_MODES = {"L": "grey", "LA": "grey with transparency", "RGBA": "with transparency", "1": "black and white"}

@@ -1,0 +1,88 @@
+"""What a reader must know before believing the figures: what touched the test set, and whether pictures are copies.
+
+What touched the test set comes from the settings that `generate` wrote beside the pictures: keys of `test_set_use` in
+`generate.json`: `stage_a_tuning` (none, train, test, both), `checkpoint_selection` (validation, last, test),
+`normalisation` (separate, train, joint). What is absent is said to be not recorded.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mindvis.evaluation.pictures import Array, shrink
+from mindvis.evaluation.similarity import similarity_matrix
+
+SIDE = 32  # pixels: enough to tell pictures apart, small enough for thousands
+COPY = 0.95  # correlation at this size above which two photographs are the same for the eye
+QUESTIONS = {
+    "stage_a_tuning": (
+        "Stage A tuned on test fMRI",
+        {
+            "none": (False, "Stage A was not tuned on this data set."),
+            "train": (False, "Stage A was tuned on training fMRI only."),
+            "test": (True, "Stage A was tuned on the fMRI of the test set, as published (no pictures or labels)."),
+            "both": (True, "Stage A was tuned on training and test fMRI (no pictures or labels)."),
+        },
+    ),
+    "checkpoint_selection": (
+        "Checkpoint selected on the test set",
+        {
+            "validation": (False, "The checkpoint was selected on held-out training stimuli."),
+            "last": (False, "The last checkpoint was taken, nothing was selected."),
+            "test": (True, "The checkpoint was selected by its score on the test set, as published: too optimistic."),
+        },
+    ),
+    "normalisation": (
+        "Normalisation used test fMRI",
+        {
+            "separate": (False, "Test fMRI came scaled or was scaled by itself."),
+            "train": (False, "Test fMRI was scaled with the moments of the training fMRI."),
+            "joint": (True, "Training and test fMRI were scaled with their common moments, as published for BOLD5000."),
+        },
+    ),
+}
+
+
+def leakage_statements(settings: dict) -> list[dict]:
+    """A line a way in which test data can leak: {`what`, `touched` (None = not recorded), `text`}."""
+    use = settings.get("test_set_use") or {}
+    return [_statement(key, use.get(key)) for key in QUESTIONS]
+
+
+def _statement(key: str, found: object) -> dict:
+    what, answers = QUESTIONS[key]
+    unknown = "Not recorded with these pictures." if found is None else f"Recorded as {found!r}, which is unknown here."
+    touched, text = answers.get(str(found), (None, unknown))
+    return {"what": what, "touched": touched, "text": text}
+
+
+@dataclass
+class CopyingCheck:
+    """Nearest training picture (Pearson correlation at 32 pixels) of decoded and, for scale, of true pictures."""
+
+    decoded: np.ndarray  # [n k] highest correlation with any training picture
+    true: np.ndarray  # [n] the same of the true pictures: what no copying at all looks like
+    nearest: np.ndarray  # [n k] index of that training picture
+
+    def summary(self) -> dict[str, float | int]:
+        """Plain numbers for the report."""
+        return {
+            "decoded_mean": float(self.decoded.mean()),
+            "true_mean": float(self.true.mean()),
+            "decoded_max": float(self.decoded.max()),
+            "near_copies": int((self.decoded > COPY).sum()),
+            "true_near_copies": int((self.true > COPY).sum()),
+            "num_decoded": int(self.decoded.size),
+            "threshold": COPY,
+        }
+
+
+def copying_check(decoded: Array, stimuli: Array, training: Array) -> CopyingCheck:
+    """Closeness to training pictures: uint8 [n k h w 3], [n h w 3], [t h' w' 3] -> CopyingCheck."""
+    n, k = decoded.shape[:2]
+    small = shrink(training, SIDE)
+    of_decoded = similarity_matrix(shrink(decoded.reshape(n * k, *decoded.shape[2:]), SIDE), small, "pcc")
+    of_true = similarity_matrix(shrink(stimuli, SIDE), small, "pcc")
+    return CopyingCheck(
+        of_decoded.max(axis=1).reshape(n, k), of_true.max(axis=1), of_decoded.argmax(axis=1).reshape(n, k)
+    )

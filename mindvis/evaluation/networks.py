@@ -1,0 +1,213 @@
+"""Networks that look at pictures: their weights, their preprocessing, and the features by which pictures are compared.
+
+Weights files are found or refused in one line, never downloaded, and loaded without executing code.
+
+The feature networks are those by which decoding from the Natural Scenes Dataset is compared (Ozcelik & VanRullen 2023,
+Scotti et al. 2023): two-way identification by the correlation of AlexNet layers 2 and 5, Inception and CLIP;
+correlation distance of EfficientNet-B1 and SwAV.
+"""
+
+import hashlib
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import timm
+import torch
+import torchvision.models as tv
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+from torchvision.transforms.functional import center_crop, normalize
+
+from mindvis.common.errors import InputError
+from mindvis.evaluation.pictures import Array, as_images
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+
+
+def find_weights(path: str | Path | None, *, cached_name: str, purpose: str) -> Path:
+    """The file given, or else `cached_name` in the torch cache; raises InputError where neither exists."""
+    if path is None:
+        folder = Path(torch.hub.get_dir()) / "checkpoints"
+        path, remedy = folder / cached_name, f"; put {cached_name} there, or give its path"
+    else:
+        path, remedy = Path(path), ""
+    if not path.is_file():
+        where = f"in {path.parent}" if remedy else path
+        raise InputError(f"{purpose}: no weights file {where}{remedy}")
+    return path
+
+
+def load_state(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a weights file (.pth, .bin, .safetensors); raises InputError unless it is a dict of tensors."""
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such weights file")
+    try:
+        state = _read(path)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+        raise InputError(f"{path}: not a weights file of tensors only ({str(error).splitlines()[0]})") from error
+    state = state.get("state_dict", state.get("model", state)) if isinstance(state, dict) else state
+    if not isinstance(state, dict) or not state or not all(isinstance(v, Tensor) for v in state.values()):
+        raise InputError(f"{path}: found {type(state).__name__}, need a dict of tensors")
+    return state
+
+
+def load_into(model: torch.nn.Module, path: str | Path, state: dict[str, Tensor] | None = None) -> torch.nn.Module:
+    """Strictly fill a model from a weights file; raises InputError that counts and names the keys that do not match."""
+    state = load_state(path) if state is None else state
+    wanted = model.state_dict()
+    wrong = [k for k in wanted if k not in state or state[k].shape != wanted[k].shape]
+    wrong += [k for k in state if k not in wanted]
+    if wrong:
+        raise InputError(f"{path}: {len(wrong)} keys do not fit {type(model).__name__}, the first is {wrong[0]}")
+    model.load_state_dict(state)
+    return model.eval().requires_grad_(False)
+
+
+def sha256(path: str | Path) -> str:
+    """Hexadecimal SHA-256 of a file."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _read(path: Path) -> dict:
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """Resize the shorter side to `resize`, cut out the central square of `size`, normalise, as in training."""
+
+    size: int
+    resize: int
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    interpolation: str = "bicubic"
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """uint8 [b h w 3] -> float32 [b 3 size size]."""
+        pictures = resize_shorter(images.permute(0, 3, 1, 2).float() / 255, self.resize, self.interpolation)
+        return normalize(center_crop(pictures, [self.size, self.size]), self.mean, self.std)
+
+
+def resize_shorter(pictures: Tensor, side: int, interpolation: str = "bicubic") -> Tensor:
+    """Resize so that the shorter side has `side` pixels, anti-aliased: float [b c h w] in [0, 1] -> the same range."""
+    height, width = pictures.shape[-2:]
+    scale = side / min(height, width)
+    size = [max(side, int(height * scale)), max(side, int(width * scale))]
+    if size == [height, width]:
+        return pictures
+    # bicubic overshoots at edges; 8-bit resizing, which the networks were trained with, cuts it off
+    return interpolate(pictures, size, mode=interpolation, antialias=True, align_corners=False).clamp(0, 1)
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """One measure: which layer of which network, and whether pairs are identified or their distance is averaged."""
+
+    network: str  # key of the weights files a user gives
+    file: str  # name of the published weights file, looked for in the torch cache
+    build: Callable[[], nn.Module]
+    layer: str
+    preprocess: Preprocess
+    two_way: bool
+
+
+def _clip() -> nn.Module:
+    return timm.create_model("vit_large_patch14_clip_quickgelu_224", pretrained=False, num_classes=768)
+
+
+def _inception() -> nn.Module:
+    return tv.inception_v3(weights=None, init_weights=False, transform_input=True)
+
+
+def _swav() -> nn.Module:
+    return tv.resnet50(weights=None)
+
+
+ALEXNET = ("alexnet", "alexnet-owt-7be5be79.pth", tv.alexnet)
+SPECS = {
+    "alexnet_2": FeatureSpec(*ALEXNET, "features.4", Preprocess(256, 256, interpolation="bilinear"), True),
+    "alexnet_5": FeatureSpec(*ALEXNET, "features.11", Preprocess(256, 256, interpolation="bilinear"), True),
+    "inception_v3": FeatureSpec(
+        "inception_v3",
+        "inception_v3_google-0cc3c7bd.pth",
+        _inception,
+        "avgpool",
+        Preprocess(342, 342, interpolation="bilinear"),
+        True,
+    ),
+    "clip_vit_l_14": FeatureSpec(
+        "clip_vit_l_14",
+        "vit_large_patch14_clip_quickgelu_224.openai.safetensors",
+        _clip,
+        "head",
+        Preprocess(224, 224, CLIP_MEAN, CLIP_STD, "bilinear"),
+        True,
+    ),
+    "efficientnet_b1": FeatureSpec(
+        "efficientnet_b1",
+        "efficientnet_b1-c27df63c.pth",
+        tv.efficientnet_b1,
+        "avgpool",
+        Preprocess(255, 255, interpolation="bilinear"),
+        False,
+    ),
+    "swav": FeatureSpec(
+        "swav",
+        "swav_800ep_pretrain.pth.tar",
+        _swav,
+        "avgpool",
+        Preprocess(224, 224, interpolation="bilinear"),
+        False,
+    ),
+}
+
+
+def load_feature_network(spec: FeatureSpec, weights: str | Path | None = None) -> nn.Module:
+    """The network of a measure, from its file or the torch cache. Raises InputError where the weights are absent."""
+    path = find_weights(weights, cached_name=spec.file, purpose=f"{spec.network} features")
+    state = load_state(path)
+    network = spec.build()
+    if spec.network == "swav":
+        # trained with projection heads in a wrapper; they are no part of the features
+        network.fc = nn.Identity()
+        state = {
+            k.removeprefix("module."): v
+            for k, v in state.items()
+            if "projection_head" not in k and "prototypes" not in k
+        }
+    return load_into(network, path, state)
+
+
+@torch.no_grad()
+def layer_features(
+    network: nn.Module, spec: FeatureSpec, images: Array, *, device: str | torch.device = "cpu", batch_size: int = 16
+) -> Tensor:
+    """Activations of the layer of a measure: uint8 [n h w 3] -> float32 [n d]."""
+    seen: list[Tensor] = []
+    layer = network.to(device).get_submodule(spec.layer)
+    handle = layer.register_forward_hook(lambda _m, _i, output: seen.append(output.flatten(1).float().cpu()))
+    try:
+        for batch in as_images(images, "images").split(batch_size):
+            network(spec.preprocess(batch.to(device)))
+    finally:
+        handle.remove()
+    return torch.cat(seen)
+
+
+def correlation_matrix(x: Tensor, y: Tensor) -> np.ndarray:
+    """Pearson correlation of feature vectors: [n d], [m d] -> float64 [n m]; 0 for constant vectors."""
+    x, y = [nn.functional.normalize(z - z.mean(dim=1, keepdim=True)) for z in (x, y)]
+    return (x @ y.T).double().numpy()

@@ -9,13 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mindvis.checkpoints.stages import find_ldm
+from mindvis.common.devices import choose_device, use_threads
 from mindvis.config.command_line import entry_point, read_settings
 from mindvis.config.schemas import BaselineConfig, plain
 from mindvis.data.open import open_pairs
-from mindvis.decoding.open import place
 from mindvis.decoding.output import check_output, write_decoded
 from mindvis.decoding.ridge_pictures import decode_with_ridge, load_class_ldm
-from mindvis.training.memory import use_threads
 
 
 @entry_point
@@ -24,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for target in config.targets:
         check_output(Path(config.output) / target, config.overwrite)
     use_threads(config.num_threads)
-    ldm = place(load_class_ldm(find_ldm(config.ldm)), config.device, 0)
+    ldm = load_class_ldm(find_ldm(config.ldm)).to(choose_device(config.device))
     pairs = open_pairs(config.data, config.patch_size)[:2]
     train, test = (part.with_image_size(ldm.autoencoder.encoder.resolution) for part in pairs)
     for target in config.targets:

@@ -11,8 +11,8 @@ from mindvis.checkpoints.builders import EXPECTED_MISSING
 from mindvis.checkpoints.formats import CHOICES, FORMATS, SELECTED
 from mindvis.checkpoints.loading import check_report
 from mindvis.checkpoints.stages import find_ldm
+from mindvis.common.files import sha256
 from mindvis.config.command_line import Parser, entry_point
-from mindvis.evaluation.networks import sha256
 
 EXAMPLE = """example:
   python scripts/convert_checkpoint.py pretrains/GOD/finetuned.pth decoder.safetensors \\

@@ -15,11 +15,11 @@ The pictures are shared, in batches, by the processes that torchrun or SLURM sta
 import sys
 from collections.abc import Sequence
 
+from mindvis.common.devices import use_threads
 from mindvis.config.command_line import Parser, entry_point, read_settings
 from mindvis.config.schemas import EvaluateConfig
 from mindvis.evaluation import compare_reports, comparison_text, text_table
 from mindvis.evaluation.open import evaluate
-from mindvis.training.memory import use_threads
 
 COMPARE = """Compare evaluations of the same stimuli: paired bootstrap intervals of their differences from the first.
 

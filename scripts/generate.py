@@ -13,13 +13,14 @@ from pathlib import Path
 import numpy as np
 
 from mindvis.checkpoints import weights_file
+from mindvis.common.devices import choose_device, use_threads
 from mindvis.common.shares import Process, Shares, parts_folder
 from mindvis.config.command_line import entry_point, read_settings
 from mindvis.config.schemas import GenerateConfig
 from mindvis.decoding.decode import decode
-from mindvis.decoding.open import generation_provenance, load_decoder, open_generation, output_folder, place
+from mindvis.decoding.open import generation_provenance, load_decoder, open_generation, output_folder
 from mindvis.decoding.output import check_output, choose_rows, control_fmri, mean_fmri, write_decoded
-from mindvis.training.memory import keep_freed_memory, use_threads
+from mindvis.training.memory import keep_freed_memory
 
 
 @entry_point
@@ -31,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     keep_freed_memory()
     if process.leads:
         print(f"weights: {weights_file(config.run, config.checkpoint)}", flush=True)
-    ldm = place(load_decoder(config), config.device, process.rank)
+    ldm = load_decoder(config).to(choose_device(config.device, process.rank))
     dataset, train = open_generation(config, ldm)
     rows = choose_rows(dataset, config.stimuli)
     fmri = control_fmri(dataset, train, config.control, config.seed)

@@ -12,10 +12,10 @@ of HCP data, both are also drawn on the cortical flat map.
 
 from collections.abc import Sequence
 
+from mindvis.common.devices import use_threads
 from mindvis.config.command_line import entry_point, read_settings
 from mindvis.inspection.look import look_inside
 from mindvis.inspection.settings import LookInsideConfig
-from mindvis.training.memory import use_threads
 
 
 @entry_point

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from hcp_files import script
 
+from mindvis.common.files import sha256
 from mindvis.prepare import check_god
-from mindvis.prepare.files import sha256
 
 main = script("check_data")
 COUNTS = {"V1": 1618, "V2": 1220, "V3": 684, "V4": 661}

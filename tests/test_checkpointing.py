@@ -15,7 +15,7 @@ import pytest
 import torch
 from toy import contents, same, train
 
-from mindvis.common import files as storage
+from mindvis.common import tensor_files as storage
 from mindvis.common.errors import InputError
 from mindvis.training.checkpointing import EXTRA, Checkpoints, WholeCheckpointIO
 from mindvis.training.logging import MetricsFile

@@ -8,7 +8,7 @@ import torch
 from toy import ToyModule, contents, same, train
 
 from mindvis.common.errors import InputError
-from mindvis.common.files import load_tensors
+from mindvis.common.tensor_files import load_tensors
 
 
 class Killed(Exception):

@@ -6,8 +6,9 @@ import subprocess
 
 import pytest
 
-from mindvis.common import files as storage
 from mindvis.common.errors import InputError
+from mindvis.common.files import write_json
+from mindvis.common.tensor_files import save_tensors
 from mindvis.training.runs import changed_settings, create_run, open_run
 
 SETTINGS = {"seed": 1, "optim": {"lr": 5.3e-05}, "trainer": {"num_workers": 0}, "logging": {"wandb": "offline"}}
@@ -18,7 +19,7 @@ def create(path, settings=SETTINGS, *, stage="pretrain_mbm", resume="auto", over
 
 
 def save(run, name="last.ckpt", value=1):
-    storage.save_tensors({"value": value}, run.checkpoints / name)
+    save_tensors({"value": value}, run.checkpoints / name)
     return run.checkpoints / name
 
 
@@ -126,7 +127,7 @@ def test_open_run_gives_the_best_checkpoint_and_refuses_what_is_no_run(tmp_path)
     with pytest.raises(InputError, match="no checkpoint yet"):
         open_run(tmp_path, stages=("pretrain_mbm",))
     last, better, best = (save(run, name) for name in ("last.ckpt", "best-00000001.ckpt", "best-00000002.ckpt"))
-    storage.write_json(run.checkpoints / "best.json", {better.name: 0.5, best.name: 0.25})
+    write_json(run.checkpoints / "best.json", {better.name: 0.5, best.name: 0.25})
     run = open_run(tmp_path, stages=("pretrain_mbm",))
     assert (run.checkpoint("best"), run.checkpoint("last")) == (best, last)
     assert run.settings == SETTINGS

@@ -103,7 +103,7 @@ def train(
 
 def contents(path: Path) -> dict[str, object]:
     """Everything of a run folder that must not depend on interruptions."""
-    from mindvis.common.files import load_tensors
+    from mindvis.common.tensor_files import load_tensors
 
     files = {p.name: p.read_bytes() for p in [path / "metrics.csv", *(path / "figures").iterdir()]}
     checkpoint = load_tensors(path / "checkpoints" / "last.ckpt")

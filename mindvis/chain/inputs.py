@@ -9,7 +9,7 @@ from typing import Any
 
 from mindvis.chain.settings import TRAININGS
 from mindvis.checkpoints.stages import find_ldm
-from mindvis.common.files import write_json
+from mindvis.common.files import sha256, write_json
 from mindvis.config.loading import flatten
 from mindvis.data.hcp import FILE_NAME as HCP_FILE
 from mindvis.inspection.hidden_voxels import SCORE_FILE
@@ -21,7 +21,6 @@ FREE += ("data.root", "data.cache_dir", "extra_data.root", "extra_data.cache_dir
 FILE_SETTINGS = ("pretrained", "encoder", "ldm", "run", "decoded", "images", "fmri_encoder", "training_images")
 FILE_SETTINGS += ("classifier_weights", "lpips_weights", "fid_weights", "features", "controls")
 RESULTS = {"score_mbm": SCORE_FILE, "generate": "decoded.npz", "evaluate": "report.json"}
-_CHUNK = 1 << 22
 
 
 class FileHashes:
@@ -38,7 +37,7 @@ class FileHashes:
         with self.lock:
             entry = self.known.get(str(path.resolve()))
         if entry is None or entry[:2] != state:
-            entry = [*state, _sha256(path)]
+            entry = [*state, sha256(path)]
             with self.lock:
                 self.known[str(path.resolve())] = entry
         return entry[2]
@@ -120,11 +119,3 @@ def _digest(stage: str, key: str, path: Path, hashes: FileHashes) -> str:
 
 def _run_files(folder: Path) -> list[Path]:
     return [folder / "checkpoints" / "last.ckpt", *(folder / "checkpoints").glob("best*")]
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()

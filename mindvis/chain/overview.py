@@ -1,13 +1,11 @@
 """The scores of a chain's subjects side by side, as Markdown and CSV."""
 
-import csv
 import json
 from collections.abc import Sequence
-from io import StringIO
 from pathlib import Path
 
 from mindvis.chain.plan import Step
-from mindvis.common.files import write_text
+from mindvis.common.files import to_csv, write_text
 from mindvis.evaluation.report import short_number
 
 COLUMNS = ("subject", "figure", "set", "value", "low", "high", "deviation", "best", "chance", "n", "num_samples")
@@ -43,12 +41,12 @@ def markdown_table(reports: dict[str, list[dict]]) -> str:
 
 def long_csv(reports: dict[str, list[dict]]) -> str:
     """A line for every subject, figure and set of pictures."""
-    text = StringIO()
-    writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    for subject, figures in reports.items():
-        writer.writerows({"subject": subject, "figure": figure["name"]} | figure for figure in figures)
-    return text.getvalue()
+    rows = [
+        {"subject": subject, "figure": figure["name"]} | figure
+        for subject, figures in reports.items()
+        for figure in figures
+    ]
+    return to_csv(COLUMNS, rows)
 
 
 def _cell(figures: list[dict], name: str) -> str:

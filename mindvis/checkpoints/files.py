@@ -9,8 +9,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mindvis.common.errors import InputError
-from mindvis.common.files import save_tensors, write_atomic
+from mindvis.common.files import write_atomic
 from mindvis.common.safe_pickle.rules import one_line
+from mindvis.common.tensor_files import save_tensors
 
 
 def save_checkpoint(path: str | Path, content: Mapping) -> None:

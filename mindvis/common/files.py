@@ -1,49 +1,65 @@
-"""Files that are whole or not there: written beside their place, synced, renamed; checkpoints verified when read."""
+"""Files that are whole or not there: written beside their place, synced, renamed. And the digest of a file."""
 
+import contextlib
+import csv
 import errno
 import hashlib
+import io
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+import stat
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
-import torch
 
 from mindvis.common.errors import InputError
 
 TEMPORARY = ".tmp"
-_NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
-_SEAL = b"mindvis-sha256:"
-_SEAL_LENGTH = len(_SEAL) + 64
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _CHUNK = 1 << 24
 
 
-def write_atomic(path: Path, write: Callable[[BinaryIO], None]) -> None:
+def write_atomic(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
     """Let `write` fill a temporary file beside `path`, sync it and rename it: `path` is old or new, never half.
 
-    Raises `InputError` when the disk is full; on any error the temporary file is removed, and `path` is as it was.
+    Its folder is made where it is missing. Raises `InputError` naming `path` when it cannot be written, when the disk
+    is full or the file larger than the file system allows; on any error the temporary file is removed, and `path` is as
+    it was.
     """
+    path = Path(path)
     temporary = path.with_name(path.name + TEMPORARY)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
             write(file)
-            file.flush()
-            os.fsync(file.fileno())
+        _finish(temporary, mode)
         temporary.replace(path)
-        sync_folder(path.parent)
+        sync(path.parent)
     except BaseException as error:  # a signal may end the program here
-        temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno in _NO_SPACE:
-            raise InputError(f"{path}: {error.strerror}; what was there before is whole; needed: more space") from error
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        _raise_no_room(error, path, "what was there before is whole")
+        _raise_refused(error, path, temporary)
         raise
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: str | Path, text: str) -> None:
     """Atomic text file; errors as in `write_atomic`."""
     write_atomic(path, lambda file: file.write(text.encode()))
+
+
+def write_json(path: str | Path, content: Mapping | Sequence) -> None:
+    """Atomic, indented JSON file; errors as in `write_atomic`."""
+    write_text(path, json.dumps(content, indent=2, default=str) + "\n")
+
+
+def write_npz(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Atomic file of named arrays, uncompressed, so that readers can map them; errors as in `write_atomic`."""
+    write_atomic(path, lambda file: np.savez(file, **arrays))
 
 
 def append_text(path: Path, text: str) -> None:
@@ -52,14 +68,18 @@ def append_text(path: Path, text: str) -> None:
         with path.open("a", newline="") as file:
             file.write(text)
     except OSError as error:
-        if error.errno in _NO_SPACE:
-            raise InputError(f"{path}: {error.strerror}; checkpoints are whole; needed: more space") from error
+        _raise_no_room(error, path, "checkpoints are whole")
         raise
 
 
-def write_json(path: Path, content: Mapping) -> None:
-    """Atomic, indented JSON file; errors as in `write_atomic`."""
-    write_text(path, json.dumps(content, indent=2, default=str) + "\n")
+def to_csv(columns: Sequence[str], rows: Iterable[Mapping], header: bool = True) -> str:
+    """Rows as CSV text; what a row lacks is empty, and what no column names is left out."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", extrasaction="ignore", lineterminator="\n")
+    if header:
+        writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 def link(source: Path, target: Path) -> None:
@@ -74,7 +94,7 @@ def link(source: Path, target: Path) -> None:
     temporary.replace(target)
     # Renaming one name of a file onto another name of the same file does nothing and keeps both.
     temporary.unlink(missing_ok=True)
-    return sync_folder(target.parent)
+    return sync(target.parent)
 
 
 def remove_temporaries(folder: Path) -> None:
@@ -83,99 +103,50 @@ def remove_temporaries(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make renames in `folder` survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Make a file, or the renames in a folder, survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
-def save_tensors(content: Mapping, path: Path) -> None:
-    """Write tensors and plain values atomically, as a file that loads with `weights_only=True`."""
-
-    def write(file: BinaryIO) -> None:
-        sink = _Sink(file)
-        torch.save(plain(content), sink)
-        sink.close()
-
-    write_atomic(path, write)
+def sha256(path: str | Path) -> str:
+    """Hexadecimal SHA-256 of a file, read in pieces."""
+    with Path(path).open("rb") as file:
+        return sha256_of(file).hexdigest()
 
 
-def load_tensors(path: Path, map_location: Any = "cpu") -> dict:
-    """Read a file of `save_tensors` after verifying it. Raises `InputError` when it is absent, truncated or corrupt."""
-    fault = find_fault(path)
-    if fault:
-        raise InputError(f"{path}: {fault}; needed: a checkpoint written by this program")
-    return torch.load(path, map_location=map_location, weights_only=True)
+def sha256_of(file: BinaryIO, num_bytes: float = float("inf")) -> "hashlib._Hash":
+    """SHA-256 of the next bytes of an open file: of so many, or of all that are left."""
+    digest = hashlib.sha256()
+    while num_bytes > 0 and (chunk := file.read(int(min(num_bytes, _CHUNK)))):
+        digest.update(chunk)
+        num_bytes -= len(chunk)
+    return digest
 
 
-def find_fault(path: Path) -> str | None:
-    """Why `path` cannot be a whole checkpoint of `save_tensors`, or None: its last bytes are a digest of the others."""
-    if not path.is_file():
-        return "no such file"
-    digest, left = hashlib.sha256(), path.stat().st_size - _SEAL_LENGTH
-    with path.open("rb") as file:
-        while left > 0 and (chunk := file.read(min(left, _CHUNK))):
-            digest.update(chunk)
-            left -= len(chunk)
-        seal = file.read()
-    if not seal.startswith(_SEAL):
-        return "truncated or corrupt (its checksum is missing)"
-    return None if seal == _seal(digest) else "corrupt (its checksum differs)"
+def _finish(temporary: Path, mode: int) -> None:
+    """Sync by name, and give it the rights that the umask allows: a library may have put its own file in the place."""
+    if stat.S_IMODE(temporary.stat().st_mode) != mode:
+        temporary.chmod(mode)
+    sync(temporary)
 
 
-def _seal(digest: Any) -> bytes:
-    return _SEAL + digest.hexdigest().encode()
+def _raise_refused(error: BaseException, path: Path, temporary: Path) -> None:
+    """Raise `InputError` naming `path` where the system refused to make the file or its folder."""
+    named = getattr(error, "filename", None)
+    if isinstance(error, OSError) and named is not None and Path(named) in {temporary, *path.parents}:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
 
 
-def plain(value: Any) -> Any:
-    """`value` with subclasses of dict, list, str and numpy scalars made plain. Raises TypeError for anything else."""
-    if isinstance(value, torch.Tensor):
-        return value.detach()
-    if isinstance(value, Mapping):
-        return {plain(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return (list if isinstance(value, list) else tuple)(map(plain, value))
-    return _plain_scalar(value)
-
-
-def _plain_scalar(value: Any) -> bool | int | float | str | bytes | None:
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    kind = next((kind for kind in (bool, int, float, str, bytes) if isinstance(value, kind)), None)
-    if kind is None and value is not None:
-        raise TypeError(f"a checkpoint holds tensors and plain values only, not {type(value).__name__}")
-    return None if kind is None else kind(value)
-
-
-class _Sink:
-    """File for torch.save that digests what it writes, and remembers an error.
-
-    torch's writer is C++ and must not see Python exceptions; its zip format has checksums that torch does not read, and
-    none for its directory. Bytes after the end of a zip archive are allowed.
-    """
-
-    def __init__(self, file: BinaryIO):
-        self.file, self.error, self.digest = file, None, hashlib.sha256()
-
-    def write(self, data: bytes) -> int:
-        self.digest.update(data)
-        try:
-            if self.error is None:
-                self.file.write(data)
-        except OSError as error:
-            self.error = error
-        return len(data)
-
-    def flush(self) -> None:
-        """The caller syncs."""
-
-    def close(self) -> None:
-        """Seal the file; raises the OSError that a write has met."""
-        if self.error is not None:
-            raise self.error
-        self.file.write(_seal(self.digest))
+def _raise_no_room(error: BaseException, path: Path, reassurance: str) -> None:
+    """Raise `InputError` naming `path` where the system refused to store more bytes."""
+    if not isinstance(error, OSError):
+        return
+    short_write = error.errno is None and "requested and" in str(error)  # numpy's words, without a reason
+    if error.errno in _NO_ROOM or short_write:
+        reason = error.strerror or "not all of it could be written"
+        needed = "a file system for larger files" if error.errno == errno.EFBIG else "more space"
+        raise InputError(f"{path}: {reason}; {reassurance}; needed: {needed}") from error

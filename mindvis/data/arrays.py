@@ -1,11 +1,9 @@
 """Arrays as they enter: read without pickles, checked, refused in one line that names the file and the array."""
 
-import contextlib
 import math
-import os
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -176,21 +174,6 @@ def load_npy(path: str | Path, mmap: bool = False) -> np.ndarray:
     if not isinstance(array, np.ndarray):
         raise InputError(f"{path}: an archive of arrays, needs a single .npy array")
     return array
-
-
-def write_npz(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write arrays uncompressed (so that they can be mapped), under a temporary name first. Raises InputError."""
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            np.savez(file, **arrays)
-        partial.replace(path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({_first_line(error)})") from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink()
 
 
 def _fault(array: np.ndarray) -> str:

@@ -22,7 +22,8 @@ from typing import NamedTuple
 import numpy as np
 
 from mindvis.common.errors import InputError
-from mindvis.data.arrays import NpzReader, require_choice, write_npz
+from mindvis.common.files import write_npz
+from mindvis.data.arrays import NpzReader, require_choice
 from mindvis.data.datasets import PairedDataset
 from mindvis.data.own_checks import BLOCK, SPLITS, OwnArrays, checked
 from mindvis.data.rows import VoxelRows

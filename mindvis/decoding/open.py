@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import torch
-
 from mindvis.checkpoints import build_ldm_from, read_weights
 from mindvis.checkpoints.stages import find_ldm
 from mindvis.common.errors import InputError
@@ -18,16 +16,6 @@ def load_decoder(config: GenerateConfig) -> LatentDiffusion:
     sources = {"fmri_encoder": config.fmri_encoder, "label2img": config.ldm and find_ldm(config.ldm)}
     ldm, _ = build_ldm_from(config.run, checkpoint=config.checkpoint, **sources)
     return ldm.eval()
-
-
-def place(ldm: LatentDiffusion, device: str, rank: int) -> LatentDiffusion:
-    """The decoder on its device: `auto` takes a GPU where there is one, the rank-th of several."""
-    if device == "auto":
-        device = f"cuda:{rank % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
-    try:
-        return ldm.to(torch.device(device))
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"setting device is {device!r}: {str(error).splitlines()[0]}") from error
 
 
 def open_generation(config: GenerateConfig, ldm: LatentDiffusion) -> tuple[PairedDataset, PairedDataset]:

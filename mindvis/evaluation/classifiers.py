@@ -17,8 +17,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mindvis.common.errors import InputError
+from mindvis.common.files import sha256
 from mindvis.common.progress import Progress
-from mindvis.evaluation.networks import Preprocess, find_weights, load_into, load_state, sha256
+from mindvis.evaluation.networks import Preprocess, find_weights, load_into, load_state
 from mindvis.evaluation.pictures import Array, as_images
 from mindvis.evaluation.similarity import mean_of_pairs
 

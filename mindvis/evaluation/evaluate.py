@@ -10,7 +10,7 @@ import torchvision
 
 from mindvis import __version__
 from mindvis.common.errors import InputError
-from mindvis.common.files import write_text
+from mindvis.common.files import sha256, write_text
 from mindvis.common.plots import reconstruction_grid, save_png
 from mindvis.common.shares import Shares
 from mindvis.evaluation.checks import copying_check, leakage_statements

@@ -7,7 +7,6 @@ Scotti et al. 2023): two-way identification by the correlation of AlexNet layers
 correlation distance of EfficientNet-B1 and SwAV.
 """
 
-import hashlib
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -66,15 +65,6 @@ def load_into(model: torch.nn.Module, path: str | Path, state: dict[str, Tensor]
         raise InputError(f"{path}: {len(wrong)} keys do not fit {type(model).__name__}, the first is {wrong[0]}")
     model.load_state_dict(state)
     return model.eval().requires_grad_(False)
-
-
-def sha256(path: str | Path) -> str:
-    """Hexadecimal SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with Path(path).open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _read(path: Path) -> dict:

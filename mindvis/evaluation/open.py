@@ -4,8 +4,8 @@ from dataclasses import asdict, fields
 from pathlib import Path
 
 import numpy as np
-import torch
 
+from mindvis.common.devices import choose_device
 from mindvis.common.errors import InputError
 from mindvis.common.shares import Process, Shares, parts_folder
 from mindvis.config.schemas import DataConfig, EvaluateConfig, LoggingConfig
@@ -22,7 +22,7 @@ def evaluate(config: EvaluateConfig) -> tuple[Report, Path] | None:
     """
     output, process = Path(config.output or config.decoded), Process.from_environment()
     check_wandb(config.logging)
-    device = _device(config.device, process.rank)
+    device = choose_device(config.device, process.rank)
     classifier = load_classifier(config.classifier, config.classifier_weights, device)
     protocol = _protocol(config)
     shares = _shares(output, process, config.wait_minutes, [asdict(protocol), classifier.weights_sha256])
@@ -84,13 +84,3 @@ def send_to_wandb(report: Report, output: Path, settings: LoggingConfig) -> None
     sources = source_runs(decoder)
     with staged_in(output / "wandb"), open_wandb(settings, output, **names, config=config, sources=sources) as run:
         log_report(report, run)
-
-
-def _device(name: str, rank: int) -> torch.device:
-    """`auto` takes a GPU where there is one, the rank-th of several."""
-    if name == "auto":
-        name = f"cuda:{rank % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
-    try:
-        return torch.zeros(1, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"setting device is {name!r}: {str(error).splitlines()[0]}") from error

@@ -14,15 +14,14 @@
 - `settings`, `provenance`: plain values, as run
 """
 
-import csv
 import json
 import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
-from io import StringIO
 
 import numpy as np
 
+from mindvis.common.files import to_csv
 from mindvis.evaluation.measures import Scores
 from mindvis.evaluation.pictures import DecodedSet
 from mindvis.evaluation.statistics import interval
@@ -121,11 +120,7 @@ def class_table(rows: list[dict]) -> list[dict]:
 
 def figures_csv(figures: Iterable[Figure]) -> str:
     """A line a figure, with a header."""
-    text = StringIO()
-    writer = csv.DictWriter(text, list(Figure.__dataclass_fields__), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(figure) for figure in figures)
-    return text.getvalue()
+    return to_csv(list(Figure.__dataclass_fields__), map(asdict, figures))
 
 
 def text_table(report: Report) -> str:

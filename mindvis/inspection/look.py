@@ -1,16 +1,14 @@
 """Looking inside as the settings ask for it: numbers and pictures in one folder."""
 
-import csv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from io import StringIO
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from mindvis.common.errors import InputError
-from mindvis.common.files import write_json, write_text
+from mindvis.common.files import to_csv, write_json, write_text
 from mindvis.common.plots import save_png_and_pdf, score_label
 from mindvis.config.schemas import plain
 from mindvis.inspection.attention import RegionAttention, region_attention, voxel_attention
@@ -108,21 +106,14 @@ def _add_flat_map(found: Inside, opened: Opened, config: LookInsideConfig, shown
 def _write(output: Path, found: Inside, opened: Opened, config: LookInsideConfig) -> None:
     output.mkdir(parents=True, exist_ok=True)
     for part, table in found.tables.items():
-        write_text(output / f"{part}.csv", _csv([asdict(row) for row in table]))
+        rows = [asdict(row) for row in table]
+        write_text(output / f"{part}.csv", to_csv(list(rows[0]), rows))
     for name, figure in found.pictures.items():
         save_png_and_pdf(figure, output / name.replace("/", "-"))
     facts = {"stage": opened.stage, "rows": opened.which, "num_rows": len(opened.rows), "row_indices": opened.rows}
     tables = {part: [asdict(row) for row in table] for part, table in found.tables.items()}
     settings = {"settings": plain(config), "data": plain(opened.data)}
     write_json(output / SUMMARY, facts | tables | {"skipped": found.skipped} | settings)
-
-
-def _csv(rows: Sequence[Mapping]) -> str:
-    text = StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def _check_parts(parts: Sequence[str]) -> None:

@@ -5,12 +5,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mindvis.checkpoints import build_mbm, read_weights
+from mindvis.common.devices import choose_device
 from mindvis.common.errors import InputError
 from mindvis.config.schemas import DataConfig, GenerateConfig
 from mindvis.data import FMRIDataset, PairedDataset
 from mindvis.data.open import hold_out_tail, open_pairs, open_pretraining
 from mindvis.dc_ldm import LatentDiffusion
-from mindvis.decoding.open import load_decoder, open_generation, place
+from mindvis.decoding.open import load_decoder, open_generation
 from mindvis.inspection.regions import Regions, find_regions
 from mindvis.inspection.settings import LookInsideConfig
 from mindvis.sc_mbm import MaskedBrainModel
@@ -80,7 +81,7 @@ def _open_stage_a(
 ) -> tuple[MaskedBrainModel, FMRIDataset, str]:
     """The masked brain model and rows it has not seen in pretraining: held-out windows, or test rows."""
     model, _ = build_mbm(config.run, checkpoint="best" if config.checkpoint == "selected" else config.checkpoint)
-    model = place(model.eval(), config.device, 0)
+    model = model.eval().to(choose_device(config.device))
     if data.name != "hcp":
         return model, open_pairs(data, model.patch_size)[1], "test rows"
     windows = open_pretraining(data, None, model.patch_size)
@@ -95,5 +96,5 @@ def _open_stage_b(
     """The decoder and its test rows."""
     names = ("run", "checkpoint", "device", "fmri_encoder", "ldm")
     generation = GenerateConfig(**{name: getattr(config, name) for name in names}, data=data)
-    ldm = place(load_decoder(generation), config.device, 0)
+    ldm = load_decoder(generation).to(choose_device(config.device))
     return ldm, open_generation(generation, ldm)[0], "test rows"

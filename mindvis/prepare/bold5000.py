@@ -4,15 +4,17 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from mindvis.common.errors import InputError
+from mindvis.common.files import write_atomic, write_text
 from mindvis.common.progress import Progress
 from mindvis.common.safe_pickle import load_object_npy
 from mindvis.data.arrays import load_npy
 from mindvis.data.bold5000 import PRESENTATIONS, REGIONS, REPEATED, RESPONSE_FILE, RESPONSES
-from mindvis.prepare.files import need_folder, one_line, save_text, written_whole
+from mindvis.prepare.files import need_folder, one_line
 from mindvis.prepare.pictures import check_side, is_picture, read_square
 
 IMAGE_FILE, NAME_FILE, PICKLE_FILE = "img_dict_images.npy", "img_dict_names.json", "img_dict.npy"
@@ -56,14 +58,17 @@ class Images:
 
     def write(self, folder: Path) -> None:
         """Write uint8 [n h w 3] and the list of names, one image in memory at a time."""
-        with written_whole(folder / IMAGE_FILE) as temporary:
-            mapped = np.lib.format.open_memmap(temporary, "w+", np.uint8, (len(self.names), *self.shape))
-            for row, image in enumerate(Progress(self.bring(), total=len(self.names), unit="image")):
-                mapped[row] = image
-            mapped.flush()
+
+        def write(file: BinaryIO) -> None:
+            header = {"descr": "|u1", "fortran_order": False, "shape": (len(self.names), *self.shape)}
+            np.lib.format.write_array_header_1_0(file, header)
+            for image in Progress(self.bring(), total=len(self.names), unit="image"):
+                file.write(np.ascontiguousarray(image).data)
             # Without its names an array is not read: a stop between the two leaves it incomplete, never mismatched.
             (folder / NAME_FILE).unlink(missing_ok=True)
-        save_text(folder / NAME_FILE, json.dumps(self.names, indent=0) + "\n")
+
+        write_atomic(folder / IMAGE_FILE, write)
+        write_text(folder / NAME_FILE, json.dumps(self.names, indent=0) + "\n")
 
 
 def open_images(folder: Path, size: int = 256, pickle: Path | None = None) -> Images:

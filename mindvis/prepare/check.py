@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from mindvis.common.errors import InputError
-from mindvis.prepare.files import sha256
+from mindvis.common.files import sha256
 from mindvis.prepare.origins import Origin
 from mindvis.prepare.scaling import bad_voxels
 

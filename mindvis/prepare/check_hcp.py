@@ -4,9 +4,10 @@ import hashlib
 from pathlib import Path
 
 from mindvis.common.errors import InputError
+from mindvis.common.files import sha256
 from mindvis.common.progress import Progress
 from mindvis.prepare.check import Report, Settings, count_constant
-from mindvis.prepare.files import load_npz, sha256
+from mindvis.prepare.files import load_npz
 from mindvis.prepare.hcp import FILE_NAME, VISUAL_ROIS
 from mindvis.prepare.origins import HCP
 from mindvis.prepare.parcellation import KNOWN_COUNTS

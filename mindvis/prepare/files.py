@@ -1,12 +1,7 @@
-"""Files in and out: written whole or not at all, and read without trusting the sizes they declare."""
+"""Files of arrays read without trusting the sizes they declare."""
 
-import hashlib
-import os
-import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -17,33 +12,6 @@ from mindvis.common.errors import InputError
 MAX_EXPANSION = 100
 SMALL_BYTES = 64 * 2**20
 READ_ERRORS = (OSError, ValueError, EOFError, KeyError, RuntimeError, SyntaxError, zipfile.BadZipFile, zlib.error)
-
-
-@contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path`, renamed to it when the block ends well and removed when it does not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def save_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write named arrays, uncompressed, so that readers can map them."""
-    with written_whole(path) as temporary:
-        np.savez(temporary, **arrays)
-
-
-def save_text(path: Path, text: str) -> None:
-    """Write a text file whole."""
-    with written_whole(path) as temporary:
-        temporary.write_text(text)
 
 
 def load_npz(path: Path) -> dict[str, np.ndarray]:
@@ -67,12 +35,6 @@ def check_expansion(path: Path, name: str, *, stored: int, declared: int) -> Non
             f"{path}: {name} declares {declared} bytes and is kept in {stored}: "
             f"damaged or malicious (at most {MAX_EXPANSION} times the stored size is read)"
         )
-
-
-def sha256(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file, read in pieces."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(stream)
 
 
 def one_line(error: BaseException) -> str:
@@ -103,10 +65,3 @@ def _check_header(path: Path, member: zipfile.ZipInfo, stream) -> None:
     declared = int(np.prod(shape, dtype=object)) * dtype.itemsize
     if not dtype.hasobject and declared > member.file_size:
         raise InputError(f"{path}: {member.filename} declares {declared} bytes, the file holds {member.file_size}")
-
-
-def _digest(stream) -> str:
-    digest = hashlib.sha256()
-    while block := stream.read(2**20):
-        digest.update(block)
-    return digest.hexdigest()

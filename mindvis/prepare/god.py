@@ -9,8 +9,9 @@ from typing import Literal, get_args
 import numpy as np
 
 from mindvis.common.errors import InputError
+from mindvis.common.files import write_npz
 from mindvis.prepare.bdata import BData, read_bdata
-from mindvis.prepare.files import need_folder, one_line, save_npz
+from mindvis.prepare.files import need_folder, one_line
 from mindvis.prepare.scaling import BadVoxels, bad_voxels, check_bad, zscore
 
 TRAIN, TEST = 1, 2  # DataType; 3 is imagery
@@ -64,7 +65,7 @@ def prepare_subject(
         "average_stimuli": stimuli[rows[TEST]][::repeats],
     }
     arrays = [responses[rows[TRAIN]], single, averages, images[TRAIN], images[TEST]]
-    save_npz(target, {f"arr_{i}": array for i, array in enumerate(arrays)} | masks | stimuli_of)
+    write_npz(target, {f"arr_{i}": array for i, array in enumerate(arrays)} | masks | stimuli_of)
     sizes = f"{len(arrays[0])} training, {len(single)} single and {len(averages)} averaged test rows"
     return f"{sizes}, {single.shape[1]} voxels, {int(masks['VC'].sum())} in VC"
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from mindvis.common.errors import InputError
+from mindvis.common.files import write_npz, write_text
 from mindvis.common.progress import Progress
-from mindvis.prepare.files import need_folder, one_line, save_npz, save_text
+from mindvis.prepare.files import need_folder, one_line
 from mindvis.prepare.god import TEST_LABELS, TRAIN_LABELS, read_labels
 from mindvis.prepare.pictures import is_picture, read_square
 
@@ -33,9 +34,9 @@ def prepare_stimuli(stimuli: Path, out: Path, size: int = 256, labels: Path | No
         arrays[f"{kind}_images"] = np.stack(
             [read_square(path, size) for path in Progress(paths, desc=f"{kind} images")]
         )
-    save_npz(out / IMAGE_FILE, arrays)
+    write_npz(out / IMAGE_FILE, arrays)
     for kind, (_, table) in tables.items():
-        save_text(out / table, _table(names[kind]))
+        write_text(out / table, _table(names[kind]))
     return names
 
 
@@ -77,7 +78,7 @@ def prepare_class_index(source: Path, out: Path, wnids: list[str], same_as: Mapp
         entry.insert(-1, wnid)
     first = max(NUM_CLASSES, 1 + max(map(int, index)))
     index |= {str(first + i): [wnid, wnid] for i, wnid in enumerate(own)}
-    save_text(out / INDEX_FILE, json.dumps(index) + "\n")
+    write_text(out / INDEX_FILE, json.dumps(index) + "\n")
     return len(own)
 
 

@@ -13,9 +13,10 @@ from typing import Protocol
 import numpy as np
 
 from mindvis.common.errors import InputError
+from mindvis.common.files import write_npz
 from mindvis.common.progress import Progress
 from mindvis.prepare.cifti import read_series
-from mindvis.prepare.files import load_npz, need_folder, one_line, save_npz
+from mindvis.prepare.files import load_npz, need_folder, one_line
 from mindvis.prepare.parcellation import load_parcellation
 from mindvis.prepare.scaling import BadVoxels, bad_voxels, check_bad, zscore
 from mindvis.prepare.volumes import load_label_image, read_volumes
@@ -110,7 +111,7 @@ def prepare_subject(
         return Outcome(subject, "present", "kept as it is; --overwrite makes it again")
     try:
         regions, num_bad = _join([source.read(path) for path in paths], paths, policy)
-        save_npz(target, regions)
+        write_npz(target, regions)
     except InputError as error:
         return Outcome(subject, "failed", str(error))
     except Exception as error:  # of a thousand subjects one must never stop the rest

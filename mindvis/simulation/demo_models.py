@@ -12,9 +12,11 @@ import torch
 import yaml
 from torch import Tensor, nn
 
+from mindvis.common.devices import use_threads
 from mindvis.common.errors import InputError
-from mindvis.common.files import load_tensors, save_tensors, write_atomic, write_json, write_text
+from mindvis.common.files import write_atomic, write_json, write_text
 from mindvis.common.progress import Progress
+from mindvis.common.tensor_files import load_tensors, save_tensors
 from mindvis.data.images import to_float, to_uint8
 from mindvis.dc_ldm import LatentDiffusion, build_class_ldm
 from mindvis.evaluation.classifiers import CLASSIFIER_FILE, DEMO_ASSETS, DemoClassifier, save_demo_classifier
@@ -28,7 +30,6 @@ from mindvis.simulation.train_autoencoder import (
 )
 from mindvis.simulation.train_classifier import accuracy, train_classifier
 from mindvis.simulation.train_denoiser import published_state, sample_classes, scale_context, train_denoiser
-from mindvis.training.memory import use_threads
 
 CONFIG_FILE, WEIGHTS_FILE, REPORT_FILE = "config.yaml", "model.ckpt", "report.json"
 # far from the seeds of experiments: no picture of an experiment was trained on

@@ -14,8 +14,8 @@ import numpy as np
 
 from mindvis.common.draws import generator
 from mindvis.common.errors import InputError
+from mindvis.common.files import write_npz
 from mindvis.common.progress import Progress
-from mindvis.data.arrays import write_npz
 from mindvis.data.hcp import FILE_NAME, VISUAL_CORTEX
 from mindvis.simulation.cortex import (
     AREAS,

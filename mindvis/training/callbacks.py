@@ -15,10 +15,10 @@ from torch import Tensor
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.utils.data import DataLoader
 
-from mindvis.common import files as storage
 from mindvis.common.errors import InputError
+from mindvis.common.files import append_text, to_csv
 from mindvis.common.progress import Pace, minutes
-from mindvis.training.logging import MetricsFile, to_csv
+from mindvis.training.logging import MetricsFile
 
 log = logging.getLogger(__name__)
 
@@ -164,7 +164,7 @@ class Speed(pl.Callback):
                     {f"speed/{key}": value for key, value in values.items()}, step=trainer.global_step - 1
                 )
         row = {"step": trainer.global_step} | {key: f"{value:.6g}" for key, value in values.items()}
-        storage.append_text(self.path, to_csv(self.COLUMNS, [row], header=not self.path.exists()))
+        append_text(self.path, to_csv(self.COLUMNS, [row], header=not self.path.exists()))
 
 
 class ProgressLines(pl.Callback):

@@ -16,7 +16,8 @@ import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins import CheckpointIO
 
-from mindvis.common import files as storage
+from mindvis.common.files import link, write_json
+from mindvis.common.tensor_files import load_tensors, save_tensors
 from mindvis.training.logging import MetricsFile
 from mindvis.training.runs import Run
 from mindvis.training.signals import INTERRUPTED, SignalWatch
@@ -32,7 +33,7 @@ class WholeCheckpointIO(CheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         # Names of classes that Lightning adds for hyper-parameters: code to import, which a checkpoint must not name.
         kept = {key: value for key, value in checkpoint.items() if not key.endswith(("hparams_name", "hparams_type"))}
-        storage.save_tensors(kept, Path(path))
+        save_tensors(kept, Path(path))
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = None
@@ -41,7 +42,7 @@ class WholeCheckpointIO(CheckpointIO):
             chosen = [str(path)]  # the first process has chosen before it changed the folder
             torch.distributed.broadcast_object_list(chosen, src=0)
             path = chosen[0]
-        return storage.load_tensors(Path(path))
+        return load_tensors(Path(path))
 
     def remove_checkpoint(self, path: str | Path) -> None:
         Path(path).unlink(missing_ok=True)
@@ -124,7 +125,7 @@ class Checkpoints(pl.Callback):
         if trainer.is_global_zero:
             self.metrics.sync()
             if self._last_is_whole:
-                storage.link(self.run.last, self.run.checkpoints / "previous.ckpt")
+                link(self.run.last, self.run.checkpoints / "previous.ckpt")
         trainer.save_checkpoint(self.run.last)
         self._last_is_whole, self.saved_step, self.saved_at = True, step, self.clock()
         if trainer.is_global_zero:
@@ -156,9 +157,9 @@ class Checkpoints(pl.Callback):
         """Make the files of the best checkpoints agree with `best`, also after a kill between two of these lines."""
         folder, newest = self.run.checkpoints, f"best-{step:08d}.ckpt"
         if newest in self.best and not (folder / newest).exists():
-            storage.link(self.run.last if self._last_is_whole else self.run.resume_from, folder / newest)
+            link(self.run.last if self._last_is_whole else self.run.resume_from, folder / newest)
         self.best = {name: score for name, score in self.best.items() if (folder / name).exists()}
-        storage.write_json(folder / "best.json", self.best)
+        write_json(folder / "best.json", self.best)
         for path in folder.glob("best-*.ckpt"):
             if path.name not in self.best:
                 path.unlink()

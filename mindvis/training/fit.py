@@ -13,6 +13,7 @@ from pytorch_lightning.plugins.environments import SLURMEnvironment
 from pytorch_lightning.strategies import DDPStrategy, FSDPStrategy, Strategy
 from torch.utils.data import Dataset
 
+from mindvis.common.devices import use_threads
 from mindvis.common.errors import InputError
 from mindvis.config.schemas import LoggingConfig, TrainerConfig
 from mindvis.training.callbacks import (
@@ -26,7 +27,7 @@ from mindvis.training.callbacks import (
 )
 from mindvis.training.checkpointing import Checkpoints, WholeCheckpointIO
 from mindvis.training.logging import MetricsFile, make_loggers
-from mindvis.training.memory import compile_networks, largest_batch_size, use_threads
+from mindvis.training.memory import compile_networks, largest_batch_size
 from mindvis.training.runs import Run
 from mindvis.training.sampling import EvalSampler, TrainSampler
 from mindvis.training.signals import SignalWatch

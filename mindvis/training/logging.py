@@ -3,7 +3,7 @@
 import csv
 import io
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from PIL import Image
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from mindvis.common import files as storage
+from mindvis.common.files import append_text, to_csv, write_atomic, write_text
 from mindvis.config.schemas import LoggingConfig
 from mindvis.training.boards import Board, RunLogger, TensorBoard, Wandb
 from mindvis.training.runs import Run
@@ -46,8 +46,8 @@ class MetricsFile(RunLogger):
         if new:
             rows = self._read()
             self.columns += new
-            storage.write_text(self.path, to_csv(self.columns, rows))
-        storage.append_text(self.path, to_csv(self.columns, [row], header=False))
+            write_text(self.path, to_csv(self.columns, rows))
+        append_text(self.path, to_csv(self.columns, [row], header=False))
         self.num_rows += 1
 
     def truncate(self, num_rows: int) -> None:
@@ -56,7 +56,7 @@ class MetricsFile(RunLogger):
         used = dict.fromkeys(name for row in rows for name, value in row.items() if value != "")
         self.columns, self.num_rows = list(used), len(rows)
         if rows:
-            storage.write_text(self.path, to_csv(self.columns, rows))
+            write_text(self.path, to_csv(self.columns, rows))
         else:
             self.path.unlink(missing_ok=True)
 
@@ -71,16 +71,6 @@ class MetricsFile(RunLogger):
             return []
         with self.path.open(newline="") as file:
             return list(csv.DictReader(file, restval=""))
-
-
-def to_csv(columns: Sequence[str], rows: Iterable[dict], header: bool = True) -> str:
-    """Rows as CSV text; what a row lacks is empty."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, restval="", extrasaction="ignore", lineterminator="\n")
-    if header:
-        writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def make_loggers(run: Run, settings: LoggingConfig, metrics: MetricsFile) -> list[Logger]:
@@ -108,6 +98,6 @@ def log_figure(loggers: Iterable[Logger], name: str, picture: Any, step: int, *,
     for logger in loggers:
         if isinstance(logger, MetricsFile):
             path = logger.folder / "figures" / f"{name.replace('/', '_')}-{step:08d}.png"
-            storage.write_atomic(path, lambda file: file.write(content.getvalue()))
+            write_atomic(path, lambda file: file.write(content.getvalue()))
         elif isinstance(logger, Board):
             logger.show(name, np.asarray(Image.open(content).convert("RGB")), step, caption)

@@ -12,21 +12,10 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from mindvis.common.errors import InputError
-
 log = logging.getLogger(__name__)
 
 # parameters of glibc's mallopt: blocks with pages of their own, and free bytes from which the rest is handed back
 M_MMAP_MAX, M_TRIM_THRESHOLD = -4, -1
-
-
-def use_threads(number: int | None) -> None:
-    """Let torch use so many CPU threads; None leaves it as it is. Raises `InputError` for less than one."""
-    if number is None:
-        return
-    if number < 1:
-        raise InputError(f"setting num_threads is {number}; needed: at least 1, or null")
-    torch.set_num_threads(number)
 
 
 def recompute(blocks: Iterable[nn.Module]) -> None:

@@ -23,8 +23,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from mindvis.common import files as storage
 from mindvis.common.errors import InputError, beside
+from mindvis.common.files import remove_temporaries, write_json, write_text
+from mindvis.common.tensor_files import find_fault
 from mindvis.config.schemas import flatten
 
 log = logging.getLogger(__name__)
@@ -80,7 +81,7 @@ class Run:
     def record(self, **facts: Any) -> None:
         """Add facts (data hashes, seeds, what fMRI was seen ...) to manifest.json; only the first process writes."""
         if global_rank() == 0:
-            storage.write_json(self.path / "manifest.json", self.manifest | facts)
+            write_json(self.path / "manifest.json", self.manifest | facts)
 
     def checkpoint(self, which: str = "best") -> Path:
         """The whole checkpoint to use: `best` by val/loss (without validation: the last), `last`, or `selected`.
@@ -89,7 +90,7 @@ class Run:
         `InputError` when there is none, or none that is whole.
         """
         if which == "best" or (which == "selected" and self.settings.get("selection", "last") != "last"):
-            whole = [path for path in self._best() if storage.find_fault(path) is None]
+            whole = [path for path in self._best() if find_fault(path) is None]
             if whole:
                 return whole[0]
         found = newest_checkpoint(self.checkpoints)
@@ -147,7 +148,7 @@ def newest_checkpoint(folder: Path) -> Path | None:
     saved = [folder / "last.ckpt", folder / "previous.ckpt", *sorted(folder.glob("best-*.ckpt"), reverse=True)]
     faults = []
     for path in filter(Path.is_file, saved):
-        fault = storage.find_fault(path)
+        fault = find_fault(path)
         if fault is None:
             if faults:
                 log.warning("%s; using %s", "; ".join(faults), path)
@@ -174,7 +175,7 @@ def _make_folders(run: Run) -> None:
                 pass
         except OSError as error:
             raise InputError(f"{folder}: cannot be written ({error.strerror}); needed: a writable run_dir") from error
-        storage.remove_temporaries(folder)
+        remove_temporaries(folder)
 
 
 def _start(run: Run, resume: str) -> Path | None:
@@ -189,7 +190,7 @@ def _start(run: Run, resume: str) -> Path | None:
         log.warning("%s began from %s; going on with %s", run.path, resume, own)
         return own
     path = Path(resume)
-    fault = storage.find_fault(path)
+    fault = find_fault(path)
     if fault:
         raise InputError(f"resume={resume}: {fault}; needed: auto, never, or the path of a checkpoint")
     if global_rank() == 0 and path.resolve().parent != run.checkpoints.resolve() and own is not None:
@@ -221,7 +222,7 @@ def changed_settings(old: dict, new: dict) -> list[str]:
 
 
 def _write_settings(run: Run, resume: str, resumed: bool) -> None:
-    storage.write_text(run.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(run.settings)))
+    write_text(run.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(run.settings)))
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
     old = run.manifest if resumed else {}
     run.record(

@@ -1,10 +1,8 @@
 """A table of measured rows beside the paper's: Markdown to read, CSV and JSON to work with."""
 
-import csv
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +10,7 @@ from scipy import stats
 
 from mindvis.chain.ablation.measures import Figure
 from mindvis.chain.ablation.tables import Row, Table
-from mindvis.common.files import write_json, write_text
+from mindvis.common.files import to_csv, write_json, write_text
 
 COLUMNS = ("row", "scaled_to", "paper", "paper_deviation", "measure", "value", "low", "high", "num_seeds", "state")
 
@@ -53,7 +51,7 @@ def write_results(root: Path, table: Table, scale: str, results: Sequence[Measur
     root.mkdir(parents=True, exist_ok=True)
     text = markdown(table, scale, results)
     write_text(root / f"{table.name}.md", text)
-    write_text(root / f"{table.name}.csv", to_csv(results))
+    write_text(root / f"{table.name}.csv", results_csv(results))
     rows = [_plain(measured) for measured in results]
     write_json(root / f"{table.name}.json", {"table": table.name, "title": table.title, "scale": scale, "rows": rows})
     return text
@@ -82,19 +80,17 @@ def markdown(table: Table, scale: str, results: Sequence[Measured]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines) + "\n" + notes
 
 
-def to_csv(results: Sequence[Measured]) -> str:
+def results_csv(results: Sequence[Measured]) -> str:
     """A line a row and measure; rows without figures have one line."""
-    text = StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
+    lines = []
     for measured in results:
         row = measured.row
         own = {"row": row.name, "scaled_to": row.scaled_to, "paper": row.paper, "paper_deviation": row.deviation}
         own |= {"num_seeds": len(measured.by_seed), "state": measured.state}
         for figure in summaries(measured) or [None]:
             found = {} if figure is None else {"measure": figure.label, **asdict(figure)}
-            writer.writerow(own | {key: value for key, value in found.items() if key in COLUMNS})
-    return text.getvalue()
+            lines.append(own | found)
+    return to_csv(COLUMNS, lines)
 
 
 def _count(measured: Measured) -> str:

@@ -1,4 +1,4 @@
-"""The one writer of files: whole or not there, with the rights the umask allows, and with a line when there is no room."""
+"""The one writer of files: whole or not there, with the rights the umask allows; a line when there is no room."""
 
 import errno
 import hashlib

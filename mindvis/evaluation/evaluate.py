@@ -17,7 +17,6 @@ from mindvis.evaluation.checks import copying_check, leakage_statements
 from mindvis.evaluation.classifiers import Classified, Classifier
 from mindvis.evaluation.html import report_html
 from mindvis.evaluation.measures import Judge, Protocol
-from mindvis.evaluation.networks import sha256
 from mindvis.evaluation.pictures import ARRAYS, DecodedSet, read_controls, read_decoded, shrink
 from mindvis.evaluation.report import (
     Report,

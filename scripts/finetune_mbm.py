@@ -12,7 +12,6 @@ from mindvis.config.command_line import entry_point, read_settings
 from mindvis.config.schemas import FinetuneMBMConfig, plain
 from mindvis.data.open import choose_tuning_fmri, data_facts, hold_out_tail
 from mindvis.decoding.previews import MaskedReconstructions
-from mindvis.training.memory import keep_freed_memory
 from mindvis.training.signals import stoppable
 
 
@@ -20,7 +19,6 @@ from mindvis.training.signals import stoppable
 @stoppable
 def main(argv: Sequence[str] | None = None) -> None:
     config = read_settings(FinetuneMBMConfig, __doc__, argv)
-    keep_freed_memory()
     network, _ = build_mbm(config.pretrained)
     data = choose_tuning_fmri(config.data, config.fmri, network.patch_size, network.num_voxels)
     train_set, val_set = hold_out_tail(data, config.trainer.val_fraction)

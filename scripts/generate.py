@@ -20,7 +20,6 @@ from mindvis.config.schemas import GenerateConfig
 from mindvis.decoding.decode import decode
 from mindvis.decoding.open import generation_provenance, load_decoder, open_generation, output_folder
 from mindvis.decoding.output import check_output, choose_rows, control_fmri, mean_fmri, write_decoded
-from mindvis.training.memory import keep_freed_memory
 
 
 @entry_point
@@ -29,7 +28,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     process, output = Process.from_environment(), Path(output_folder(config))
     check_output(output, config.overwrite, config.control)
     use_threads(config.num_threads)
-    keep_freed_memory()
     if process.leads:
         print(f"weights: {weights_file(config.run, config.checkpoint)}", flush=True)
     ldm = load_decoder(config).to(choose_device(config.device, process.rank))

@@ -12,7 +12,6 @@ from mindvis.config.command_line import entry_point, read_settings
 from mindvis.config.schemas import PretrainMBMConfig, plain
 from mindvis.data.open import data_facts, hold_out_tail, open_pretraining
 from mindvis.decoding.previews import MaskedReconstructions
-from mindvis.training.memory import keep_freed_memory
 from mindvis.training.signals import stoppable
 
 
@@ -20,7 +19,6 @@ from mindvis.training.signals import stoppable
 @stoppable
 def main(argv: Sequence[str] | None = None) -> None:
     config = read_settings(PretrainMBMConfig, __doc__, argv)
-    keep_freed_memory()
     data = open_pretraining(config.data, config.extra_data, config.model.patch_size)
     train_set, val_set = hold_out_tail(data, config.trainer.val_fraction)
     network, settings = start_mbm(config.model, data.num_voxels, config.seed)

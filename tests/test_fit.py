@@ -150,9 +150,9 @@ def test_a_setting_that_cannot_be_is_named(tmp_path, setting):
         train(tmp_path, **setting)
 
 
-def test_sharding_on_the_cpu_is_refused_in_one_line(tmp_path):
-    """Lightning would end in a traceback."""
-    with pytest.raises(InputError, match="trainer.strategy is fsdp but .* on the CPU; needed: GPUs, or ddp"):
+def test_sharding_is_refused_in_one_line(tmp_path):
+    """A setting of earlier versions names what takes its place."""
+    with pytest.raises(InputError, match="trainer.strategy is 'fsdp', which is offered no longer; needed: ddp"):
         train(tmp_path, strategy="fsdp")
 
 

@@ -12,7 +12,6 @@ from mindvis.dc_ldm.mapped import map_frozen, move_to_file
 from mindvis.dc_ldm.module import LDMModule
 from mindvis.dc_ldm.speed import keep_casts
 from mindvis.sc_mbm import FMRIEncoder
-from mindvis.training.memory import give_back
 
 UNET = {"in_channels": 3, "out_channels": 3, "model_channels": 128, "num_res_blocks": 1, "channel_mult": [1, 2]}
 UNET |= {"attention_resolutions": [2], "num_heads": 2, "context_dim": 16}
@@ -179,17 +178,6 @@ def test_the_decoder_lies_in_the_file_while_training(module):
         found = module.ldm.autoencoder.decode(latent, quantize=False)
     assert not module.ldm.autoencoder.decoder.conv_in.weight.untyped_storage().resizable()
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize(("mapped", "calls"), [(True, 1), (False, 0)])
-def test_freed_memory_is_given_back_once_a_step(module, batch, monkeypatch, mapped, calls):
-    """Between the UNet's part of the backward pass and the encoder's; the gradients are those of before."""
-    wanted, given = gradients(module, batch), []
-    monkeypatch.setattr("mindvis.dc_ldm.module.give_back", lambda gradient: given.append(gradient.shape))
-    module.make_ready(mixed=False, mapped=mapped)
-    found = gradients(module, batch)
-    assert given == calls * [(2, 77, 16)] and found.keys() == wanted.keys()
-    give_back()  # whatever the C library
 
 
 def test_mapped_weights_take_a_new_state(module):

@@ -1,9 +1,5 @@
 """Activation checkpointing, compilation, and the search for the largest batch."""
 
-import platform
-import subprocess
-import sys
-
 import pytest
 import torch
 from toy import ToyModule, train
@@ -109,24 +105,3 @@ def test_compilation_reaches_the_outermost_networks(monkeypatch):
 def test_a_compiled_network_trains_to_nearly_the_same_weights(tmp_path):
     metrics = [train(tmp_path / str(on), compile=on, max_epochs=1).metrics["val/loss"] for on in (False, True)]
     assert metrics[0] == pytest.approx(metrics[1], abs=1e-4)
-
-
-FAULTS_OF_THE_LAST_TENSOR = """
-import resource, sys, torch
-from mindvis.training.memory import keep_freed_memory
-if "keep" in sys.argv:
-    keep_freed_memory()
-for _ in range(20):
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    torch.ones(2**24)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-"""
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc" or torch.cuda.is_available(), reason="glibc without a GPU only")
-def test_freed_memory_is_taken_again_without_asking_the_system():
-    def faults(*arguments: str) -> int:
-        command = [sys.executable, "-c", FAULTS_OF_THE_LAST_TENSOR, *arguments]
-        return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
-
-    assert faults("keep") < 0.1 * faults()

@@ -15,12 +15,10 @@ from mindvis.benchmarks.sampling import pictures, unet_evaluation
 from mindvis.benchmarks.settings import BenchmarkConfig
 from mindvis.benchmarks.training import stage_a, stage_b
 from mindvis.benchmarks.work import Usage, Variant
-from mindvis.training.memory import keep_freed_memory
 
 WORKS = {
     work.__name__: work for work in (stage_a, stage_b, unet_evaluation, pictures, pairwise_ssim, n_way, first_batch)
 }
-KEEPS_MEMORY = ("stage_a", "unet_evaluation", "pictures")  # as the scripts that do this work
 FOLLOWS_ITSELF = ("stage_a", "stage_b", "unet_evaluation")  # a step comes after a step, not after a rest of its process
 
 
@@ -81,8 +79,6 @@ def _serve(connection: Connection, config: BenchmarkConfig, variant: Variant) ->
 def _time_on_request(connection: Connection, config: BenchmarkConfig, variant: Variant) -> None:
     if config.num_threads:
         torch.set_num_threads(config.num_threads)
-    if not variant.plain and variant.work in KEEPS_MEMORY:
-        keep_freed_memory()
     work = WORKS[variant.work](config, variant)
     try:
         with plain_layers() if variant.plain else nullcontext():

@@ -86,7 +86,7 @@ class TrainerConfig:
     accelerator: str = "auto"  # auto | cpu | gpu
     devices: int = 1  # devices a node
     num_nodes: int = 1  # machines
-    strategy: str = "auto"  # auto | ddp | fsdp
+    strategy: str = "auto"  # auto | ddp
     num_workers: int = 0  # processes that load data
     num_threads: int | None = None  # CPU threads of torch
     compile: bool = False  # torch.compile of the network

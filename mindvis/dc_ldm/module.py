@@ -1,7 +1,6 @@
 """Training of Stage B: the tuned parts of a latent diffusion model on pairs of fMRI and image."""
 
 import pytorch_lightning as pl
-from pytorch_lightning.strategies import FSDPStrategy
 from torch import Tensor
 
 from mindvis.common import draws
@@ -9,7 +8,7 @@ from mindvis.common.errors import InputError
 from mindvis.dc_ldm.mapped import map_unused
 from mindvis.dc_ldm.model import LatentDiffusion
 from mindvis.dc_ldm.speed import is_wide, make_fast
-from mindvis.training.memory import give_back, recompute
+from mindvis.training.memory import recompute
 from mindvis.training.optim import adamw, steps_per_epoch, with_warmup_cosine
 
 Batch = dict[str, Tensor]
@@ -48,14 +47,12 @@ class LDMModule(pl.LightningModule):
         self.min_lr = lr if min_lr is None else min_lr
         self.warmup_epochs, self.num_epochs = warmup_epochs, num_epochs
         self.level_weights = _level_weights(ldm, weighting)
-        self.lean = False  # see make_ready
 
     def setup(self, stage: str) -> None:
         """Before the model is placed: layout and, in mixed precision, kept casts of what is frozen."""
         strategy = self.trainer.strategy
-        sharded = isinstance(strategy, FSDPStrategy)  # whole copies would undo the sharding
         compiled = self.ldm.unet._compiled_call_impl is not None  # which fuses casts itself
-        self.ldm.frozen_forms = not (sharded or compiled)
+        self.ldm.frozen_forms = not compiled
         alone = self.trainer.world_size == 1 and strategy.root_device.type == "cpu"
         self.make_ready(mixed=self.trainer.precision != "32-true", mapped=alone)
 
@@ -65,8 +62,7 @@ class LDMModule(pl.LightningModule):
         `mapped` (a CPU alone): what no step looks at lies in a file, and freed memory of a wide model is given back.
         """
         make_fast(self.ldm, mixed=mixed, mapped=mapped)
-        self.lean = mapped and self.ldm.frozen_forms and is_wide(self.ldm)
-        if self.lean:
+        if mapped and self.ldm.frozen_forms and is_wide(self.ldm):
             map_unused(self.ldm.autoencoder.decoder)  # previews read it there
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
@@ -116,9 +112,6 @@ class LDMModule(pl.LightningModule):
         eps = draws.normal(batch["key"], "eps", latent.shape[1:]).to(latent)
         weights = None if self.level_weights is None else self.level_weights[t.cpu()].to(latent)
         context = self.ldm.conditioner(batch["fmri"])  # [b 77 c]
-        if self.lean and context.requires_grad:
-            # what the UNet has kept is used up when this gradient is known: before those of the encoder take more
-            context.register_hook(give_back)
         return self.ldm.loss(latent, context, t, eps, weights)
 
     def _latent(self, batch: Batch) -> Tensor:

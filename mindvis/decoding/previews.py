@@ -9,7 +9,6 @@ import torch
 from mindvis.common.plots import masked_reconstruction_plot, reconstruction_grid
 from mindvis.data import FMRIDataset, PairedDataset
 from mindvis.decoding.decode import decode
-from mindvis.training.callbacks import whole_weights
 from mindvis.training.logging import log_figure
 
 
@@ -25,13 +24,10 @@ class _Preview(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         due = self.every_epochs and (trainer.current_epoch + 1) % self.every_epochs == 0
-        if not due or trainer.fast_dev_run:
-            return
-        with whole_weights(trainer):
-            if trainer.is_global_zero:
-                module.eval()
-                log_figure(trainer.loggers, self.name, self.draw(module), trainer.global_step, caption=self.caption)
-                module.train()
+        if due and trainer.is_global_zero and not trainer.fast_dev_run:
+            module.eval()
+            log_figure(trainer.loggers, self.name, self.draw(module), trainer.global_step, caption=self.caption)
+            module.train()
 
     def draw(self, module: pl.LightningModule) -> object:
         raise NotImplementedError

@@ -5,14 +5,12 @@ import resource
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
-from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.utils.data import DataLoader
 
 from mindvis.common.errors import InputError
@@ -63,28 +61,6 @@ def _unscaled(trainer: pl.Trainer, loss: Tensor) -> Tensor:
     """The loss as it was before 16-bit training scaled it up."""
     scaler = getattr(trainer.precision_plugin, "scaler", None)
     return loss if scaler is None else loss / scaler.get_scale()
-
-
-class ShardedClip(pl.Callback):
-    """Clips the gradient norm over all shards of FSDP, which Lightning refuses to do by norm."""
-
-    def __init__(self, clip: float):
-        self.clip = clip
-
-    def on_before_optimizer_step(self, trainer: pl.Trainer, *_: Any) -> None:
-        if self.clip:
-            trainer.strategy.model.clip_grad_norm_(self.clip)
-
-
-def whole_weights(trainer: pl.Trainer) -> AbstractContextManager:
-    """Context in which the first process has the weights whole: FSDP shards them, and every process must enter it.
-
-    Outside of the sharded forward pass the weights of a process are pieces with which nothing can be computed.
-    """
-    model = trainer.strategy.model
-    if isinstance(model, FullyShardedDataParallel):
-        return FullyShardedDataParallel.summon_full_params(model, writeback=False, rank0_only=True)
-    return nullcontext()
 
 
 class StepLimit(pl.Callback):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins.environments import SLURMEnvironment
-from pytorch_lightning.strategies import DDPStrategy, FSDPStrategy, Strategy
+from pytorch_lightning.strategies import DDPStrategy, Strategy
 from torch.utils.data import Dataset
 
 from mindvis.common.devices import use_threads
@@ -19,7 +19,6 @@ from mindvis.config.schemas import LoggingConfig, TrainerConfig
 from mindvis.training.callbacks import (
     LossWatch,
     ProgressLines,
-    ShardedClip,
     Speed,
     StepLimit,
     WatchedLoader,
@@ -140,7 +139,9 @@ def fit(
 
 
 def _check(settings: TrainerConfig) -> None:
-    choices = {"precision": PRECISIONS, "accelerator": ("auto", "cpu", "gpu"), "strategy": ("auto", "ddp", "fsdp")}
+    if settings.strategy == "fsdp":
+        raise InputError("setting trainer.strategy is 'fsdp', which is offered no longer; needed: ddp, or auto")
+    choices = {"precision": PRECISIONS, "accelerator": ("auto", "cpu", "gpu"), "strategy": ("auto", "ddp")}
     for name, allowed in choices.items():
         if getattr(settings, name) not in allowed:
             raise InputError(
@@ -151,8 +152,6 @@ def _check(settings: TrainerConfig) -> None:
             raise InputError(f"setting trainer.{name} is {getattr(settings, name)}; needed: at least 1")
     if settings.accelerator == "gpu" and not torch.cuda.is_available():
         raise InputError("setting trainer.accelerator is gpu but torch finds none; needed: a CUDA torch, or cpu")
-    if settings.strategy == "fsdp" and (settings.accelerator == "cpu" or not torch.cuda.is_available()):
-        raise InputError("setting trainer.strategy is fsdp but the training runs on the CPU; needed: GPUs, or ddp")
 
 
 def _prepare(module: pl.LightningModule, settings: TrainerConfig) -> None:
@@ -164,9 +163,6 @@ def _prepare(module: pl.LightningModule, settings: TrainerConfig) -> None:
         module.enable_activation_checkpointing()
     if settings.compile:
         compile_networks(module)
-    if settings.strategy == "fsdp":
-        for parameter in module.parameters():
-            parameter.num_dimensions = parameter.ndim  # for the choice of what decays
 
 
 def _find_batch_size(module: pl.LightningModule, train_set: Dataset, run: Run, settings: TrainerConfig) -> int:
@@ -207,7 +203,6 @@ def _callbacks(
 
 
 def _engine(settings: TrainerConfig, run: Run, *, clip: float, loggers: list, callbacks: list) -> pl.Trainer:
-    sharded = settings.strategy == "fsdp"
     # Our own signals end a job; Lightning's requeueing would save checkpoints of another kind beside ours.
     slurm = [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
     return pl.Trainer(
@@ -218,14 +213,14 @@ def _engine(settings: TrainerConfig, run: Run, *, clip: float, loggers: list, ca
         precision=settings.precision,
         max_epochs=settings.max_epochs,
         accumulate_grad_batches=settings.accumulate,
-        gradient_clip_val=None if sharded else clip or None,
+        gradient_clip_val=clip or None,
         check_val_every_n_epoch=max(1, settings.val_every_epochs),
         limit_val_batches=1.0 if settings.val_every_epochs else 0,
         log_every_n_steps=settings.log_every_steps,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
         logger=loggers,
-        callbacks=[*callbacks, ShardedClip(clip)] if sharded else callbacks,
+        callbacks=callbacks,
         plugins=[WholeCheckpointIO(), *slurm],
         enable_checkpointing=False,
         enable_model_summary=False,
@@ -237,8 +232,6 @@ def _engine(settings: TrainerConfig, run: Run, *, clip: float, loggers: list, ca
 
 
 def _strategy(settings: TrainerConfig) -> str | Strategy:
-    if settings.strategy == "fsdp":
-        return FSDPStrategy(state_dict_type="full", use_orig_params=True)
     if settings.strategy == "ddp" or settings.devices * settings.num_nodes > 1:
         # Published models hold parameters that their forward pass does not use (the class token of the encoder).
         return DDPStrategy(find_unused_parameters=True)

@@ -25,10 +25,7 @@ def warmup_cosine(epoch: float, *, lr: float, min_lr: float, warmup_epochs: floa
 def decay_groups(model: nn.Module, weight_decay: float) -> list[dict]:
     """Two AdamW groups over the trainable parameters: decayed (two or more dimensions, no biases) and not decayed."""
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    # FSDP leaves flat shards of the parameters, and `fit` what they were before
-    decays = {
-        name: getattr(p, "num_dimensions", p.ndim) >= 2 and name.rpartition(".")[2] != "bias" for name, p in named
-    }
+    decays = {name: p.ndim >= 2 and name.rpartition(".")[2] != "bias" for name, p in named}
     decayed = [p for name, p in named if decays[name]]
     kept = [p for name, p in named if not decays[name]]
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": kept, "weight_decay": 0.0}]

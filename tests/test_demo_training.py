@@ -9,11 +9,18 @@ from mindvis.dc_ldm import build_class_ldm
 from mindvis.dc_ldm.attention import TransformerBlock
 from mindvis.evaluation.classifiers import DEMO_ASSETS, load_demo_classifier
 from mindvis.simulation.demo_models import DemoRecipe, draw_pictures, train_demo
-from mindvis.simulation.minimise import minimise, random_batches
 from mindvis.simulation.stimuli import CLASS_NAMES
-from mindvis.simulation.train_autoencoder import encode_all, normalise_latents, peak_signal_to_noise, start_codes
-from mindvis.simulation.train_classifier import degrade
 from mindvis.simulation.train_denoiser import LevelLoss, move_average, scale_context, train_denoiser
+from mindvis.simulation.train_image_models import (
+    Fit,
+    degrade,
+    encode_all,
+    minimise,
+    normalise_latents,
+    peak_signal_to_noise,
+    random_batches,
+    start_codes,
+)
 from scripts.train_demo_ldm import main
 
 
@@ -123,7 +130,7 @@ def test_denoiser_learns_and_leaves_the_autoencoder_alone(ldm):
     frozen = {name: x.clone() for name, x in ldm.autoencoder.state_dict().items()}
     t, eps = torch.tensor([500, 900]), torch.randn(2, 3, 16, 16)
     before = ldm.loss(latents, ldm.conditioner(class_ids), t, eps)
-    train_denoiser(ldm, latents, class_ids, num_steps=30, batch_size=2, lr=2e-3, seed=0)
+    train_denoiser(ldm, latents, class_ids, Fit(num_steps=30, batch_size=2, lr=2e-3, seed=0))
     assert ldm.loss(latents, ldm.conditioner(class_ids), t, eps) < 0.8 * before
     assert all(torch.equal(x, frozen[name]) for name, x in ldm.autoencoder.state_dict().items())
 
@@ -168,7 +175,7 @@ def test_moving_average_starts_at_the_weights():
 
 def test_batches_visit_everything_equally_often():
     """Five orders of eight items in batches of four."""
-    batches = random_batches(8, batch_size=4, num_steps=10, seed=0)
+    batches = random_batches(8, Fit(num_steps=10, batch_size=4, lr=0.1, seed=0))
     assert all(len(batch) == 4 for batch in batches)
     assert torch.cat(batches).bincount().tolist() == 8 * [5]
 
@@ -176,10 +183,8 @@ def test_batches_visit_everything_equally_often():
 def test_minimise_finds_the_minimum():
     """A quadratic ends at its minimum."""
     x = torch.nn.Parameter(torch.zeros(2))
-    batches = random_batches(4, batch_size=2, num_steps=300, seed=0)
-    minimise(
-        lambda step, indices: (x - torch.tensor([1.0, -2.0])).square().sum(), [x], batches=batches, lr=0.1, label="x"
-    )
+    fit = Fit(num_steps=300, batch_size=2, lr=0.1, seed=0)
+    minimise(lambda step, indices: (x - torch.tensor([1.0, -2.0])).square().sum(), [x], num_items=4, fit=fit, label="x")
     torch.testing.assert_close(x.detach(), torch.tensor([1.0, -2.0]), atol=0.02, rtol=0)
 
 

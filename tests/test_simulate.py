@@ -9,16 +9,19 @@ from mindvis.common.errors import InputError
 from mindvis.data import load_god, load_hcp
 from mindvis.simulation.cortex import (
     AREAS,
+    GRID,
+    NUM_ORIENTATIONS,
     RECEPTIVE_FIELD,
     _receptive_fields,
     area_responses,
     correlate,
+    gabor_energy,
     picture_features,
+    surfaces,
 )
-from mindvis.simulation.experiment import PROTOCOLS, Experiment, Protocol
-from mindvis.simulation.features import GRID, NUM_ORIENTATIONS, gabor_energy, surfaces
-from mindvis.simulation.scanner import haemodynamic_response, resting_run, trial_noise, voxel_snr
-from mindvis.simulation.simulate import draw_experiment, simulate, view
+from mindvis.simulation.experiment import PROTOCOLS, Experiment, Protocol, draw_experiment
+from mindvis.simulation.scanner import haemodynamic_response, resting_run, trial_noise, view, voxel_snr
+from mindvis.simulation.simulate import simulate
 from mindvis.simulation.stimuli import CLASS_NAMES, draw_stimuli
 
 SMALL = {"V1": 24, "V2": 20, "V3": 16, "V4": 14, "LOC": 20, "FFA": 10, "PPA": 10}

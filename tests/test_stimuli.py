@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from mindvis.common.errors import InputError
-from mindvis.simulation.objects import KINDS
-from mindvis.simulation.outlines import crescent, ring
+from mindvis.simulation.objects import KINDS, crescent, ring
 from mindvis.simulation.stimuli import CLASS_NAMES, draw_stimuli, draw_stimulus
 
 

@@ -21,15 +21,17 @@ from mindvis.data.images import to_float, to_uint8
 from mindvis.dc_ldm import LatentDiffusion, build_class_ldm
 from mindvis.evaluation.classifiers import CLASSIFIER_FILE, DEMO_ASSETS, DemoClassifier, save_demo_classifier
 from mindvis.simulation.stimuli import CLASS_NAMES, draw_stimuli
-from mindvis.simulation.train_autoencoder import (
+from mindvis.simulation.train_denoiser import published_state, sample_classes, scale_context, train_denoiser
+from mindvis.simulation.train_image_models import (
+    Fit,
+    accuracy,
     encode_all,
     peak_signal_to_noise,
     polish_decoder,
     reconstruct,
     train_autoencoder,
+    train_classifier,
 )
-from mindvis.simulation.train_classifier import accuracy, train_classifier
-from mindvis.simulation.train_denoiser import published_state, sample_classes, scale_context, train_denoiser
 
 CONFIG_FILE, WEIGHTS_FILE, REPORT_FILE = "config.yaml", "model.ckpt", "report.json"
 # far from the seeds of experiments: no picture of an experiment was trained on
@@ -134,52 +136,26 @@ def judge(ldm: LatentDiffusion, classifier: DemoClassifier, recipe: DemoRecipe) 
 
 
 def _fit_autoencoder(ldm: LatentDiffusion, pictures: Pictures, recipe: DemoRecipe) -> None:
-    train_autoencoder(
-        ldm.autoencoder,
-        pictures.images,
-        num_steps=recipe.autoencoder_steps,
-        batch_size=recipe.autoencoder_batch,
-        lr=recipe.autoencoder_lr,
-        seed=recipe.seed,
-    )
+    fit = Fit(recipe.autoencoder_steps, recipe.autoencoder_batch, recipe.autoencoder_lr, recipe.seed)
+    train_autoencoder(ldm.autoencoder, pictures.images, fit)
 
 
 def _polish_decoder(ldm: LatentDiffusion, pictures: Pictures, recipe: DemoRecipe) -> None:
-    polish_decoder(
-        ldm.autoencoder,
-        pictures.images,
-        num_steps=recipe.decoder_steps,
-        batch_size=recipe.autoencoder_batch,
-        lr=recipe.decoder_lr,
-        seed=recipe.seed,
-    )
+    fit = Fit(recipe.decoder_steps, recipe.autoencoder_batch, recipe.decoder_lr, recipe.seed)
+    polish_decoder(ldm.autoencoder, pictures.images, fit)
 
 
 def _fit_classifier(classifier: DemoClassifier, ldm: LatentDiffusion, pictures: Pictures, recipe: DemoRecipe) -> None:
-    train_classifier(
-        classifier,
-        pictures.images,
-        to_uint8(reconstruct(ldm.autoencoder, pictures.images[:NUM_RECONSTRUCTED])),
-        pictures.class_ids,
-        num_steps=recipe.classifier_steps,
-        batch_size=recipe.classifier_batch,
-        lr=recipe.classifier_lr,
-        seed=recipe.seed,
-    )
+    fit = Fit(recipe.classifier_steps, recipe.classifier_batch, recipe.classifier_lr, recipe.seed)
+    decoded = to_uint8(reconstruct(ldm.autoencoder, pictures.images[:NUM_RECONSTRUCTED]))
+    train_classifier(classifier, pictures.images, decoded, pictures.class_ids, fit)
 
 
 def _fit_denoiser(ldm: LatentDiffusion, pictures: Pictures, recipe: DemoRecipe) -> None:
+    fit = Fit(recipe.denoiser_steps, recipe.denoiser_batch, recipe.denoiser_lr, recipe.seed)
     with torch.autocast("cpu", torch.bfloat16):  # half the time for an error far below the noise of any step
         latents = encode_all(ldm.autoencoder, pictures.images).float()
-    train_denoiser(
-        ldm,
-        latents,
-        pictures.class_ids,
-        num_steps=recipe.denoiser_steps,
-        batch_size=recipe.denoiser_batch,
-        lr=recipe.denoiser_lr,
-        seed=recipe.seed,
-    )
+    train_denoiser(ldm, latents, pictures.class_ids, fit)
     scale_context(ldm, recipe.context_scale)
 
 

@@ -3,8 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from mindvis.common.errors import InputError
-from mindvis.simulation.cortex import AREAS
+from mindvis.simulation.cortex import AREAS, Features, picture_features
+from mindvis.simulation.stimuli import CLASS_NAMES, draw_stimuli
 
 VOXELS = {"V1": 160, "V2": 140, "V3": 110, "V4": 90, "LOC": 120, "FFA": 60, "PPA": 60}
 
@@ -71,3 +74,22 @@ class Experiment:
                 raise InputError(f"{name} is {value}; needed: more than 0")
         if self.num_resting < 0 or self.seed < 0:
             raise InputError(f"num_resting is {self.num_resting}, seed is {self.seed}; needed: 0 or more")
+
+
+@dataclass(frozen=True)
+class Stimuli:
+    """Pictures uint8 [n h w 3], their classes [n], what the cortex takes from them; training ones come first."""
+
+    images: np.ndarray
+    class_ids: np.ndarray
+    features: Features
+    num_train: int
+
+
+def draw_experiment(experiment: Experiment) -> Stimuli:
+    """All stimuli of an experiment, the classes in turn; test pictures are new ones of the same classes."""
+    num_classes, num_train = len(CLASS_NAMES), experiment.train_per_class * len(CLASS_NAMES)
+    place = np.concatenate([np.arange(num_train), num_train + np.arange(experiment.num_test)])
+    index, class_ids = np.divmod(place, num_classes)
+    images = draw_stimuli(experiment.seed, class_ids, index)
+    return Stimuli(images, class_ids, picture_features(images, class_ids), num_train)

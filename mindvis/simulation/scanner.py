@@ -1,12 +1,15 @@
-"""Noise and haemodynamics of simulated fMRI: what a scanner adds to responses, and the activity of an idle cortex."""
+"""What a scanner measures of simulated cortices: responses to pictures under noise, and the activity of rest."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.signal import fftconvolve
 from scipy.stats import gamma
 
-from mindvis.simulation.cortex import correlate, standardise
+from mindvis.common.draws import generator
+from mindvis.simulation.cortex import AREAS, Features, area_responses, correlate, standardise
+from mindvis.simulation.experiment import Experiment, Stimuli
 
 NOISE_LENGTH = 8.0  # voxels over which noise stays alike along the cortex
 # shares of the noise variance: neighbouring cortex, single voxels (thermal), whole areas (breathing, attention)
@@ -14,6 +17,40 @@ LOCAL_SHARE, VOXEL_SHARE, AREA_SHARE = 0.35, 0.5, 0.15
 SNR_SPREAD = 0.6  # deviation of log SNR among voxels
 SPONTANEOUS_SHARE = 0.5  # of resting variance that looks like evoked activity (Kenet et al. 2003)
 HRF_SECONDS = 32.0
+
+
+@dataclass(frozen=True)
+class Viewing:
+    """One subject's responses, each voxel scaled by the mean and deviation of its training rows."""
+
+    train: np.ndarray  # [n v], repeats averaged
+    trials: np.ndarray  # [m*r v], image by image
+    averages: np.ndarray  # [m v]
+    snr: np.ndarray  # [v], of a single trial
+    area_sizes: list[int]
+
+
+def view(experiment: Experiment, stimuli: Stimuli, subject: int) -> Viewing:
+    """What the scanner measures while one subject (from 1) sees all stimuli."""
+    rng = generator((experiment.seed, subject, 0), "viewing")
+    signal, sizes = responses(experiment, stimuli.features, rng)
+    snr = voxel_snr(signal.shape[1], experiment.protocol.snr, rng)
+    signal *= np.sqrt(snr)  # noise has unit variance
+    train, test = np.split(signal, [stimuli.num_train])
+    train = train + trial_noise(len(train), sizes, rng) / np.float32(experiment.protocol.train_repeats**0.5)
+    repeats = experiment.protocol.test_repeats
+    trials = np.repeat(test, repeats, axis=0) + trial_noise(len(test) * repeats, sizes, rng)
+    mean, deviation = train.mean(axis=0), train.std(axis=0)
+    trials = (trials - mean) / deviation
+    averages = trials.reshape(len(test), repeats, -1).mean(axis=1)
+    return Viewing((train - mean) / deviation, trials, averages, snr, sizes)
+
+
+def responses(experiment: Experiment, features: Features, rng: np.random.Generator) -> tuple[np.ndarray, list[int]]:
+    """Unit-variance signals [n v] of a new subject, and the voxels in each area, a few more or less than asked for."""
+    sizes = [max(2, round(experiment.voxels[area] * rng.uniform(0.95, 1.05))) for area in AREAS]
+    areas = [standardise(area_responses(features, area, n, rng)) for area, n in zip(AREAS, sizes, strict=True)]
+    return np.concatenate(areas, axis=1).astype(np.float32), sizes
 
 
 def trial_noise(num_rows: int, area_sizes: Sequence[int], rng: np.random.Generator) -> np.ndarray:

@@ -6,8 +6,7 @@ Unlike in GOD, the test pictures are new pictures of the training classes.
 
 import json
 import shutil
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -17,44 +16,15 @@ from mindvis.common.errors import InputError
 from mindvis.common.files import write_npz
 from mindvis.common.progress import Progress
 from mindvis.data.hcp import FILE_NAME, VISUAL_CORTEX
-from mindvis.simulation.cortex import (
-    AREAS,
-    EARLY,
-    OBJECT_AREAS,
-    Features,
-    area_responses,
-    picture_features,
-    standardise,
-)
-from mindvis.simulation.experiment import Experiment
-from mindvis.simulation.scanner import resting_run, trial_noise, voxel_snr
-from mindvis.simulation.stimuli import CLASS_NAMES, draw_stimuli
+from mindvis.simulation.cortex import AREAS, EARLY, OBJECT_AREAS
+from mindvis.simulation.experiment import Experiment, Stimuli, draw_experiment
+from mindvis.simulation.scanner import Viewing, responses, resting_run, view
+from mindvis.simulation.stimuli import CLASS_NAMES
 
 FIRST_WNID = 90_000_000  # made-up WordNet numbers, beyond the real ones
 NUM_RESTING_PATTERNS = 96  # pictures whose evoked patterns come back at rest
 RECORD = "simulation.json"  # marks a folder that may be simulated anew
 REGIONS = {area: (area,) for area in AREAS} | {"VC": AREAS, "LVC": EARLY, "HVC": OBJECT_AREAS}
-
-
-@dataclass(frozen=True)
-class Stimuli:
-    """Pictures uint8 [n h w 3], their classes [n], what the cortex takes from them; training ones come first."""
-
-    images: np.ndarray
-    class_ids: np.ndarray
-    features: Features
-    num_train: int
-
-
-@dataclass(frozen=True)
-class Viewing:
-    """One subject's responses, each voxel scaled by the mean and deviation of its training rows."""
-
-    train: np.ndarray  # [n v], repeats averaged
-    trials: np.ndarray  # [m*r v], image by image
-    averages: np.ndarray  # [m v]
-    snr: np.ndarray  # [v], of a single trial
-    area_sizes: list[int]
 
 
 def simulate(out_dir: str | Path, experiment: Experiment) -> None:
@@ -76,38 +46,6 @@ def simulate(out_dir: str | Path, experiment: Experiment) -> None:
     staging.replace(out_dir)
 
 
-def draw_experiment(experiment: Experiment) -> Stimuli:
-    """All stimuli of an experiment, the classes in turn; test pictures are new ones of the same classes."""
-    num_classes, num_train = len(CLASS_NAMES), experiment.train_per_class * len(CLASS_NAMES)
-    place = np.concatenate([np.arange(num_train), num_train + np.arange(experiment.num_test)])
-    index, class_ids = np.divmod(place, num_classes)
-    images = draw_stimuli(experiment.seed, class_ids, index)
-    return Stimuli(images, class_ids, picture_features(images, class_ids), num_train)
-
-
-def view(experiment: Experiment, stimuli: Stimuli, subject: int) -> Viewing:
-    """What the scanner measures while one subject (from 1) sees all stimuli."""
-    rng = generator((experiment.seed, subject, 0), "viewing")
-    signal, sizes = _responses(experiment, stimuli.features, rng)
-    snr = voxel_snr(signal.shape[1], experiment.protocol.snr, rng)
-    signal *= np.sqrt(snr)  # noise has unit variance
-    train, test = np.split(signal, [stimuli.num_train])
-    train = train + trial_noise(len(train), sizes, rng) / np.float32(experiment.protocol.train_repeats**0.5)
-    repeats = experiment.protocol.test_repeats
-    trials = np.repeat(test, repeats, axis=0) + trial_noise(len(test) * repeats, sizes, rng)
-    mean, deviation = train.mean(axis=0), train.std(axis=0)
-    trials = (trials - mean) / deviation
-    averages = trials.reshape(len(test), repeats, -1).mean(axis=1)
-    return Viewing((train - mean) / deviation, trials, averages, snr, sizes)
-
-
-def _responses(experiment: Experiment, features: Features, rng: np.random.Generator) -> tuple[np.ndarray, list[int]]:
-    """Unit-variance signals [n v] of a new subject, and the voxels in each area, a few more or less than asked for."""
-    sizes = [max(2, round(experiment.voxels[area] * rng.uniform(0.95, 1.05))) for area in AREAS]
-    areas = [standardise(area_responses(features, area, n, rng)) for area, n in zip(AREAS, sizes, strict=True)]
-    return np.concatenate(areas, axis=1).astype(np.float32), sizes
-
-
 def _write_viewing(root: Path, experiment: Experiment, stimuli: Stimuli) -> None:
     root.mkdir(parents=True)
     train, test = np.split(stimuli.images, [stimuli.num_train])
@@ -117,7 +55,7 @@ def _write_viewing(root: Path, experiment: Experiment, stimuli: Stimuli) -> None
     for name, class_ids in zip(("training", "testing"), splits, strict=True):
         rows = (f"{FIRST_WNID + class_id}.{image:06d},1\n" for image, class_id in enumerate(class_ids.tolist()))
         (root / f"imagenet_{name}_label.csv").write_text("".join(rows), encoding="utf-8")
-    for subject in _progress(experiment.num_subjects, "viewing subjects"):
+    for subject in Progress(range(1, experiment.num_subjects + 1), desc="viewing subjects"):
         write_npz(root / f"sbj_{subject}.npz", _god_arrays(view(experiment, stimuli, subject), experiment))
 
 
@@ -140,9 +78,9 @@ def _god_arrays(viewing: Viewing, experiment: Experiment) -> dict[str, np.ndarra
 
 def _write_resting(root: Path, experiment: Experiment, stimuli: Stimuli) -> None:
     """Resting subjects are others than the viewing ones, and have the regions of the HCP files only."""
-    for subject in _progress(experiment.num_resting, "resting subjects"):
+    for subject in Progress(range(1, experiment.num_resting + 1), desc="resting subjects"):
         rng = generator((experiment.seed, subject, 0), "resting")
-        evoked, sizes = _responses(experiment, stimuli.features, rng)
+        evoked, sizes = responses(experiment, stimuli.features, rng)
         num_voxels = sum(sizes[: len(VISUAL_CORTEX)])  # V1 to V4 come first
         patterns = evoked[:NUM_RESTING_PATTERNS, :num_voxels]
         run = resting_run(
@@ -156,11 +94,6 @@ def _write_resting(root: Path, experiment: Experiment, stimuli: Stimuli) -> None
 
 def _wnid(class_id: int) -> str:
     return f"n{FIRST_WNID + class_id:08d}"
-
-
-def _progress(count: int, label: str) -> Iterator[int]:
-    """1 to `count`, under a bar."""
-    return iter(Progress(range(1, count + 1), desc=label))
 
 
 def _write_json(path: Path, content: dict) -> None:

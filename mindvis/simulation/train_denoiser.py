@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mindvis.dc_ldm import LatentDiffusion, sample_ddim
 from mindvis.dc_ldm.attention import TransformerBlock
-from mindvis.simulation.minimise import minimise, random_batches
+from mindvis.simulation.train_image_models import Fit, minimise
 
 PREFIXES = {"unet": "model.diffusion_model.", "autoencoder": "first_stage_model.", "conditioner": "cond_stage_model."}
 EMA_DECAY = 0.998  # an average over about the last 500 steps
@@ -19,24 +19,14 @@ NUM_LEVELS = 20  # ranges of t whose typical loss is followed
 LEVEL_DECAY = 0.9
 
 
-def train_denoiser(
-    ldm: LatentDiffusion,
-    latents: Tensor,
-    class_ids: Tensor,
-    *,
-    num_steps: int,
-    batch_size: int,
-    lr: float,
-    seed: int,
-) -> None:
+def train_denoiser(ldm: LatentDiffusion, latents: Tensor, class_ids: Tensor, fit: Fit) -> None:
     """Train a `build_class_ldm` model in place on latents [n c h w] of classes [n]: UNet and class embedding.
 
     They end as the moving average of their weights.
     """
     trained = nn.ModuleList([ldm.unet, ldm.conditioner])
     average = deepcopy(trained)
-    generator = torch.Generator().manual_seed(seed)
-
+    generator = torch.Generator().manual_seed(fit.seed)
     levels = LevelLoss(ldm.schedule.num_timesteps)
 
     def loss_of(step: int, indices: Tensor) -> Tensor:
@@ -47,12 +37,11 @@ def train_denoiser(
             found = ldm.unet(x_t, t, ldm.conditioner(class_ids[indices])).float()
         return levels((found - eps).square().mean(dim=(1, 2, 3)), t)
 
-    batches = random_batches(len(latents), batch_size=batch_size, num_steps=num_steps, seed=seed)
     minimise(
         loss_of,
         trained.parameters(),
-        batches=batches,
-        lr=lr,
+        num_items=len(latents),
+        fit=fit,
         label="label-to-image",
         after_step=lambda step: move_average(average, trained, step),
     )

@@ -1,10 +1,14 @@
-"""Training of a small vector-quantised autoencoder, the first stage of the demo's latent diffusion model.
+"""The one training loop of the demo's models, and the models that see pictures: autoencoder and classifier.
 
-Latents start as a thumbnail of the image and are then set free. The first part of the steps runs without the codebook;
-the codes then start at the cluster centres of the latents and are learned together with the rest (van den Oord et al.
-2017, arXiv 1711.00937, section 3.2). Most steps see crops of half the side, at a quarter of the cost.
-The published recipe adds a perceptual and an adversarial loss; flat drawings need neither.
+The autoencoder is the vector-quantised first stage of the demo's latent diffusion model. Latents start as a thumbnail
+of the image and are then set free. The first part of the steps runs without the codebook; the codes then start at the
+cluster centres of the latents and are learned together with the rest (van den Oord et al. 2017, arXiv 1711.00937,
+section 3.2). Most steps see crops of half the side, at a quarter of the cost. The published recipe adds a perceptual
+and an adversarial loss; flat drawings need neither.
 """
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -13,40 +17,91 @@ from scipy.cluster.vq import kmeans2
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mindvis.common.progress import Progress
 from mindvis.data.images import to_float
 from mindvis.dc_ldm.autoencoder import VQAutoencoder
 from mindvis.dc_ldm.layers import zero_init
-from mindvis.simulation.minimise import minimise, random_batches
+from mindvis.evaluation.classifiers import DemoClassifier
+from mindvis.training.optim import warmup_cosine
 
 NUM_SURVEYED = 512  # images whose latents give the moments and the first codes
 QUANTISED_FROM, WHOLE_FROM = 0.7, 0.9  # shares of the steps
 THUMBNAIL_UNTIL = 0.1  # share of the steps over which the pull towards a thumbnail fades
 THUMBNAIL_SCALE = 2.0  # brings a thumbnail in [-1, 1] to about unit variance
 NUM_CLUSTERED = 20_000  # latent vectors that the first codes are the cluster centres of
+LABEL_SMOOTHING = 0.05  # keeps the probabilities of wrong classes apart, which n-way identification ranks by
 
 
-def train_autoencoder(
-    autoencoder: VQAutoencoder, images: np.ndarray, *, num_steps: int, batch_size: int, lr: float, seed: int
+@dataclass(frozen=True)
+class Fit:
+    """Length of a training in steps, samples a step, peak learning rate, and the seed of its order."""
+
+    num_steps: int
+    batch_size: int
+    lr: float
+    seed: int
+
+
+def minimise(
+    loss_of: Callable[[int, Tensor], Tensor],
+    parameters: Iterable[nn.Parameter],
+    *,
+    num_items: int,
+    fit: Fit,
+    label: str,
+    after_step: Callable[[int], None] | None = None,
 ) -> None:
+    """AdamW with warm-up over a twentieth of the steps, cosine decay and clipping, on random batches of `num_items`.
+
+    `loss_of` takes the step and the sample indices [b] of its batch; `after_step` is called with the number of steps
+    done, say for a moving average.
+    """
+    parameters = list(parameters)
+    optimizer = torch.optim.AdamW(parameters, lr=fit.lr, betas=(0.9, 0.99), weight_decay=1e-3)
+    progress = Progress(random_batches(num_items, fit), desc=label, mininterval=1.0)
+    rates = {"lr": fit.lr, "min_lr": 0.01 * fit.lr, "warmup_epochs": max(1.0, fit.num_steps / 20)}
+    for step, indices in enumerate(progress):
+        lr = warmup_cosine(step + 1, **rates, num_epochs=fit.num_steps + 1)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        loss = loss_of(step, indices)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        progress.set_postfix_str(f"loss {loss.item():.4f}", refresh=False)
+        if after_step is not None:
+            after_step(step + 1)
+
+
+def random_batches(num_items: int, fit: Fit) -> list[Tensor]:
+    """Indices [b] of every batch of a training, from one random order of all items after another."""
+    generator = torch.Generator().manual_seed(fit.seed)
+    num_drawn = fit.num_steps * fit.batch_size
+    orders = [torch.randperm(num_items, generator=generator) for _ in range(-(-num_drawn // num_items))]
+    return list(torch.cat(orders)[:num_drawn].split(fit.batch_size))
+
+
+def train_autoencoder(autoencoder: VQAutoencoder, images: np.ndarray, fit: Fit) -> None:
     """Train in place on uint8 images [n h w 3]; at the end latents have mean 0 and variance 1."""
     start_as_identity(autoencoder.train())
     survey = images[:NUM_SURVEYED]
-    settled, whole = int(QUANTISED_FROM * num_steps), int(WHOLE_FROM * num_steps)
-    generator = torch.Generator().manual_seed(seed)
+    settled, whole = int(QUANTISED_FROM * fit.num_steps), int(WHOLE_FROM * fit.num_steps)
+    generator = torch.Generator().manual_seed(fit.seed)
 
     def loss_of(step: int, indices: Tensor) -> Tensor:
         image = to_float(images[indices.numpy()])  # [b 3 h w]
         image = image if step >= whole else _random_crop(image, generator)
-        pull = max(0.0, 1 - step / (THUMBNAIL_UNTIL * num_steps))
+        pull = max(0.0, 1 - step / (THUMBNAIL_UNTIL * fit.num_steps))
         return reconstruction_loss(autoencoder, image, quantize=step >= settled, thumbnail_pull=pull)
 
     def after_step(step: int) -> None:
         if step == settled:
             normalise_latents(autoencoder, encode_all(autoencoder, survey), per_channel=True)
-            start_codes(autoencoder, encode_all(autoencoder, survey), seed=seed)
+            start_codes(autoencoder, encode_all(autoencoder, survey), seed=fit.seed)
 
-    batches = random_batches(len(images), batch_size=batch_size, num_steps=num_steps, seed=seed)
-    minimise(loss_of, autoencoder.parameters(), batches=batches, lr=lr, label="autoencoder", after_step=after_step)
+    parameters = autoencoder.parameters()
+    minimise(loss_of, parameters, num_items=len(images), fit=fit, label="autoencoder", after_step=after_step)
     autoencoder.eval()
     normalise_latents(autoencoder, encode_all(autoencoder, survey))
 
@@ -76,9 +131,7 @@ def start_as_identity(autoencoder: VQAutoencoder) -> None:
             zero_init(module)
 
 
-def polish_decoder(
-    autoencoder: VQAutoencoder, images: np.ndarray, *, num_steps: int, batch_size: int, lr: float, seed: int
-) -> None:
+def polish_decoder(autoencoder: VQAutoencoder, images: np.ndarray, fit: Fit) -> None:
     """Train the decoder alone in place, on whole uint8 images [n h w 3] behind the fixed encoder and codebook.
 
     Latents stay as they are, so this may come after, or run beside, the training of the diffusion model.
@@ -93,8 +146,8 @@ def polish_decoder(
             decoded = autoencoder.decode(codes, quantize=False).float()
         return F.l1_loss(decoded, image) + F.mse_loss(decoded, image)
 
-    batches = random_batches(len(images), batch_size=batch_size, num_steps=num_steps, seed=seed + 1)
-    minimise(loss_of, decoder.parameters(), batches=batches, lr=lr, label="decoder")
+    other_order = replace(fit, seed=fit.seed + 1)
+    minimise(loss_of, decoder.parameters(), num_items=len(images), fit=other_order, label="decoder")
 
 
 @torch.no_grad()
@@ -142,6 +195,47 @@ def peak_signal_to_noise(decoded: Tensor, images: np.ndarray) -> float:
     """Mean PSNR in decibels of float [n 3 h w] against uint8 [n h w 3], by the range of -1 to 1."""
     error = (decoded.clamp(-1, 1) - to_float(images)).square().mean(dim=(1, 2, 3))
     return float((10 * torch.log10(4 / error)).mean())
+
+
+def train_classifier(
+    model: DemoClassifier, images: np.ndarray, decoded: np.ndarray, class_ids: Tensor, fit: Fit
+) -> None:
+    """Train in place on uint8 images [n h w 3] of classes [n] and on their reconstructions by the autoencoder.
+
+    `decoded` are the reconstructions of the first images, uint8 [m h w 3], m <= n: half of every batch is drawn from
+    them, so that what the autoencoder loses does not count as an error of decoding.
+    """
+    model.to(memory_format=torch.channels_last).train()
+    generator = torch.Generator().manual_seed(fit.seed)
+
+    def loss_of(step: int, indices: Tensor) -> Tensor:
+        half = len(indices) // 2
+        copies = indices[:half] % len(decoded)
+        chosen = torch.cat([copies, indices[half:]])
+        image = to_float(np.concatenate([decoded[copies.numpy()], images[indices[half:].numpy()]]))  # [b 3 h w]
+        image = degrade(image, generator).contiguous(memory_format=torch.channels_last)
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = model(image)
+        return F.cross_entropy(logits.float(), class_ids[chosen], label_smoothing=LABEL_SMOOTHING)
+
+    minimise(loss_of, model.parameters(), num_items=len(images), fit=fit, label="classifier")
+    model.eval()
+
+
+def degrade(image: Tensor, generator: torch.Generator) -> Tensor:
+    """Blur and noise, each with probability one half per image: [b 3 h w] -> [b 3 h w]."""
+    chosen = torch.rand(2, len(image), 1, 1, 1, generator=generator) < 0.5
+    coarse = F.interpolate(F.avg_pool2d(image, 2), scale_factor=2, mode="bilinear")
+    image = torch.where(chosen[0], coarse, image)
+    strength = 0.15 * torch.rand(len(image), 1, 1, 1, generator=generator)
+    return image + chosen[1] * strength * torch.randn(image.shape, generator=generator)
+
+
+@torch.no_grad()
+def accuracy(model: DemoClassifier, images: Tensor, class_ids: Tensor, batch_size: int = 128) -> float:
+    """Share of float images [n 3 h w] that are classified as what they are."""
+    found = torch.cat([model(batch).argmax(dim=1) for batch in images.split(batch_size)])
+    return float((found == class_ids).float().mean())
 
 
 def _random_crop(image: Tensor, generator: torch.Generator) -> Tensor:

@@ -8,7 +8,7 @@ Example:
 from collections.abc import Sequence
 from pathlib import Path
 
-from mindvis.checkpoints.stages import find_ldm
+from mindvis.checkpoints import find_ldm
 from mindvis.common.devices import choose_device, use_threads
 from mindvis.config.command_line import entry_point, read_settings
 from mindvis.config.schemas import BaselineConfig, plain

@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from mindvis.checkpoints import blank_module, compare, complete_ldm, read_weights, weights_file, write_weights
+from mindvis.checkpoints import blank_module, compare, complete_ldm, find_ldm, read_weights, weights_file, write_weights
 from mindvis.checkpoints.builders import EXPECTED_MISSING
 from mindvis.checkpoints.formats import CHOICES, FORMATS, SELECTED
-from mindvis.checkpoints.loading import check_report
-from mindvis.checkpoints.stages import find_ldm
 from mindvis.common.files import sha256
 from mindvis.config.command_line import Parser, entry_point
 
@@ -43,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     else:
         print(f"weights of {file}")
     print(report.table())
-    check_report(report, EXPECTED_MISSING[weights.kind], arguments.source)
+    report.check(EXPECTED_MISSING[weights.kind], arguments.source)
     if arguments.target:
         write_weights(arguments.target, weights, arguments.to)
         print(f"written: {arguments.target}")

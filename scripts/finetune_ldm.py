@@ -6,13 +6,13 @@ Example:
 
 from collections.abc import Sequence
 
-from mindvis.checkpoints import DescribeWeights
-from mindvis.checkpoints.stages import begin_run, build_ldm_module, build_stage_b, history, read_encoder, train
+from mindvis.checkpoints import DescribeWeights, build_ldm_module, build_stage_b, history, read_encoder
 from mindvis.config.command_line import entry_point, read_settings
 from mindvis.config.schemas import FinetuneLDMConfig
 from mindvis.data.open import data_facts, open_stage_b
 from mindvis.dc_ldm.latents import kept_crops, kept_latents
 from mindvis.decoding.previews import DecodedStimuli
+from mindvis.training.fit import begin_run, train
 from mindvis.training.signals import stoppable
 
 

@@ -6,12 +6,12 @@ Example:
 
 from collections.abc import Sequence
 
-from mindvis.checkpoints import DescribeWeights, build_mbm, read_mbm
-from mindvis.checkpoints.stages import begin_run, build_mbm_module, train
+from mindvis.checkpoints import DescribeWeights, build_mbm, build_mbm_module, read_mbm
 from mindvis.config.command_line import entry_point, read_settings
 from mindvis.config.schemas import FinetuneMBMConfig, plain
 from mindvis.data.open import choose_tuning_fmri, data_facts, hold_out_tail
 from mindvis.decoding.previews import MaskedReconstructions
+from mindvis.training.fit import begin_run, train
 from mindvis.training.signals import stoppable
 
 

@@ -6,12 +6,12 @@ Example:
 
 from collections.abc import Sequence
 
-from mindvis.checkpoints import DescribeWeights
-from mindvis.checkpoints.stages import begin_run, build_mbm_module, start_mbm, train
+from mindvis.checkpoints import DescribeWeights, build_mbm_module, start_mbm
 from mindvis.config.command_line import entry_point, read_settings
 from mindvis.config.schemas import PretrainMBMConfig, plain
 from mindvis.data.open import data_facts, hold_out_tail, open_pretraining
 from mindvis.decoding.previews import MaskedReconstructions
+from mindvis.training.fit import begin_run, train
 from mindvis.training.signals import stoppable
 
 

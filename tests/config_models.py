@@ -12,7 +12,7 @@ from torch import nn
 from mindvis.benchmarks.memory_estimate import LABEL2IMG
 from mindvis.chain import ChainConfig, plan_chain
 from mindvis.chain.settings import SCHEMAS as STAGES
-from mindvis.checkpoints.stages import DEMO_LDM, ENCODER_SETTINGS
+from mindvis.checkpoints import DEMO_LDM, ENCODER_SETTINGS
 from mindvis.config import schemas as config
 from mindvis.config.loading import from_plain
 from mindvis.dc_ldm import build_ldm

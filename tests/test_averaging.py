@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mindvis.benchmarks.solvers import CountedModel
-from mindvis.checkpoints.stages import DEMO_LDM
+from mindvis.checkpoints import DEMO_LDM
 from mindvis.dc_ldm import averaged_embeddings, averaged_timesteps, noise_for, sample_unipc, sample_unipc_averaged
 from mindvis.decoding.decode import SAMPLERS, decode, time_embeddings
 from mindvis.decoding.ridge_pictures import load_class_ldm

@@ -16,8 +16,8 @@ from mindvis.checkpoints import (
     save_safetensors,
     write_weights,
 )
+from mindvis.checkpoints.torch_files import load_torch
 from mindvis.common.errors import InputError
-from mindvis.common.safe_pickle import load_torch
 from mindvis.sc_mbm import MaskedBrainModel
 
 

@@ -36,7 +36,7 @@ from mindvis.checkpoints import (
     write_weights,
 )
 from mindvis.checkpoints.builders import NOT_IN_LABEL2IMG
-from mindvis.common.safe_pickle import load_torch
+from mindvis.checkpoints.torch_files import load_torch
 from mindvis.dc_ldm import build_ldm
 from mindvis.sc_mbm import FMRIEncoder, MaskedBrainModel
 

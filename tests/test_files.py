@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from mindvis.checkpoints.files import save_safetensors
+from mindvis.checkpoints import save_safetensors
 from mindvis.common.errors import InputError
 from mindvis.common.files import TEMPORARY, sha256, sha256_of, to_csv, write_atomic, write_npz, write_text
 

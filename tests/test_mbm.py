@@ -196,7 +196,7 @@ def test_loading_takes_the_encoder_part(golden):
     report = encoder.load_pretrained(file.tensors("pretrain"))
     state = file.tensors("state")
     assert all(torch.equal(tensor, state[key]) for key, tensor in encoder.state_dict().items() if key != "mask_token")
-    assert (len(report.matched), report.resized, len(report.ignored)) == (30, [], 20)
+    assert (len(report.matched), report.resized, len(report.dropped)) == (30, [], 20)
 
 
 def test_loading_resizes_positions_and_takes_the_norms(golden):

@@ -9,8 +9,8 @@ import torch
 import yaml
 
 from mindvis.checkpoints import Weights, build_label2img, export_ldm, write_weights
+from mindvis.checkpoints.torch_files import load_torch
 from mindvis.common.errors import InputError
-from mindvis.common.safe_pickle import load_torch
 from mindvis.dc_ldm import KLAutoencoder, NoiseSchedule, VQAutoencoder, build_ldm, build_schedule
 from mindvis.decoding.decode import decode
 from mindvis.sc_mbm import FMRIEncoder

@@ -15,7 +15,8 @@ import torch
 from omegaconf import OmegaConf
 from test_safe_pickle_refusals import refusal, write_zip
 
-from mindvis.common.safe_pickle import Bag, load_object_npy, load_torch, plain
+from mindvis.checkpoints.torch_files import load_torch
+from mindvis.common.safe_pickle import Bag, as_settings, load_object_npy
 
 
 class Settings:
@@ -80,7 +81,7 @@ def test_unknown_object_becomes_bag(tmp_path, protocol):
     for path in (tmp_path / "x.pth", write_zip(tmp_path / "y.pth", program)):
         config = load_torch(path)["config"]
         assert isinstance(config, Bag) and config.class_name == "vanished_config.Settings"
-        assert plain(config) == {"patch_size": 16, "nested": {"subjects": ["sbj_3"], "lr": 5.3e-5}}
+        assert as_settings(config) == {"patch_size": 16, "nested": {"subjects": ["sbj_3"], "lr": 5.3e-5}}
 
 
 def test_omegaconf_and_namespace_become_plain(tmp_path):
@@ -88,8 +89,8 @@ def test_omegaconf_and_namespace_become_plain(tmp_path):
     config = OmegaConf.create({"a": {"b": [1, 2.5, "x", None]}})
     torch.save({"omega": config, "args": argparse.Namespace(lr=0.1)}, tmp_path / "x.pth")
     found = load_torch(tmp_path / "x.pth")
-    assert plain(found["omega"]) == {"a": {"b": [1, 2.5, "x", None]}}
-    assert plain(found["args"]) == {"lr": 0.1}
+    assert as_settings(found["omega"]) == {"a": {"b": [1, 2.5, "x", None]}}
+    assert as_settings(found["args"]) == {"lr": 0.1}
 
 
 def test_unfolding_settings_are_refused(tmp_path):
@@ -99,7 +100,7 @@ def test_unfolding_settings_are_refused(tmp_path):
         nested = [nested, nested]
     torch.save(nested, tmp_path / "x.pth")
     with pytest.raises(pickle.UnpicklingError, match="entries"):
-        plain(load_torch(tmp_path / "x.pth"))
+        as_settings(load_torch(tmp_path / "x.pth"))
 
 
 @pytest.mark.parametrize("module", ["numpy._core", "numpy.core"])
@@ -141,7 +142,7 @@ def test_large_files_are_mapped(tmp_path, new_format):
     """Opening a file of 400 MB takes less than 60 MB of memory."""
     torch.save({"w": torch.ones(100_000_000)}, tmp_path / "x.pth", _use_new_zipfile_serialization=new_format)
     program = (
-        "import resource, sys; from mindvis.common.safe_pickle import load_torch\n"
+        "import resource, sys; from mindvis.checkpoints.torch_files import load_torch\n"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024\n"
         "before = peak(); w = load_torch(sys.argv[1])['w']; assert w[-1] == 1; print(peak() - before)"
     )

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import torch
 
+from mindvis.checkpoints.torch_files import load_torch
 from mindvis.common.errors import InputError
-from mindvis.common.safe_pickle import load_object_npy, load_torch
+from mindvis.common.safe_pickle import load_object_npy
 
 OLD_GLOBAL = b"cposix\nsystem\n"
 
@@ -31,7 +32,7 @@ class Call:
 def write_zip(path: Path, program: bytes, entries: dict | None = None, compression: int = zipfile.ZIP_STORED) -> Path:
     """A torch file around a hand-written pickle program."""
     with zipfile.ZipFile(path, "w", compression) as archive:
-        for name, content in {"data.pkl": program, "byteorder": b"little", **(entries or {})}.items():
+        for name, content in {"data.pkl": program, "version": b"3", "byteorder": b"little", **(entries or {})}.items():
             archive.writestr(f"archive/{name}", content)
     return path
 

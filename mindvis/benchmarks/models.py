@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mindvis.benchmarks.memory_estimate import LABEL2IMG
 from mindvis.benchmarks.settings import BenchmarkConfig
-from mindvis.checkpoints.stages import DEMO_LDM, ENCODER_SETTINGS
+from mindvis.checkpoints import DEMO_LDM, ENCODER_SETTINGS
 from mindvis.common.errors import InputError
 from mindvis.dc_ldm import LatentDiffusion, build_ldm
 from mindvis.sc_mbm import FMRIEncoder

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mindvis.benchmarks.settings import BenchmarkConfig
 from mindvis.benchmarks.table import line
-from mindvis.checkpoints.stages import DEMO_LDM
+from mindvis.checkpoints import DEMO_LDM
 from mindvis.common.files import write_json, write_text
 from mindvis.common.progress import Progress
 from mindvis.dc_ldm import LatentDiffusion, noise_for, sample_ddim

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mindvis.chain.inputs import FILE_SETTINGS, data_files
 from mindvis.chain.plan import Step
-from mindvis.checkpoints.stages import find_ldm
+from mindvis.checkpoints import find_ldm
 from mindvis.common.errors import InputError
 from mindvis.config.loading import flatten
 from mindvis.evaluation.classifiers import check_classifier_weights

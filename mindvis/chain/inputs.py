@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mindvis.chain.settings import TRAININGS
-from mindvis.checkpoints.stages import find_ldm
+from mindvis.checkpoints import find_ldm
 from mindvis.common.files import sha256, write_json
 from mindvis.config.loading import flatten
 from mindvis.data.hcp import FILE_NAME as HCP_FILE

@@ -1,17 +1,53 @@
-"""Weights in and out: the published files, our own, safetensors, and folders to share."""
+"""Weights in and out: the published files, our own, safetensors, folders to share; and networks that have them."""
 
-from mindvis.checkpoints.builders import blank_module, build_encoder, build_label2img, build_ldm_from, build_mbm
-from mindvis.checkpoints.describing import DescribeWeights
-from mindvis.checkpoints.files import read_checkpoint, read_safetensors, save_checkpoint, save_safetensors
-from mindvis.checkpoints.formats import read_weights, weights_file, write_weights
-from mindvis.checkpoints.loading import LoadReport, compare, load_state
-from mindvis.checkpoints.published import load_published
-from mindvis.checkpoints.reading import complete_ldm, read_label2img, read_ldm, read_mbm
-from mindvis.checkpoints.renaming import export_ldm, export_mbm, import_ldm, import_mbm
-from mindvis.checkpoints.sharing import describe_data, export_model
+from mindvis.checkpoints.builders import (
+    DEMO_LDM,
+    ENCODER_SETTINGS,
+    blank_module,
+    build_encoder,
+    build_label2img,
+    build_ldm_from,
+    build_ldm_module,
+    build_mbm,
+    build_mbm_module,
+    build_stage_b,
+    find_ldm,
+    history,
+    read_encoder,
+    start_mbm,
+)
+from mindvis.checkpoints.formats import (
+    complete_ldm,
+    read_label2img,
+    read_ldm,
+    read_mbm,
+    read_weights,
+    weights_file,
+    write_weights,
+)
+from mindvis.checkpoints.own import (
+    DescribeWeights,
+    read_checkpoint,
+    read_safetensors,
+    save_checkpoint,
+    save_safetensors,
+)
+from mindvis.checkpoints.published import (
+    describe_data,
+    export_ldm,
+    export_mbm,
+    import_ldm,
+    import_mbm,
+    load_published,
+)
+from mindvis.checkpoints.sharing import export_model
+from mindvis.checkpoints.torch_files import load_torch
 from mindvis.checkpoints.weights import Weights
+from mindvis.common.loading import LoadReport, compare, load_state
 
 __all__ = [
+    "DEMO_LDM",
+    "ENCODER_SETTINGS",
     "DescribeWeights",
     "LoadReport",
     "Weights",
@@ -19,18 +55,25 @@ __all__ = [
     "build_encoder",
     "build_label2img",
     "build_ldm_from",
+    "build_ldm_module",
     "build_mbm",
+    "build_mbm_module",
+    "build_stage_b",
     "compare",
     "complete_ldm",
     "describe_data",
     "export_ldm",
     "export_mbm",
     "export_model",
+    "find_ldm",
+    "history",
     "import_ldm",
     "import_mbm",
     "load_published",
     "load_state",
+    "load_torch",
     "read_checkpoint",
+    "read_encoder",
     "read_label2img",
     "read_ldm",
     "read_mbm",
@@ -38,6 +81,7 @@ __all__ = [
     "read_weights",
     "save_checkpoint",
     "save_safetensors",
+    "start_mbm",
     "weights_file",
     "write_weights",
 ]

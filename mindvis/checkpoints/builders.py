@@ -1,18 +1,25 @@
-"""Networks with their weights, from published files or our own."""
+"""Networks with their weights, from published files or our own, and what the settings of a stage start from."""
 
-from dataclasses import replace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from mindvis.checkpoints.loading import LoadReport, load_state
-from mindvis.checkpoints.reading import read_kind, read_ldm, read_mbm
-from mindvis.checkpoints.weights import Weights
+from mindvis.checkpoints.formats import read_kind, read_label2img, read_ldm, read_mbm, read_weights
+from mindvis.checkpoints.weights import State, Weights
 from mindvis.common.errors import InputError
+from mindvis.common.loading import LoadReport, load_state
+from mindvis.config.schemas import FinetuneLDMConfig, MaskConfig, ModelConfig, OptimConfig, plain
 from mindvis.dc_ldm import LatentDiffusion, build_ldm
-from mindvis.sc_mbm import FMRIEncoder, MaskedBrainModel
+from mindvis.dc_ldm.module import LDMModule
+from mindvis.sc_mbm import FMRIEncoder, MaskedBrainModel, MBMModule
+from mindvis.sc_mbm.positions import resize_positions
 
+DEMO_LDM = Path(__file__).resolve().parents[1] / "assets" / "demo" / "model.ckpt"
+ENCODER_SETTINGS = ("patch_size", "embed_dim", "depth", "num_heads", "mlp_ratio")
 # What a label-to-image LDM does not bring: the fMRI conditioner and the time-step condition.
 NOT_IN_LABEL2IMG = ("conditioner.", "unet.time_embed_condtion.")
 EXPECTED_MISSING = {"mbm": (), "label2img": NOT_IN_LABEL2IMG, "ldm": ()}
@@ -24,9 +31,8 @@ def build_encoder(path: str | Path, *, num_voxels: int | None = None, global_poo
     Positions are resized where `num_voxels` (a multiple of the patch size) is not the length it was trained on.
     """
     settings, state = read_mbm(path)
-    names = ("num_voxels", "patch_size", "embed_dim", "depth", "num_heads", "mlp_ratio")
-    chosen = {name: settings[name] for name in names} | ({"num_voxels": num_voxels} if num_voxels else {})
-    encoder = FMRIEncoder(**chosen, global_pool=global_pool)
+    shape = {name: settings[name] for name in ENCODER_SETTINGS}
+    encoder = FMRIEncoder(num_voxels=num_voxels or settings["num_voxels"], **shape, global_pool=global_pool)
     encoder.load_pretrained(state)
     return encoder
 
@@ -36,8 +42,8 @@ def build_mbm(
 ) -> tuple[MaskedBrainModel, LoadReport]:
     """Stage A model to go on with, and what matched; `num_voxels` as in `build_encoder`."""
     settings, state = read_mbm(path, checkpoint)
-    model = MaskedBrainModel(**settings | ({"num_voxels": num_voxels} if num_voxels else {}))
-    return model, load_state(model, state, resize=True, source=str(path))
+    model = MaskedBrainModel(**settings | {"num_voxels": num_voxels or settings["num_voxels"]})
+    return model, load_state(model, state, resize=resize_positions, source=str(path))
 
 
 def build_label2img(
@@ -84,3 +90,67 @@ def blank_module(weights: Weights) -> nn.Module:
         flags = {name: settings[name] for name in ("global_pool", "use_time_condition")}
         encoder = FMRIEncoder(**settings["encoder"], global_pool=flags["global_pool"])
         return build_ldm(settings["ldm_config"], encoder, **flags)
+
+
+# From the settings of a stage
+
+
+def start_mbm(model: ModelConfig, num_voxels: int, seed: int) -> tuple[MaskedBrainModel, dict]:
+    """A masked brain model with weights drawn from `seed`, and its settings."""
+    settings = {"num_voxels": num_voxels, **asdict(model)}
+    with seeded(seed):
+        return MaskedBrainModel(**settings), settings
+
+
+def build_mbm_module(network: MaskedBrainModel, mask: MaskConfig, optim: OptimConfig, num_epochs: int) -> MBMModule:
+    """Training module of Stage A."""
+    masking = {"mask_ratio": mask.mask_ratio, "focus_range": mask.focus_range, "focus_rate": mask.focus_rate}
+    rates = {name: value for name, value in asdict(optim).items() if name != "clip"}
+    return MBMModule(network, num_epochs=num_epochs, **rates, **masking)
+
+
+def read_encoder(config: FinetuneLDMConfig) -> tuple[dict, State | None]:
+    """Settings of Stage B's encoder and the Stage A weights it starts from (None: not pretrained)."""
+    settings, state = read_mbm(config.encoder) if config.encoder else (asdict(config.model), None)
+    return {name: settings[name] for name in ENCODER_SETTINGS}, state
+
+
+def build_stage_b(
+    config: FinetuneLDMConfig, encoder_settings: dict, state: State | None
+) -> tuple[LatentDiffusion, dict]:
+    """Stage B model with its starting weights, and the settings from which it can be built again.
+
+    Weights that no file brings (the projections, the time-step condition) are drawn from the seed.
+    """
+    flags = {"global_pool": config.global_pool, "use_time_condition": config.use_time_condition}
+    path = find_ldm(config.ldm)
+    with seeded(config.seed):
+        encoder = FMRIEncoder(**encoder_settings, global_pool=config.global_pool)
+        if state is not None:
+            encoder.load_pretrained(state)
+        ldm, _ = build_label2img(path, encoder, **flags)
+    return ldm, {"encoder": encoder_settings, **flags, "ldm_config": read_label2img(path)[0]}
+
+
+def build_ldm_module(ldm: LatentDiffusion, config: FinetuneLDMConfig) -> LDMModule:
+    """Training module of Stage B."""
+    rates = {name: value for name, value in asdict(config.optim).items() if name != "clip"}
+    return LDMModule(ldm, tune=config.tune, weighting=config.weighting, num_epochs=config.trainer.max_epochs, **rates)
+
+
+def find_ldm(path: str) -> Path:
+    """Path of the label-to-image model; `demo` is the small one that comes with the package."""
+    return DEMO_LDM if path == "demo" else Path(path)
+
+
+def history(config: FinetuneLDMConfig) -> dict:
+    """Settings of a Stage B run with, under `stage_a`, those of the run its encoder came from."""
+    return {**plain(config), "stage_a": read_weights(config.encoder).config if config.encoder else {}}
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draw initial weights from `seed`, and leave torch's generator as it was."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield

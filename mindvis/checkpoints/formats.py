@@ -1,35 +1,40 @@
 """Weights in every form: published file, our own checkpoint, safetensors, run folder, exported folder."""
 
-import argparse
 import json
-from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
-import torch
-from omegaconf import OmegaConf
-
-from mindvis.checkpoints.files import read_safetensors, save_checkpoint, save_safetensors
-from mindvis.checkpoints.published import check_state, published_weights
-from mindvis.checkpoints.renaming import export_ldm, export_mbm
-from mindvis.checkpoints.weights import KINDS, Weights, part
+from mindvis.checkpoints.own import (
+    ENVELOPE,
+    EXPORTED,
+    envelope,
+    from_envelope,
+    safetensors_weights,
+    save_checkpoint,
+    save_safetensors,
+)
+from mindvis.checkpoints.published import published_weights, read_yaml, write_published
+from mindvis.checkpoints.torch_files import load_torch
+from mindvis.checkpoints.weights import DEFAULT_HEADS, State, Weights
 from mindvis.common.errors import InputError, beside
-from mindvis.common.files import write_atomic, write_text
-from mindvis.common.safe_pickle import load_torch, plain
-from mindvis.common.safe_pickle.rules import reading
-from mindvis.dc_ldm.model import build_schedule
 from mindvis.training.runs import STAGES, open_run
 
-ENVELOPE = "weights"  # key of {kind, settings, config, prefix} beside `state_dict` in our checkpoints
-EXPORTED = ("model.safetensors", "settings.yaml")
 CHOICES = ("selected", "best", "last")  # which checkpoint of a run folder
 SELECTED = "of a run folder: selected, as its setting `selection` says (a run without it: last), best or last; "
 SELECTED += "default: selected, as for generate"
 FORMATS = {".safetensors": "safetensors", ".pt": "mindvis", ".pth": "published", ".ckpt": "published"}
+NAMES = {"mbm": "a Stage A model", "label2img": "a label-to-image LDM", "ldm": "a tuned decoder"}
 
 
 def read_weights(path: str | Path, checkpoint: str = "last") -> Weights:
     """Weights and settings from a file or folder of any form; `checkpoint` and errors as of `weights_file`."""
-    return _read_file(weights_file(path, checkpoint))
+    file = weights_file(path, checkpoint)
+    if file.suffix == ".safetensors":
+        return safetensors_weights(file)
+    content = load_torch(file)
+    if isinstance(content, dict) and ENVELOPE in content:
+        return from_envelope(content.get("state_dict"), content[ENVELOPE], file)
+    return published_weights(content, file)
 
 
 def weights_file(path: str | Path, checkpoint: str = "last") -> Path:
@@ -61,92 +66,102 @@ def write_weights(path: str | Path, weights: Weights, form: str | None = None) -
     """
     path = Path(path)
     form = form or FORMATS.get(path.suffix)
-    if form not in _WRITERS:
+    if form not in FORMATS.values():
         raise InputError(f"{path}: unknown form of weights; needed: a name that ends in {', '.join(FORMATS)}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    _WRITERS[form](path, weights)
+    if form == "published":
+        write_published(path, weights)
+    elif form == "mindvis":
+        save_checkpoint(path, {"state_dict": weights.state_dict, ENVELOPE: envelope(weights)})
+    else:
+        save_safetensors(path, weights.state_dict, {ENVELOPE: json.dumps(envelope(weights), default=str)})
 
 
-def envelope(weights: Weights, prefix: str = "") -> dict:
-    """What our checkpoints say about their weights; `prefix` is put before their names in `state_dict`."""
-    return {"kind": weights.kind, "settings": weights.settings, "config": weights.config, "prefix": prefix}
+def read_kind(path: str | Path, kind: str, checkpoint: str = "last") -> Weights:
+    """Weights of one kind. Raises InputError where `path` holds another kind of model."""
+    weights = read_weights(path, checkpoint)
+    if weights.kind != kind:
+        raise InputError(f"{path}: holds {NAMES[weights.kind]}; needed: {NAMES[kind]}")
+    return weights
 
 
-def from_envelope(content: Mapping, said: object, where: Path) -> Weights:
-    """Weights from a state dict and its envelope. Raises InputError, naming `where`, for one that is incomplete."""
-    with reading(where):
-        said = plain(said)
-    if not isinstance(said, dict) or said.get("kind") not in KINDS or not isinstance(said.get("settings"), dict):
-        raise InputError(f"{where}: does not say which model it is; needed: a kind ({', '.join(KINDS)}) and settings")
-    state = part(check_state(content, f"{where}: state_dict"), said.get("prefix") or "")
-    return Weights(said["kind"], state, said["settings"], said.get("config") or {})
+def read_mbm(path: str | Path, checkpoint: str = "last") -> tuple[dict, State]:
+    """Arguments of MaskedBrainModel and its weights, from fmri_encoder.pth, a run folder or our own file.
+
+    Raises InputError where `path` holds another kind of model.
+    """
+    weights = read_kind(path, "mbm", checkpoint)
+    return weights.settings, weights.state_dict
 
 
-def _read_file(path: Path) -> Weights:
-    if path.suffix == ".safetensors":
-        state, metadata = read_safetensors(path)
-        return from_envelope(state, _read_metadata(metadata, path), path)
-    content = load_torch(path)
-    if isinstance(content, dict) and ENVELOPE in content:
-        return from_envelope(content.get("state_dict"), content[ENVELOPE], path)
-    return published_weights(content, path)
+def read_label2img(path: str | Path) -> tuple[dict, State]:
+    """Published config and weights of a label-to-image LDM, from its model.ckpt (or folder). Raises as `read_mbm`."""
+    weights = read_kind(path, "label2img")
+    return weights.settings, weights.state_dict
 
 
-def _read_metadata(metadata: Mapping[str, str], path: Path) -> object:
-    """The envelope of a safetensors file: its metadata, or the settings.yaml beside it in an exported folder."""
-    try:
-        if ENVELOPE in metadata:
-            return json.loads(metadata[ENVELOPE])
-        return OmegaConf.to_container(OmegaConf.load(path.parent / EXPORTED[1]), resolve=True)
-    except Exception as error:  # json, yaml and OmegaConf raise unrelated classes
-        raise InputError(f"{path}: its settings ({EXPORTED[1]} or metadata) are absent or not readable") from error
+def read_ldm(
+    path: str | Path,
+    *,
+    fmri_encoder: str | Path | None = None,
+    label2img: str | Path | None = None,
+    checkpoint: str = "last",
+) -> tuple[dict, dict, dict, State]:
+    """LDM config, encoder settings, flags and weights of a tuned decoder.
 
-
-def _write_safetensors(path: Path, weights: Weights) -> None:
-    save_safetensors(path, weights.state_dict, {ENVELOPE: json.dumps(envelope(weights), default=str)})
-
-
-def _write_mindvis(path: Path, weights: Weights) -> None:
-    save_checkpoint(path, {"state_dict": weights.state_dict, ENVELOPE: envelope(weights)})
-
-
-def _write_published(path: Path, weights: Weights) -> None:
-    """As the published programs read it: settings as attributes, so a Namespace, which is no class of theirs."""
-    config = argparse.Namespace(**{**weights.config, **_flat_settings(weights)})
-    content = {
-        "mbm": lambda: {"model": export_mbm(weights.state_dict), "config": config},
-        "label2img": lambda: {"state_dict": _export_ldm(weights)},
-        # `state` is a CUDA generator there: 16 bytes of seed and offset
-        "ldm": lambda: {
-            "model_state_dict": _export_ldm(weights),
-            "config": config,
-            "state": torch.zeros(16, dtype=torch.uint8),
-        },
-    }[weights.kind]()
-    write_atomic(path, lambda file: torch.save(content, file))
-    if weights.kind == "label2img":
-        write_text(path.parent / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(weights.settings)))
-
-
-def _export_ldm(weights: Weights) -> dict[str, torch.Tensor]:
-    """Under the published names, with the noise schedule of its own config where that is known."""
-    ldm_config = weights.settings if weights.kind == "label2img" else weights.settings["ldm_config"]
-    return export_ldm(weights.state_dict, build_schedule(ldm_config) if ldm_config else None)
-
-
-def _flat_settings(weights: Weights) -> dict:
-    """Settings under the names the published programs look for."""
-    if weights.kind == "mbm":
-        return weights.settings
-    if weights.kind == "label2img":
-        return {}
+    From a run folder, an exported folder, our own file or finetuned.pth; for the last see `complete_ldm`.
+    Flags: `global_pool` and `use_time_condition`, as `build_ldm` takes them.
+    Raises InputError where `path` holds another kind of model or a needed file is missing or does not fit.
+    """
+    weights = complete_ldm(read_kind(path, "ldm", checkpoint), path, fmri_encoder=fmri_encoder, label2img=label2img)
     settings = weights.settings
-    flags = {"global_pool": settings["global_pool"], "use_time_cond": settings["use_time_condition"]}
-    return {"patch_size": settings["encoder"]["patch_size"], **flags}
+    flags = {name: settings[name] for name in ("global_pool", "use_time_condition")}
+    return settings["ldm_config"], settings["encoder"], flags, weights.state_dict
 
 
-_WRITERS: dict[str, Callable[[Path, Weights], None]] = {
-    "published": _write_published,
-    "mindvis": _write_mindvis,
-    "safetensors": _write_safetensors,
-}
+def complete_ldm(
+    weights: Weights,
+    path: str | Path,
+    *,
+    fmri_encoder: str | Path | None = None,
+    label2img: str | Path | None = None,
+) -> Weights:
+    """Weights read from `path` with the settings that finetuned.pth does not name; others come back as they are.
+
+    They are in the files it was made from, given here or found beside it: the number of heads in `fmri_encoder` (else
+    16), the UNet's settings in the config.yaml of `label2img` (model.ckpt, its folder or the config.yaml itself).
+    Raises InputError where a file that names them is missing or does not fit.
+    """
+    if weights.kind != "ldm" or weights.settings["ldm_config"] is not None:
+        return weights
+    encoder = dict(weights.settings["encoder"])
+    encoder["num_heads"] = _find_heads(Path(path), encoder, fmri_encoder)
+    ldm_config = _find_config(Path(path), label2img)
+    return replace(weights, settings={**weights.settings, "encoder": encoder, "ldm_config": ldm_config})
+
+
+def _find_heads(path: Path, encoder: dict, fmri_encoder: str | Path | None) -> int:
+    """Heads that the encoder's own file names: the given one, or the one published beside finetuned.pth."""
+    published = path.parent / "fmri_encoder.pth"
+    if fmri_encoder is None and not published.is_file():
+        return DEFAULT_HEADS
+    settings, _ = read_mbm(fmri_encoder or published)
+    differing = [name for name in ("patch_size", "embed_dim", "depth") if settings[name] != encoder[name]]
+    if not differing:
+        return settings["num_heads"]
+    if fmri_encoder is None:
+        return DEFAULT_HEADS
+    name = differing[0]
+    raise InputError(f"{fmri_encoder}: {name} is {settings[name]}, the encoder in {path} has {encoder[name]}")
+
+
+def _find_config(path: Path, label2img: str | Path | None) -> dict:
+    needed = "needed: the label2img model.ckpt with its config.yaml"
+    given = Path(label2img) if label2img else path
+    is_yaml = given.suffix in (".yaml", ".yml")
+    config = given if is_yaml else (given if given.is_dir() else given.parent) / "config.yaml"
+    if label2img is None and not config.is_file():
+        raise InputError(f"{path}: names no UNet settings; {needed}")
+    if not given.exists() and not config.is_file():
+        raise InputError(f"{given}: no such file; {needed}")
+    return read_yaml(config)

@@ -1,21 +1,74 @@
-"""The three files the authors released, read without running anything in them.
+"""The three files the authors released: read without running anything in them, and written as they read them.
 
 `fmri_encoder.pth` {model, config, ...}, `label2img/model.ckpt` {state_dict, ...} with its `config.yaml` beside it, and
-`finetuned.pth` {model_state_dict, config, state}.
+`finetuned.pth` {model_state_dict, config, state}. Parameter names differ from ours by prefixes; tensors do not.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 
+import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from mindvis.checkpoints.renaming import dropped_names, import_ldm, import_mbm
-from mindvis.checkpoints.weights import DEFAULT_HEADS, Weights, ldm_settings, mbm_settings
-from mindvis.common.errors import InputError
-from mindvis.common.safe_pickle import load_torch, plain
-from mindvis.common.safe_pickle.rules import one_line, reading
+from mindvis.checkpoints.torch_files import load_torch
+from mindvis.checkpoints.weights import DEFAULT_HEADS, State, Weights, check_state, ldm_settings, mbm_settings
+from mindvis.common.errors import InputError, one_line
+from mindvis.common.files import write_atomic, write_text
+from mindvis.common.safe_pickle import as_settings, reading
+from mindvis.dc_ldm.model import build_schedule
+from mindvis.dc_ldm.schedule import NoiseSchedule
 
 STATE_KEYS = {"model_state_dict": "ldm", "state_dict": "label2img", "model": "mbm"}
+PREFIXES = {  # published -> ours
+    "model.diffusion_model.": "unet.",
+    "first_stage_model.": "autoencoder.",
+    "cond_stage_model.mae.": "conditioner.encoder.",
+    "cond_stage_model.channel_mapper.": "conditioner.channel_mapper.",
+    "cond_stage_model.dim_mapper.": "conditioner.dim_mapper.",
+}
+# The moving average of the UNet's weights, and what the fMRI encoder replaces: the class embedding, or the transformer
+# over text or layout.
+DROPPED = ("model_ema.", "cond_stage_model.embedding.weight", "cond_stage_model.transformer.")
+CLASS_EMBEDDING = {"conditioner.embedding.": "cond_stage_model.embedding."}  # ours -> published
+SCHEDULE = frozenset(NoiseSchedule(num_timesteps=2).buffers_published()) | {"lvlb_weights"}
+NEEDED_YAML = "needed: the config.yaml that was published with model.ckpt"
+
+
+def import_mbm(state: Mapping[str, Tensor]) -> State:
+    """Stage A under our names, which are the published ones."""
+    return dict(state)
+
+
+def export_mbm(state: Mapping[str, Tensor]) -> State:
+    """Stage A under the published names; the inverse of `import_mbm`."""
+    return dict(state)
+
+
+def import_ldm(state: Mapping[str, Tensor]) -> State:
+    """A label-, text- or layout-to-image or a decoding LDM under our names.
+
+    The noise schedule (recomputed where it is needed), the moving average and the condition that fMRI replaces are left
+    out. Names of no known prefix are kept as they are, so that loading reports them.
+    """
+    kept = {name: tensor for name, tensor in state.items() if name not in SCHEDULE and not name.startswith(DROPPED)}
+    return {_rename(name, PREFIXES): tensor for name, tensor in kept.items()}
+
+
+def export_ldm(state: Mapping[str, Tensor], schedule: NoiseSchedule | None = None) -> State:
+    """An LDM under the published names, its noise schedule (default: the published one) among them.
+
+    The inverse of `import_ldm`: `import_ldm(export_ldm(state))` is `state`.
+    """
+    back = {ours: published for published, ours in PREFIXES.items()} | CLASS_EMBEDDING
+    buffers = (schedule or NoiseSchedule()).buffers_published()
+    return {**buffers, **{_rename(name, back): tensor for name, tensor in state.items()}}
+
+
+def _rename(name: str, prefixes: Mapping[str, str]) -> str:
+    old = next((old for old in prefixes if name.startswith(old)), "")
+    return prefixes.get(old, "") + name.removeprefix(old)
 
 
 def load_published(path: str | Path) -> Weights:
@@ -24,8 +77,7 @@ def load_published(path: str | Path) -> Weights:
     `num_heads` of an 'ldm', which the file does not name, is the published 16. Raises InputError, naming the file,
     where it is none of the three, damaged, would run code, or lacks what its kind needs.
     """
-    path = Path(path)
-    return published_weights(load_torch(path), path)
+    return published_weights(load_torch(path), Path(path))
 
 
 def published_weights(content: object, path: Path) -> Weights:
@@ -36,60 +88,102 @@ def published_weights(content: object, path: Path) -> Weights:
         raise InputError(f"{path}: holds {found[:100]}; needed: one of {', '.join(STATE_KEYS)}")
     state = check_state(content[key], f"{path}: {key}")
     with reading(path):
-        config = plain(content.get("config", {}))
+        config = as_settings(content.get("config"))
     config = config if isinstance(config, dict) else {}
+    if STATE_KEYS[key] == "label2img":
+        return _label2img(state, config, path)
     try:
-        return _MAKERS[STATE_KEYS[key]](state, config, path)
+        return _mbm(state, config) if STATE_KEYS[key] == "mbm" else _ldm(state, config)
     except InputError as error:
-        message = str(error)
-        raise InputError(message if message.startswith(str(path.parent)) else f"{path}: {message}") from error
+        raise InputError(f"{path}: {error}") from error
+
+
+def _mbm(state: State, config: dict) -> Weights:
+    heads = {name: config.get(name, DEFAULT_HEADS) for name in ("num_heads", "decoder_num_heads")}
+    for name, found in heads.items():
+        if type(found) is not int or found < 1:
+            raise InputError(f"config.{name} is {found!r}, a positive integer is needed")
+    return Weights("mbm", import_mbm(state), mbm_settings(state, **heads), config)
+
+
+def _ldm(state: State, config: dict) -> Weights:
+    ours = import_ldm(state)
+    return Weights("ldm", ours, ldm_settings(ours), config, _dropped(state))
+
+
+def _label2img(state: State, config: dict, path: Path) -> Weights:
+    if not any(name.startswith("model.diffusion_model.") for name in state):
+        raise InputError(f"{path}: no weight begins with model.diffusion_model.: not a latent diffusion model")
+    settings = read_yaml(path.parent / "config.yaml")
+    return Weights("label2img", import_ldm(state), settings, config, _dropped(state))
+
+
+def _dropped(state: State) -> list[str]:
+    return [name for name in state if name.startswith(DROPPED)]
 
 
 def read_yaml(path: Path) -> dict:
     """A published config.yaml as a plain dict. Raises InputError where it is absent or no such file."""
     if not path.is_file():
-        raise InputError(f"{path}: no such file; needed: the config.yaml that was published with model.ckpt")
+        raise InputError(f"{path}: no such file; {NEEDED_YAML}")
     try:
         content = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
     except Exception as error:  # yaml and OmegaConf raise unrelated classes for a malformed file
         raise InputError(f"{path}: not readable as YAML ({one_line(error)})") from error
     if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
-        raise InputError(f"{path}: no section 'model'; needed: the config.yaml that was published with model.ckpt")
+        raise InputError(f"{path}: no section 'model'; {NEEDED_YAML}")
     return content
 
 
-def check_state(state: object, where: str) -> dict[str, Tensor]:
-    """A state dict as a plain dict. Raises InputError where it is none or holds other things than tensors."""
-    if not isinstance(state, dict) or not state:
-        raise InputError(f"{where} is {'empty' if state == {} else type(state).__name__}, a dict of tensors is needed")
-    for name, tensor in state.items():
-        if not isinstance(name, str) or not isinstance(tensor, Tensor):
-            raise InputError(f"{where}[{str(name)[:80]!r}] is a {type(tensor).__name__}, a tensor is needed")
-    return dict(state)
+def write_published(path: Path, weights: Weights) -> None:
+    """Write a file that the published programs read, settings as attributes of a `types.SimpleNamespace`.
+
+    A 'label2img' gets its config.yaml beside it.
+    """
+    settings = weights.settings
+    if weights.kind == "mbm":
+        config = SimpleNamespace(**{**weights.config, **settings})
+        content = {"model": export_mbm(weights.state_dict), "config": config}
+    elif weights.kind == "ldm":
+        schedule = build_schedule(settings["ldm_config"]) if settings["ldm_config"] else None
+        content = {
+            "model_state_dict": export_ldm(weights.state_dict, schedule),
+            "config": SimpleNamespace(**_decoder_config(weights)),
+            "state": torch.zeros(16, dtype=torch.uint8),  # of a CUDA generator: its seed and its offset
+        }
+    else:
+        content = {"state_dict": export_ldm(weights.state_dict, build_schedule(settings))}
+        write_text(path.parent / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(settings)))
+    write_atomic(path, lambda file: torch.save(content, file))
 
 
-def _mbm(state: dict[str, Tensor], config: dict, path: Path) -> Weights:
-    heads = [_heads(config, name) for name in ("num_heads", "decoder_num_heads")]
-    return Weights("mbm", import_mbm(state), mbm_settings(state, *heads), config)
+def _decoder_config(weights: Weights) -> dict:
+    """What the published `gen_eval.py` reads, by its names; what the file itself says comes first."""
+    data = describe_data(weights.config)
+    name, subjects = str(data.get("name") or "").upper(), list(data.get("subjects") or [])
+    defaults = {
+        "dataset": name,
+        "roi": data.get("roi"),
+        "kam_subs": subjects if name != "BOLD5000" else [],
+        "bold5000_subs": subjects if name == "BOLD5000" else [],
+        "test_category": None,
+        "logger": None,
+        "ddim_steps": 250,
+        "num_samples": 5,
+        "HW": None,
+    }
+    shape = {
+        "patch_size": weights.settings["encoder"]["patch_size"],
+        "global_pool": weights.settings["global_pool"],
+        "use_time_cond": weights.settings["use_time_condition"],
+    }
+    return {**defaults, **weights.config, **shape}
 
 
-def _label2img(state: dict[str, Tensor], config: dict, path: Path) -> Weights:
-    if not any(name.startswith("model.diffusion_model.") for name in state):
-        raise InputError("no weight begins with model.diffusion_model.: not a latent diffusion model")
-    settings = read_yaml(path.parent / "config.yaml")
-    return Weights("label2img", import_ldm(state), settings, config, dropped_names(state))
-
-
-def _ldm(state: dict[str, Tensor], config: dict, path: Path) -> Weights:
-    ours = import_ldm(state)
-    return Weights("ldm", ours, ldm_settings(ours), config, dropped_names(state))
-
-
-def _heads(config: dict, name: str) -> int:
-    heads = config.get(name, DEFAULT_HEADS)
-    if type(heads) is not int or heads < 1:
-        raise InputError(f"config.{name} is {heads!r}, a positive integer is needed")
-    return heads
-
-
-_MAKERS = {"mbm": _mbm, "label2img": _label2img, "ldm": _ldm}
+def describe_data(config: Mapping) -> dict:
+    """Data set, subjects and region out of the settings of a run or of a published file."""
+    if isinstance(config.get("data"), Mapping):
+        return dict(config["data"])
+    name = str(config.get("dataset") or "").lower()
+    subjects = config.get("bold5000_subs" if name == "bold5000" else "kam_subs")
+    return {"name": name, "subjects": subjects if name else [], "roi": config.get("roi") or "-"}

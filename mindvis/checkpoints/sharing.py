@@ -1,16 +1,24 @@
 """A decoder as one folder for others: weights, settings and a model card."""
 
 from collections.abc import Mapping
+from importlib import metadata
 from pathlib import Path
+from typing import Any
 
+from jinja2 import Environment, StrictUndefined
 from omegaconf import OmegaConf
 
-from mindvis.checkpoints.files import save_safetensors
-from mindvis.checkpoints.formats import EXPORTED, envelope
-from mindvis.checkpoints.model_card import model_card
+from mindvis.checkpoints.own import EXPORTED, envelope, save_safetensors
 from mindvis.checkpoints.weights import Weights
 from mindvis.common.errors import InputError
 from mindvis.common.files import write_text
+from mindvis.config.loading import flatten
+
+CARD = Path(__file__).resolve().parents[1] / "assets" / "model_card.md"
+# What decides about the weights, by the last part of its name: the settings of both stages, and of published files.
+TRAINING = {"seed", "selection", "tune", "weighting", "fmri", "mask_ratio", "sparsify", "crop_ratio"}
+TRAINING |= {"crop_probability", "lr", "min_lr", "weight_decay", "warmup_epochs", "clip", "batch_size", "accumulate"}
+TRAINING |= {"precision", "max_epochs", "num_epoch", "accumulate_grad"}
 
 
 def export_model(
@@ -35,10 +43,27 @@ def export_model(
     save_safetensors(folder / EXPORTED[0], weights.state_dict, {"format": "pt"})
 
 
-def describe_data(config: Mapping) -> dict:
-    """Data set, subjects and region out of the settings of a run or of a published file."""
-    if isinstance(config.get("data"), Mapping):
-        return dict(config["data"])
-    name = str(config.get("dataset") or "").lower()
-    subjects = config.get("bold5000_subs" if name == "bold5000" else "kam_subs")
-    return {"name": name, "subjects": subjects if name else [], "roi": config.get("roi") or "-"}
+def model_card(weights: Weights, data: Mapping[str, Any], report: Mapping[str, Any]) -> str:
+    """The card as markdown, from assets/model_card.md.
+
+    `data` names the data set, subjects and region; `report` is a report.json, or empty.
+    """
+    template = Environment(undefined=StrictUndefined, trim_blocks=True).from_string(CARD.read_text())
+    settings = weights.settings
+    shape = {**settings["encoder"], **{name: settings[name] for name in ("global_pool", "use_time_condition")}}
+    return template.render(
+        dataset=str(data.get("name") or "").lower(),
+        subjects=", ".join(map(str, data.get("subjects") or [])),
+        region=data.get("roi"),
+        version=metadata.version("mindvis"),
+        training=training_settings(weights.config),
+        model=shape,
+        figures=report.get("figures", []),
+        limits=[line["text"] for line in report.get("leakage", [])] + report.get("caveats", []),
+    )
+
+
+def training_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a run that decide about its weights, those of the run its encoder came from under `stage_a`."""
+    flat = flatten(dict(config))
+    return {name: value for name, value in flat.items() if name.split(".")[-1] in TRAINING and value is not None}

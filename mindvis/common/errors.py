@@ -17,6 +17,11 @@ class InputError(ValueError):
     """
 
 
+def one_line(error: Exception) -> str:
+    """The message of another library's error as the part of one line."""
+    return " ".join(str(error).split())[:300]
+
+
 def nearest(name: str, known: Iterable[str], count: int = 1, cutoff: float = SLIP) -> list[str]:
     """Up to `count` of the known names that may be meant by `name`, the nearest first; [] where none is near.
 

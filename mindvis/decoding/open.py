@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from mindvis.checkpoints import build_ldm_from, read_weights
-from mindvis.checkpoints.stages import find_ldm
+from mindvis.checkpoints import build_ldm_from, find_ldm, read_weights
 from mindvis.common.errors import InputError
 from mindvis.config.schemas import DataConfig, GenerateConfig, plain
 from mindvis.data import PairedDataset

@@ -11,10 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mindvis.checkpoints import load_state, read_label2img
+from mindvis.checkpoints import load_state, load_torch, read_label2img
 from mindvis.common.errors import InputError
 from mindvis.common.progress import Progress
-from mindvis.common.safe_pickle import load_torch
 from mindvis.config.schemas import BaselineConfig
 from mindvis.data import PairedDataset
 from mindvis.data.images import to_float, to_uint8

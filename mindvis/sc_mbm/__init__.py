@@ -1,6 +1,6 @@
 """Stage A: masked brain modelling."""
 
-from mindvis.sc_mbm.loading import LoadReport
+from mindvis.common.loading import LoadReport
 from mindvis.sc_mbm.model import FMRIEncoder, MaskedBrainModel, MBMOutput
 from mindvis.sc_mbm.module import MBMModule
 

@@ -4,7 +4,7 @@ Chen et al., "Seeing Beyond the Brain" (CVPR 2023), section 3.2. The embedding o
 (1024 features for 16 voxels), the sparse coding of the name. Parameter names are those of the published weights.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -13,10 +13,10 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from mindvis.common.errors import InputError
+from mindvis.common.loading import LoadReport, load_state
 from mindvis.sc_mbm.attention import self_attention
-from mindvis.sc_mbm.loading import LoadReport, encoder_state
 from mindvis.sc_mbm.masking import choose_visible
-from mindvis.sc_mbm.positions import sincos_positions
+from mindvis.sc_mbm.positions import resize_positions, sincos_positions
 from mindvis.sc_mbm.products import linear
 
 
@@ -191,9 +191,12 @@ class FMRIEncoder(BrainEncoder):
 
         Raises InputError when a weight is missing, has another shape or belongs to a block this encoder lacks.
         """
-        state, report = encoder_state(mbm_state_dict, self.state_dict())
-        self.load_state_dict(state)
-        return report
+        # the mask token is the decoder's in Stage A and takes no part in the encoder
+        of_decoder = [name for name in mbm_state_dict if name == "mask_token" or name.startswith("decoder_")]
+        state = {name: tensor for name, tensor in mbm_state_dict.items() if name not in of_decoder}
+        source = "Stage A weights"
+        report = load_state(self, state, expected_missing=["mask_token"], resize=resize_positions, source=source)
+        return replace(report, dropped=of_decoder)
 
 
 def transformer(dim: int, *, depth: int, num_heads: int, mlp_ratio: float) -> nn.ModuleList:

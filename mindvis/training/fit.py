@@ -15,7 +15,14 @@ from torch.utils.data import Dataset
 
 from mindvis.common.devices import use_threads
 from mindvis.common.errors import InputError
-from mindvis.config.schemas import LoggingConfig, TrainerConfig
+from mindvis.config.schemas import (
+    FinetuneLDMConfig,
+    FinetuneMBMConfig,
+    LoggingConfig,
+    PretrainMBMConfig,
+    TrainerConfig,
+    plain,
+)
 from mindvis.training.callbacks import (
     LossWatch,
     ProgressLines,
@@ -27,9 +34,12 @@ from mindvis.training.callbacks import (
 from mindvis.training.checkpointing import Checkpoints, WholeCheckpointIO
 from mindvis.training.logging import MetricsFile, make_loggers
 from mindvis.training.memory import compile_networks, largest_batch_size
-from mindvis.training.runs import Run
+from mindvis.training.runs import Run, create_run, global_rank
 from mindvis.training.sampling import EvalSampler, TrainSampler
 from mindvis.training.signals import SignalWatch
+from mindvis.training.wandb_runs import check_wandb
+
+TrainingConfig = PretrainMBMConfig | FinetuneMBMConfig | FinetuneLDMConfig
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 # Warnings of Lightning: its idea of resuming, of workers and of logging, and what it uses of torch itself.
@@ -270,3 +280,28 @@ def _finish(engine: pl.Trainer, run: Run, *, fast: bool) -> FitResult:
         peak_memory_gb=peak_memory_gb(engine.strategy.root_device),
     )
     return FitResult(run.last, run.checkpoint("best"), engine.global_step, engine.current_epoch, metrics)
+
+
+def begin_run(config: TrainingConfig, stage: str) -> Run:
+    """The run folder of a training, new or resumed as the settings say."""
+    check_wandb(config.logging)
+    settings = plain(config)
+    return create_run(
+        config.run_dir, stage=stage, settings=settings, resume=config.resume, resume_override=config.resume_override
+    )
+
+
+def train(
+    config: TrainingConfig,
+    run: Run,
+    module: pl.LightningModule,
+    datasets: tuple[Dataset, Dataset | None],
+    callbacks: Sequence[pl.Callback],
+) -> FitResult | None:
+    """Train a module on (training, validation) data in its run folder, as the settings of its stage say.
+
+    Of several processes the first one returns where it ended, the others None.
+    """
+    settings = {"seed": config.seed, "trainer": config.trainer, "logging": config.logging, "clip": config.optim.clip}
+    result = fit(module, *datasets, run, callbacks=callbacks, **settings)
+    return result if global_rank() == 0 else None

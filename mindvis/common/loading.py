@@ -1,22 +1,23 @@
-"""Strict loading of a state into a module, with a report of what matched."""
+"""Strict loading of weights into a module, with a report of what matched."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from mindvis.common.errors import InputError
-from mindvis.sc_mbm.positions import resize_positions
 
 NUM_LISTED = 3  # names given in a message before it says how many more there are
+NUM_PARTS = 8  # parts of a model given in a row of the table
 
 
 @dataclass(frozen=True)
 class LoadReport:
     """Names that matched, that the state lacks, that the module lacks, and positions fitted to another length.
 
-    `dropped` are names in the file that no model here uses.
+    `dropped` are names in the file that have no use in this module.
     """
 
     matched: list[str] = field(default_factory=list)
@@ -26,9 +27,17 @@ class LoadReport:
     dropped: list[str] = field(default_factory=list)
 
     def table(self) -> str:
-        """One line a group: how many, and where in the model."""
-        rows = [(name, getattr(self, name)) for name in ("matched", "missing", "unexpected", "resized", "dropped")]
-        return "\n".join(f"{name:<10} {len(names):>6}  {_parts(names)}".rstrip() for name, names in rows)
+        """One line a group: how many, and where in the model (unet 686, autoencoder 217)."""
+        return "\n".join(f"{name:<10} {len(names):>6}  {_parts(names)}".rstrip() for name, names in vars(self).items())
+
+    def check(self, expected_missing: Sequence[str], source: str) -> None:
+        """Raises InputError for names missing that do not begin with `expected_missing`, and for unexpected ones."""
+        missing = [name for name in self.missing if not name.startswith(tuple(expected_missing))]
+        if missing:
+            raise InputError(f"{source}: {len(missing)} weights that the model needs are missing: {_listed(missing)}")
+        if self.unexpected:
+            found = f"{len(self.unexpected)} weights that the model does not have: {_listed(self.unexpected)}"
+            raise InputError(f"{source}: {found}")
 
 
 def compare(state: Mapping[str, Tensor], own: Mapping[str, Tensor], *, resize: bool = False) -> LoadReport:
@@ -36,12 +45,13 @@ def compare(state: Mapping[str, Tensor], own: Mapping[str, Tensor], *, resize: b
 
     Raises InputError where a shape differs, naming both.
     """
-    matched = [name for name in own if name in state and state[name].shape == own[name].shape]
-    differing = [name for name in own if name in state and state[name].shape != own[name].shape]
+    common = [name for name in own if name in state]
+    differing = [name for name in common if state[name].shape != own[name].shape]
     for name in differing:
         if not (resize and _is_resizable(name, state[name], own[name])):
             shapes = f"shape {list(state[name].shape)}, the model needs {list(own[name].shape)}"
             raise InputError(f"weight {name!r}: {shapes}")
+    matched = [name for name in common if name not in differing]
     missing = [name for name in own if name not in state]
     return LoadReport(matched, missing, [name for name in state if name not in own], differing)
 
@@ -51,40 +61,27 @@ def load_state(
     state: Mapping[str, Tensor],
     *,
     expected_missing: Sequence[str] = (),
-    resize: bool = False,
+    resize: Callable[[Tensor, int], Tensor] | None = None,
     source: str = "weights",
 ) -> LoadReport:
     """Copy `state` into `module`, which keeps its own values for names that begin with one of `expected_missing`.
 
-    `resize` fits positions of another length. Raises InputError, naming `source`, for other missing names, for
-    unexpected ones, for shapes that differ and for values that are not finite; the module is then unchanged.
+    `resize(positions, num_patches)` fits positions [1 1+l d] of another length; None: they must have the same one.
+    Raises InputError, naming `source`, for other missing names, for unexpected ones, for shapes that differ and for
+    values that are not finite; the module is then unchanged.
     """
     own = module.state_dict()
     try:
-        report = compare(state, own, resize=resize)
+        report = compare(state, own, resize=resize is not None)
     except InputError as error:
         raise InputError(f"{source}: {error}") from error
-    check_report(report, expected_missing, source)
-    _check_finite(state, source)
-    fitted = {name: resize_positions(state[name], own[name].shape[1] - 1) for name in report.resized}
-    module.load_state_dict({**state, **fitted}, strict=False, assign=any(tensor.is_meta for tensor in own.values()))
-    return report
-
-
-def check_report(report: LoadReport, expected_missing: Sequence[str], source: str) -> None:
-    """Raises InputError for missing names that are not expected to be, and for unexpected ones."""
-    missing = [name for name in report.missing if not name.startswith(tuple(expected_missing))]
-    if missing:
-        raise InputError(f"{source}: {len(missing)} weights that the model needs are missing: {_listed(missing)}")
-    if report.unexpected:
-        names = report.unexpected
-        raise InputError(f"{source}: {len(names)} weights that the model does not have: {_listed(names)}")
-
-
-def _check_finite(state: Mapping[str, Tensor], source: str) -> None:
+    report.check(expected_missing, source)
     for name, tensor in state.items():
         if tensor.is_floating_point() and not tensor.is_meta and not torch.isfinite(tensor).all():
             raise InputError(f"{source}: weight {name!r} holds NaN or infinite values, finite ones are needed")
+    fitted = {name: resize(state[name], own[name].shape[1] - 1) for name in report.resized}
+    module.load_state_dict({**state, **fitted}, strict=False, assign=any(tensor.is_meta for tensor in own.values()))
+    return report
 
 
 def _is_resizable(name: str, given: Tensor, own: Tensor) -> bool:
@@ -99,10 +96,6 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _parts(names: Sequence[str]) -> str:
-    """The parts of the model that names belong to, with their counts: unet 686, autoencoder 217."""
-    counts: dict[str, int] = {}
-    for name in names:
-        part = name.split(".", maxsplit=1)[0]
-        counts[part] = counts.get(part, 0) + 1
-    listed = [f"{part} {count}" for part, count in list(counts.items())[:8]]
-    return ", ".join(listed + ["..."] * (len(counts) > 8))
+    counts = Counter(name.split(".", maxsplit=1)[0] for name in names)
+    listed = [f"{part} {count}" for part, count in list(counts.items())[:NUM_PARTS]]
+    return ", ".join(listed + ["..."] * (len(counts) > NUM_PARTS))

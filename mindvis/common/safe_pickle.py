@@ -1,0 +1,353 @@
+"""Pickles read without running anything in them: tensors, arrays, plain containers and bags of attributes.
+
+A pickle is a program; its dangerous instructions are those that import a name and call it. Here a name is looked up in
+a table of our own constructors and never imported. Names of the standard library outside the table are refused on
+sight. Any other name can be instantiated as an empty `Bag` (as pickle makes objects: without their constructor) and
+cannot be called.
+"""
+
+import itertools
+import math
+import mmap
+import pickle
+import re
+import sys
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, NoReturn
+
+import numpy as np
+
+from mindvis.common.errors import InputError, one_line
+
+MAX_NESTING = 32  # of settings; the published ones are two or three deep
+MAX_ENTRIES = 100_000  # lists of the same lists, 32 deep, would unfold to thousands of millions
+PLAIN_DTYPE = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248]|c(8|16)|O8?|[SU]\d{1,9})")
+TODAY = {"__builtin__": "builtins", "copy_reg": "copyreg", "numpy.core": "numpy._core"}  # modules by their old names
+
+
+@dataclass(frozen=True)
+class Name:
+    """A class or function that a pickle names, as module.name; only one with a `function` of ours can be called."""
+
+    name: str
+    function: Callable | None = field(default=None, compare=False)
+
+
+@dataclass(eq=False)
+class Bag:
+    """What is left of an object of an unknown class: its attributes, and its items where it was a dict or a list."""
+
+    class_name: str
+    attributes: dict = field(default_factory=dict)
+    items: dict = field(default_factory=dict)
+    elements: list = field(default_factory=list)
+
+
+def load_object_npy(path: str | Path) -> object:
+    """The object in a .npy file: an object array, or what it holds where it has no axes (a saved dict).
+
+    Raises InputError where the file is no .npy file, is cut short or its pickle does more than hold data.
+    """
+    path = Path(path)
+    headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    with reading(path), path.open("rb") as file:
+        _, _, dtype = headers[np.lib.format.read_magic(file)](file)
+        if not dtype.hasobject:
+            return np.load(path, mmap_mode="r", allow_pickle=False)
+        # mapped, so that a false size inside the pickle reads to the end of the file and allocates nothing
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            content.seek(file.tell())
+            array = SafeUnpickler(content).load()
+        return array[()] if isinstance(array, np.ndarray) else refuse(f"a {type(array).__name__} instead of an array")
+
+
+def as_settings(value: object) -> Any:
+    """Settings as dicts, lists and scalars: bags become dicts, OmegaConf nodes what they hold, classes their names.
+
+    Back references (an OmegaConf node knows its parent) end as None at MAX_NESTING. Raises UnpicklingError where
+    they unfold to more than MAX_ENTRIES.
+    """
+    counter = itertools.count(1)
+
+    def convert(value: object, depth: int) -> Any:
+        if next(counter) > MAX_ENTRIES:
+            raise pickle.UnpicklingError(f"settings of more than {MAX_ENTRIES} entries")
+        if depth > MAX_NESTING:
+            return None
+        if isinstance(value, Bag):
+            return convert(_content(value), depth + 1)
+        if isinstance(value, dict):
+            return {_scalar(key): convert(entry, depth + 1) for key, entry in value.items()}
+        if isinstance(value, list | tuple | set | frozenset):
+            return [convert(entry, depth + 1) for entry in value]
+        return _scalar(value)
+
+    return convert(value, 0)
+
+
+def _scalar(value: object) -> object:
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    return value.name if isinstance(value, Name) else value
+
+
+def _content(bag: Bag) -> object:
+    if bag.class_name.startswith("omegaconf."):
+        return next((bag.attributes[name] for name in ("_content", "_val") if name in bag.attributes), None)
+    return bag.elements if bag.elements and not bag.items else {**bag.attributes, **bag.items}
+
+
+# Refusals and bounds
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn whatever goes wrong while `path` is parsed into one InputError that names it."""
+    try:
+        yield
+    except InputError:
+        raise
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}") from error
+    except pickle.UnpicklingError as error:
+        raise InputError(f"{path}: {one_line(error)}") from error
+    except Exception as error:  # a malformed program fails in any instruction, with any exception
+        raise InputError(f"{path}: damaged or cut short ({type(error).__name__}: {one_line(error)})") from error
+
+
+def refuse(what: str) -> NoReturn:
+    """Stop reading, saying what was met; control characters in names are escaped, so that the message is one line."""
+    raise pickle.UnpicklingError("refused " + what.encode("unicode_escape").decode()[:200])
+
+
+def brief(value: object) -> str:
+    """A short text for a message: of a container the type alone, for its text could be of any length."""
+    scalar = isinstance(value, str | bytes | int | float) or value is None
+    return repr(value)[:80] if scalar else getattr(value, "name", type(value).__name__)
+
+
+def check_keys(keys: list) -> None:
+    """Dict keys and set elements are scalars, names or tuples of scalars: deep ones take for ever to hash."""
+    for key in keys:
+        parts = key if isinstance(key, tuple) else (key,)
+        if not all(part is None or isinstance(part, str | bytes | int | float | Name) for part in parts):
+            refuse(f"a {type(key).__name__} as a key")
+
+
+def check_shape(shape: object) -> int:
+    """Number of elements of a shape that is a short tuple of non-negative integers."""
+    if not isinstance(shape, tuple) or len(shape) > 32 or not all(type(n) is int and 0 <= n < 2**48 for n in shape):
+        refuse(f"the shape {brief(shape)}: not a tuple of a few sizes")
+    return math.prod(shape)
+
+
+# Constructors that a pickle may call
+
+
+def _ordered(pairs: object = ()) -> OrderedDict:
+    check_keys([key for key, _ in pairs] if isinstance(pairs, list | tuple) else refuse("an OrderedDict of no pairs"))
+    return OrderedDict(pairs)
+
+
+def _set(elements: list) -> set:
+    check_keys(elements)
+    return set(elements)
+
+
+def _old_object(cls: object, base: object, state: object) -> Bag:
+    """An object as protocols 0 and 1 write it."""
+    if not isinstance(cls, Name) or base != Name("builtins.object") or state is not None:
+        refuse(f"an object of {brief(cls)} built on {brief(base)}")
+    return Bag(cls.name)
+
+
+def _latin1(text: str, encoding: str) -> bytes:
+    """Bytes as protocol 2 writes them."""
+    return text.encode("latin1") if encoding in ("latin1", "latin-1") else refuse(f"the encoding {brief(encoding)}")
+
+
+def _path(*parts: object) -> str:
+    return "/".join(part if isinstance(part, str) else refuse("a path of other parts than text") for part in parts)
+
+
+def _empty_array(kind: object, shape: object, code: object) -> np.ndarray:
+    return np.ndarray(0, np.int8) if kind == Name("numpy.ndarray") else refuse(f"an array of the kind {brief(kind)}")
+
+
+def _dtype(code: str, align: object = False, copy: object = True) -> np.dtype:
+    if not isinstance(code, str) or not PLAIN_DTYPE.fullmatch(code):
+        refuse(f"the dtype {brief(code)}")
+    return np.dtype(code, copy=True)  # a copy, because BUILD changes it in place
+
+
+def _array(content: object, dtype: np.dtype, shape: object, order: str = "C") -> np.ndarray:
+    """An array from its buffer, as protocol 5 writes it."""
+    array = np.ndarray(0, np.int8)
+    _build_array(array, (shape, dtype, order == "F", content))
+    return array
+
+
+CONSTRUCTORS: Mapping[str, Callable] = {
+    "collections.OrderedDict": _ordered,
+    "collections.defaultdict": lambda factory=None: {},
+    "builtins.set": _set,
+    "builtins.bytearray": lambda content=b"": bytes(content) if isinstance(content, bytes) else refuse("a bytearray"),
+    "_codecs.encode": _latin1,
+    "copyreg._reconstructor": _old_object,
+    "types.SimpleNamespace": lambda: Bag("types.SimpleNamespace"),
+    **{f"pathlib.{kind}Path": _path for kind in ("", "Posix", "Windows", "PurePosix", "PureWindows")},
+    "numpy._core.multiarray._reconstruct": _empty_array,
+    "numpy._core.multiarray.scalar": lambda dtype, content=b"": _array(content, dtype, ())[()],
+    "numpy._core.numeric._frombuffer": _array,
+    "numpy.dtype": _dtype,
+}
+WITHOUT_ARGUMENTS = ("collections.OrderedDict", "types.SimpleNamespace")  # also made by NEWOBJ
+# Names of the standard library that a pickle may mention: types, and classes that become bags.
+MENTIONED = {
+    f"builtins.{kind.__name__}" for kind in (object, dict, list, tuple, set, str, bytes, int, float, bool, type)
+}
+MENTIONED |= {"builtins.long", "builtins.unicode", "argparse.Namespace", "types.NoneType"}  # two are of Python 2
+
+
+class SafeUnpickler(pickle._Unpickler):  # the Python one: every instruction can be replaced
+    """Reads one pickle from `file`; a subclass may admit more `constructors`."""
+
+    constructors = CONSTRUCTORS
+
+    def __init__(self, file: BinaryIO, *, encoding: str = "latin1"):
+        super().__init__(file, encoding=encoding)
+        replaced = pickle._Unpickler.dispatch.items()
+        self.dispatch = {code: getattr(type(self), instruction.__name__) for code, instruction in replaced}
+
+    def find_class(self, module: str, name: str) -> Name:
+        old = next((old for old in TODAY if module == old or module.startswith(old + ".")), "")
+        full = f"{TODAY.get(old, '')}{module.removeprefix(old)}.{name}"
+        function = self.constructors.get(full)
+        is_standard = module.split(".", maxsplit=1)[0] in sys.stdlib_module_names or old in ("__builtin__", "copy_reg")
+        if function is None and is_standard and full not in MENTIONED and not full.startswith("typing."):
+            refuse(f"{full}: not a tensor, an array or a plain container")
+        return Name(full, function)
+
+    def get_extension(self, code: int) -> NoReturn:
+        refuse("a name by its number in a registry")
+
+    def _instantiate(self, cls: object, args: object) -> NoReturn:  # of INST and OBJ
+        refuse(f"a call of {brief(cls)}")
+
+    def load_reduce(self) -> None:
+        args = self.stack.pop()
+        called = self.stack[-1]
+        if not isinstance(called, Name) or called.function is None or not isinstance(args, tuple):
+            refuse(f"a call of {brief(called)}")
+        self.stack[-1] = called.function(*args)
+
+    def load_newobj(self) -> None:
+        args = self.stack.pop()
+        cls = self.stack.pop()
+        if not isinstance(cls, Name) or cls.name.startswith("builtins."):
+            refuse(f"an object of {brief(cls)}")
+        if cls.function is None:
+            self.append(Bag(cls.name, {"args": args} if args else {}))
+        else:
+            self.append(cls.function() if cls.name in WITHOUT_ARGUMENTS else refuse(f"an object of {cls.name}"))
+
+    def load_newobj_ex(self) -> None:
+        self.stack.pop()  # keyword arguments of __new__: nothing is constructed, so they have no use
+        self.load_newobj()
+
+    def load_build(self) -> None:
+        state = self.stack.pop()
+        _build(self.stack[-1], state)
+
+    def load_setitem(self) -> None:
+        value = self.stack.pop()
+        key = self.stack.pop()
+        _fill(self.stack[-1], [key, value])
+
+    def load_setitems(self) -> None:
+        items = self.pop_mark()
+        _fill(self.stack[-1], items)
+
+    def load_dict(self) -> None:
+        items = self.pop_mark()
+        self.append(_fill({}, items))
+
+    def load_append(self) -> None:
+        value = self.stack.pop()
+        _extend(self.stack[-1], [value])
+
+    def load_appends(self) -> None:
+        values = self.pop_mark()
+        _extend(self.stack[-1], values)
+
+    def load_additems(self) -> None:
+        elements = _set(self.pop_mark())
+        target = self.stack[-1]
+        target.update(elements) if type(target) is set else refuse(f"elements added to a {type(target).__name__}")
+
+    def load_frozenset(self) -> None:
+        self.append(frozenset(_set(self.pop_mark())))
+
+    def load_bytearray8(self) -> None:
+        size = int.from_bytes(self.read(8), "little")
+        self.append(bytes(self.read(size)))  # reads what is there: a false size allocates nothing
+
+
+def _fill(target: object, items: list) -> object:
+    """Put key, value, key, value ... into a dict, or into a bag that was one."""
+    if type(target) not in (dict, OrderedDict, Bag):
+        refuse(f"items set on a {type(target).__name__}")
+    check_keys(items[::2])
+    (target.items if type(target) is Bag else target).update(zip(items[::2], items[1::2], strict=True))
+    return target
+
+
+def _extend(target: object, values: list) -> None:
+    """Append to a list, or to a bag that was one."""
+    if type(target) not in (list, Bag):
+        refuse(f"elements appended to a {type(target).__name__}")
+    (target.elements if type(target) is Bag else target).extend(values)
+
+
+def _build(target: object, state: object) -> None:
+    """Give an object its state, as BUILD does, without `__setstate__` of anything but arrays."""
+    if isinstance(target, np.ndarray):
+        _build_array(target, state)
+    elif isinstance(target, np.dtype):
+        _build_dtype(target, state)
+    elif isinstance(target, Bag):
+        # With __slots__ the state is a pair (dict or None, dict of slots).
+        for part in state if isinstance(state, tuple) else (state,):
+            named = isinstance(part, dict) and all(isinstance(key, str) for key in part)
+            target.attributes.update(part if named else {} if part is None else {"state": part})
+    elif type(target) is not OrderedDict:  # an OrderedDict's are module versions, of no use here
+        refuse(f"a state set on a {type(target).__name__}")
+
+
+def _build_array(array: np.ndarray, state: object) -> None:
+    """Give an empty array its shape, dtype and content: state (version, shape, dtype, is_fortran, bytes or list)."""
+    if not isinstance(state, tuple) or len(state) not in (4, 5):
+        refuse("an array without shape, dtype and content")
+    shape, dtype, is_fortran, content = state[-4:]
+    content = content.encode("latin1") if isinstance(content, str) else content  # written by Python 2
+    count = check_shape(shape)
+    if not isinstance(dtype, np.dtype):
+        refuse("an array without a dtype")
+    kind, size = (list, count) if dtype.hasobject else (bytes, count * dtype.itemsize)
+    if not isinstance(content, kind) or len(content) != size:
+        refuse(f"an array of shape {shape}, dtype {dtype}, whose content has another size")
+    array.__setstate__((1, shape, dtype, bool(is_fortran), content))
+
+
+def _build_dtype(dtype: np.dtype, state: object) -> None:
+    """Give a dtype its byte order: state (version, order, None, None, None, size, alignment, flags)."""
+    if not isinstance(state, tuple) or len(state) != 8 or state[1] not in ("<", ">", "|", "=") or any(state[2:5]):
+        refuse("a dtype with fields or metadata")
+    if state[1] == ">" and dtype.kind in "iufc":
+        dtype.__setstate__((3, ">", None, None, None, -1, -1, 0))
+    elif state[1] == ">":
+        refuse(f"big-endian {dtype}")

@@ -1,0 +1,266 @@
+"""An audit: do decoded pictures reconstruct what was seen, retrieve, classify, or invent?
+
+`audit_pictures` takes arrays of pictures of anybody's decoder. `docs/audit.md` explains each figure; the rules of the
+verdict are those of `audit_verdict`.
+
+`audit.json`, schema `mindvis.audit/1`:
+
+- `verdict`: reconstruction, classification, retrieval, invention or undecided; `steps`: the lines that led to it
+- `evidence`: name -> {`value`, `low`, `high` (95 % over stimuli, and subjects), `by_accident`, `p`, `p_holm`, `d_prime`,
+  `n`}, null where there is none
+- `placement`: {`information`, `detail`, `copying`}, each from 0 to 1 (null: not measured), in which mixtures are placed
+- `per_stimulus`: name -> list of numbers, one a different stimulus, for the plots
+- `caveats`: lines; `exposure`: what was declared to have been seen of the test set; `settings`: plain values
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+
+import numpy as np
+
+from mindvis.common.errors import InputError
+from mindvis.evaluation import audit_figures as figures
+from mindvis.evaluation import audit_training as near
+from mindvis.evaluation.audit_features import PIXELS, Embed, Space, choose_spaces
+from mindvis.evaluation.audit_inputs import Unique, check_decoded, check_training, unique_stimuli
+from mindvis.evaluation.audit_verdict import UNDECIDED, Finding, judge, of_kind
+
+SCHEMA = "mindvis.audit/1"
+MIN_STIMULI = 10  # different ones that are not training pictures; with fewer nothing is decided
+EXPOSED = ("generator", "classifier", "stage_a")
+
+
+@dataclass
+class Audit:
+    """What decoded pictures are evidence of; the schema is at the top of this file."""
+
+    verdict: str
+    steps: list[str]
+    evidence: dict[str, Finding]
+    placement: dict[str, float | None]
+    per_stimulus: dict[str, np.ndarray]
+    caveats: list[str] = field(default_factory=list)
+    exposure: dict[str, str] = field(default_factory=dict)
+    settings: dict = field(default_factory=dict)
+
+    def as_dict(self) -> dict:
+        """The content of audit.json."""
+        content = {
+            "schema": SCHEMA,
+            "verdict": self.verdict,
+            "steps": self.steps,
+            "evidence": {
+                name: {key: value for key, value in asdict(finding).items() if key != "name"}
+                for name, finding in self.evidence.items()
+            },
+            "placement": self.placement,
+            "per_stimulus": {name: values.tolist() for name, values in self.per_stimulus.items()},
+            "caveats": self.caveats,
+            "exposure": self.exposure,
+            "settings": self.settings,
+        }
+        return _finite(content)
+
+
+def audit_pictures(
+    decoded: np.ndarray,
+    stimuli: np.ndarray,
+    *,
+    training: Sequence | None = None,
+    class_ids: Sequence[int] | None = None,
+    training_class_ids: Sequence[int] | None = None,
+    controls: Mapping[str, np.ndarray] | None = None,
+    features: str | Embed | None = None,
+    subjects: Sequence | None = None,
+    exposure: Mapping[str, str] | None = None,
+    seed: int = 0,
+) -> Audit:
+    """Audit decoded pictures uint8 [n k h w 3] of stimuli uint8 [n h w 3].
+
+    `training`: uint8 [t h' w' 3], an array or anything that has a length and can be sliced. `class_ids` [n],
+    `training_class_ids` [t]: annotated classes. `controls`: name -> pictures decoded from fMRI that knows nothing, in
+    the order of `stimuli`. `features`: as for `choose_spaces`. `subjects` [n]: whose fMRI each row is. `exposure`:
+    what the generator, the classifier and Stage A have seen of the test set, in words. Raises InputError for arrays
+    that do not fit.
+    """
+    check_decoded(decoded, stimuli)
+    check_training(training, training_class_ids)
+    pictures = unique_stimuli(stimuli)
+    known = _known(pictures, decoded.shape[1], class_ids, training_class_ids, subjects, seed)
+    embedded = {}
+    for space in choose_spaces(features):
+        embedded[space.name] = _embed(space, decoded, stimuli, pictures, training, controls or {})
+    leaked = _leaked(embedded[PIXELS], stimuli[pictures.first], training)
+    kept = ~leaked if (~leaked).sum() >= MIN_STIMULI else np.ones_like(leaked)
+    spaces = [restrict(rows, kept) for rows in embedded.values()]
+    known = replace(known, class_ids=None if known.class_ids is None else known.class_ids[kept])
+    if known.subjects is not None:
+        known = replace(known, subjects=known.subjects[kept[embedded[PIXELS].own]])
+    findings, per_stimulus = _measure(spaces, known)
+    evidence = {finding.name: finding for finding in figures.corrected(findings)}
+    verdict, steps = judge(evidence, has_training=training is not None)
+    if (~leaked).sum() < MIN_STIMULI:
+        verdict, steps = UNDECIDED, [_too_few(leaked), *steps]
+    return Audit(
+        verdict=verdict,
+        steps=steps,
+        evidence=evidence,
+        placement=_placement(evidence),
+        per_stimulus={"row": pictures.first[kept], **per_stimulus},
+        caveats=_caveats(leaked, pictures, class_ids, controls, training),
+        exposure={name: (exposure or {}).get(name, "not declared") for name in EXPOSED} | dict(exposure or {}),
+        settings={
+            "seed": seed,
+            "spaces": list(embedded),
+            "num_stimuli": len(leaked),
+            "num_leaked": int(leaked.sum()),
+            "num_samples": int(decoded.shape[1]),
+            "num_training": None if training is None else len(training),
+        },
+    )
+
+
+def _known(
+    pictures: Unique,
+    k: int,
+    class_ids: Sequence[int] | None,
+    training_class_ids: Sequence[int] | None,
+    subjects: Sequence | None,
+    seed: int,
+) -> figures.Known:
+    n = len(pictures.own)
+    for name, values in (("class_ids", class_ids), ("subjects", subjects)):
+        if values is not None and len(values) != n:
+            raise InputError(f"{name}: found {len(values)}, need {n}, one a stimulus")
+    names = None if subjects is None else np.unique(np.asarray(subjects), return_inverse=True)[1]
+    return figures.Known(
+        class_ids=None if class_ids is None else np.asarray(class_ids)[pictures.first],
+        training_class_ids=None if training_class_ids is None else np.asarray(training_class_ids),
+        subjects=None if names is None or names.max() == 0 else np.repeat(names, k),
+        seed=seed,
+    )
+
+
+def _embed(
+    space: Space,
+    decoded: np.ndarray,
+    stimuli: np.ndarray,
+    pictures: Unique,
+    training: Sequence | None,
+    controls: Mapping[str, np.ndarray],
+) -> figures.Rows:
+    """Features of every picture, each stimulus once."""
+    for name, control in controls.items():
+        check_decoded(control, stimuli, f"control {name}")
+    return figures.Rows(
+        space=space.name,
+        decoded=space(decoded.reshape(-1, *decoded.shape[2:])),
+        true=space(stimuli[pictures.first]),
+        own=np.repeat(pictures.own, decoded.shape[1]),
+        training=None if training is None else space(training),
+        controls={name: space(control.reshape(-1, *control.shape[2:])) for name, control in controls.items()},
+        controls_own={name: np.repeat(pictures.own, control.shape[1]) for name, control in controls.items()},
+    )
+
+
+def _leaked(rows: figures.Rows, stimuli: np.ndarray, training: Sequence | None) -> np.ndarray:
+    """Which different stimuli are training pictures: bool [m]."""
+    if training is None:
+        return np.zeros(len(stimuli), bool)
+    nearest = np.concatenate([(part @ rows.training.T).argmax(axis=1) for part in np.array_split(rows.true, 8)])
+    return near.twins(stimuli, training, nearest)
+
+
+def restrict(rows: figures.Rows, kept: np.ndarray) -> figures.Rows:
+    """The same with some of the stimuli: bool [m]."""
+    place = np.cumsum(kept) - 1
+    chosen = kept[rows.own]
+    of_controls = {name: kept[own] for name, own in rows.controls_own.items()}
+    return replace(
+        rows,
+        decoded=rows.decoded[chosen],
+        true=rows.true[kept],
+        own=place[rows.own[chosen]],
+        controls={name: features[of_controls[name]] for name, features in rows.controls.items()},
+        controls_own={name: place[own[of_controls[name]]] for name, own in rows.controls_own.items()},
+    )
+
+
+def _measure(spaces: list[figures.Rows], known: figures.Known) -> tuple[list[Finding], dict[str, np.ndarray]]:
+    """All findings, and the numbers by stimulus that the plots show."""
+    findings: list[Finding] = []
+    per_stimulus: dict[str, np.ndarray] = {}
+    copied: list[np.ndarray] = []
+    for rows in spaces:
+        findings += figures.identification(rows, known)
+        per_stimulus[f"score/{rows.space}"] = figures.scores(rows)
+        if rows.training is None:
+            continue
+        true, of_decoded = near.neighbours(rows.true, rows.training), near.neighbours(rows.decoded, rows.training)
+        copied.append(near.copied(of_decoded, true, rows.own))
+        closer, rank = figures.novelty(rows, known)
+        findings += [figures.against_lures(rows, known), closer]
+        findings += [*figures.overlap(rows, true, known), *figures.collapse(rows, known)]
+        m = len(rows.true)
+        per_stimulus[f"closeness_to_training/{rows.space}"] = true.closeness
+        per_stimulus[f"decoded_to_training/{rows.space}"] = figures.by_stimulus(of_decoded.closeness, rows.own, m)
+        per_stimulus[f"rank_of_truth/{rows.space}"] = figures.by_stimulus(rank, rows.own, m)
+    if copied:
+        findings.append(figures.copies(copied, spaces[0], known))
+        any_space = np.logical_or.reduce(copied).astype(float)
+        per_stimulus["copied"] = figures.by_stimulus(any_space, spaces[0].own, len(spaces[0].true))
+    return findings, per_stimulus
+
+
+def _placement(evidence: Mapping[str, Finding]) -> dict[str, float | None]:
+    """Where a decoder lies between none and all: 2 area - 1 in the space where it is largest, and the share of copies."""
+    places = {}
+    for name, kind in (("information", "own_against_other"), ("detail", "within_class")):
+        areas = [finding.value for finding in of_kind(evidence, kind)]
+        places[name] = max(0.0, 2 * max(areas) - 1) if areas else None
+    return places | {"copying": evidence["copies"].value if "copies" in evidence else None}
+
+
+def _too_few(leaked: np.ndarray) -> str:
+    if leaked.any():
+        return (
+            f"{int(leaked.sum())} of {len(leaked)} test pictures are training pictures: nothing can be told from them"
+        )
+    return f"{len(leaked)} different test pictures, need {MIN_STIMULI}"
+
+
+def _caveats(
+    leaked: np.ndarray,
+    pictures: Unique,
+    class_ids: Sequence[int] | None,
+    controls: Mapping[str, np.ndarray] | None,
+    training: Sequence | None,
+) -> list[str]:
+    """What a reader must know about what was not given, or was left out."""
+    lines = []
+    if leaked.any():
+        lines.append(f"{int(leaked.sum())} of {len(leaked)} test pictures are training pictures and were left out")
+    if len(pictures.first) < len(pictures.own):
+        lines.append(f"{len(pictures.own)} rows show {len(pictures.first)} different pictures, each counted once")
+    if training is None:
+        lines.append("no training pictures: copying, overlap and novelty were not measured")
+    if class_ids is None:
+        lines.append("no class ids: identification within the class was not measured")
+    if not controls:
+        lines.append("no controls: chance is that of the same pictures dealt to other stimuli")
+    return lines
+
+
+def audit_json(audit: Audit) -> str:
+    """The text of audit.json; NaN and infinity, which JSON has not, become null."""
+    return json.dumps(audit.as_dict(), indent=1, allow_nan=False) + "\n"
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

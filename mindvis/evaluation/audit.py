@@ -6,9 +6,9 @@ verdict are those of `audit_verdict`.
 `audit.json`, schema `mindvis.audit/1`:
 
 - `verdict`: reconstruction, classification, retrieval, invention or undecided; `steps`: the lines that led to it
-- `evidence`: name -> {`value`, `low`, `high` (95 % over stimuli, and subjects), `by_accident`, `p`, `p_holm`, `d_prime`,
-  `n`}, null where there is none
-- `placement`: {`information`, `detail`, `copying`}, each from 0 to 1 (null: not measured), in which mixtures are placed
+- `evidence`: name -> {`value`, `low`, `high` (95 %, over stimuli and subjects), `by_accident`, `p`, `p_holm`,
+  `d_prime`, `n`}, null where there is none
+- `placement`: {`information`, `detail`, `copying`}, each from 0 to 1 (null: not measured): where mixtures lie
 - `per_stimulus`: name -> list of numbers, one a different stimulus, for the plots
 - `caveats`: lines; `exposure`: what was declared to have been seen of the test set; `settings`: plain values
 """
@@ -201,7 +201,7 @@ def _measure(spaces: list[figures.Rows], known: figures.Known) -> tuple[list[Fin
         true, of_decoded = near.neighbours(rows.true, rows.training), near.neighbours(rows.decoded, rows.training)
         copied.append(near.copied(of_decoded, true, rows.own))
         closer, rank = figures.novelty(rows, known)
-        findings += [figures.against_lures(rows, known), closer]
+        findings += [figures.against_nearest(rows, true, known), closer]
         findings += [*figures.overlap(rows, true, known), *figures.collapse(rows, known)]
         m = len(rows.true)
         per_stimulus[f"closeness_to_training/{rows.space}"] = true.closeness
@@ -215,7 +215,7 @@ def _measure(spaces: list[figures.Rows], known: figures.Known) -> tuple[list[Fin
 
 
 def _placement(evidence: Mapping[str, Finding]) -> dict[str, float | None]:
-    """Where a decoder lies between none and all: 2 area - 1 in the space where it is largest, and the share of copies."""
+    """Where a decoder lies between none and all: 2 area - 1, in the space where it is largest; the share of copies."""
     places = {}
     for name, kind in (("information", "own_against_other"), ("detail", "within_class")):
         areas = [finding.value for finding in of_kind(evidence, kind)]

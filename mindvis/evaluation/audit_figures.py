@@ -6,9 +6,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from scipy.stats import spearmanr
 
-from mindvis.evaluation import audit_statistics as stats
 from mindvis.evaluation import audit_training as near
+from mindvis.evaluation.audit_statistics import accident_level, as_table, permutation_p, shares_beaten
 from mindvis.evaluation.audit_verdict import Finding
+from mindvis.evaluation.statistics import Estimate, d_prime, estimate, holm, sign_flip_p
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of the stimuli: classes [m], classes of training pictures [t], subject of each decoded picture [r]."""
+    """What is known: classes of the stimuli [m] and of training pictures [t], subject of each decoded picture [r]."""
 
     class_ids: np.ndarray | None = None
     training_class_ids: np.ndarray | None = None
@@ -41,27 +42,27 @@ class Known:
 def identification(rows: Rows, known: Known) -> Iterator[Finding]:
     """Own against other pictures, the same within the class, and the differences from the controls."""
     closeness = rows.closeness
-    shares = stats.shares_beaten(closeness, rows.own)
+    shares = shares_beaten(closeness, rows.own)
     yield _area("own_against_other", rows, shares, None, known)
     own_scores = _own(shares, rows.own)
     for name, control in rows.controls.items():
-        of_control = _own(stats.shares_beaten(control @ rows.true.T, rows.controls_own[name]), rows.controls_own[name])
+        of_control = _own(shares_beaten(control @ rows.true.T, rows.controls_own[name]), rows.controls_own[name])
         yield _paired(f"minus_control/{rows.space}/{name}", own_scores, of_control, rows, name, known)
     if known.class_ids is not None:
-        within = stats.shares_beaten(closeness, rows.own, known.class_ids)
+        within = shares_beaten(closeness, rows.own, known.class_ids)
         if np.isfinite(_own(within, rows.own)).any():
             yield _area("within_class", rows, within, known.class_ids, known)
 
 
 def scores(rows: Rows) -> np.ndarray:
     """Area of own against other pictures of each stimulus: [m]."""
-    return by_stimulus(_own(stats.shares_beaten(rows.closeness, rows.own), rows.own), rows.own, len(rows.true))
+    return by_stimulus(_own(shares_beaten(rows.closeness, rows.own), rows.own), rows.own, len(rows.true))
 
 
 def _area(kind: str, rows: Rows, shares: np.ndarray, class_ids: np.ndarray | None, known: Known) -> Finding:
     mean = _estimate(_own(shares, rows.own), rows.own, known)
-    p = stats.permutation_p(stats.as_table(shares, rows.own), class_ids, known.seed)
-    area = stats.d_prime(mean.value, mean.n)
+    p = permutation_p(as_table(shares, rows.own), class_ids, known.seed)
+    area = d_prime(mean.value, mean.n)
     return Finding(f"{kind}/{rows.space}", mean.value, mean.low, mean.high, 0.5, p, None, area, mean.n)
 
 
@@ -69,22 +70,25 @@ def _paired(name: str, scores: np.ndarray, of_control: np.ndarray, rows: Rows, c
     """Decoded minus control, paired over stimuli."""
     m = len(rows.true)
     difference = by_stimulus(scores, rows.own, m) - by_stimulus(of_control, rows.controls_own[control], m)
-    mean = stats.estimate(difference, known.seed)
-    p = stats.sign_flip_p(difference, known.seed)
+    mean = estimate(difference, known.seed)
+    p = sign_flip_p(difference, known.seed)
     return Finding(name, mean.value, mean.low, mean.high, 0.0, p, n=mean.n)
 
 
-def against_lures(rows: Rows, known: Known) -> Finding:
-    """The stimulus against the training pictures most like it; by accident: for other stimuli of the class."""
-    lure_of = near.lures(rows.true, rows.training, known.class_ids, known.training_class_ids)
-    shares = near.shares_of_lures_beaten(rows.decoded, rows.closeness, rows.training, lure_of)
-    table = stats.as_table(shares, rows.own)
+def against_nearest(rows: Rows, true: near.Neighbours, known: Known) -> Finding:
+    """Share of stimuli that are closer to their decoded picture than the training picture most like them is.
+
+    By accident: the same of other stimuli of the class, as far as classes are known.
+    """
+    to_nearest = rows.decoded @ rows.training[true.nearest].T  # [r m]
+    wins = (rows.closeness > to_nearest) + 0.5 * (rows.closeness == to_nearest)
+    table = as_table(wins, rows.own)
     if known.class_ids is not None:
         table = np.where(known.class_ids[:, None] == known.class_ids, table, np.nan)
-    mean = _estimate(_own(shares, rows.own), rows.own, known)
-    p = stats.permutation_p(table, known.class_ids, known.seed, two_sided=True)
-    accident = stats.accident_level(table)
-    return Finding(f"truth_against_lures/{rows.space}", mean.value, mean.low, mean.high, accident, p, n=mean.n)
+    mean = _estimate(_own(wins, rows.own), rows.own, known)
+    p = permutation_p(table, known.class_ids, known.seed, two_sided=True)
+    name = f"truth_against_nearest_training/{rows.space}"
+    return Finding(name, mean.value, mean.low, mean.high, accident_level(table), p, n=mean.n)
 
 
 def copies(of_spaces: Sequence[np.ndarray], rows: Rows, known: Known) -> Finding:
@@ -103,9 +107,9 @@ def novelty(rows: Rows, known: Known) -> tuple[Finding, np.ndarray]:
 
 def overlap(rows: Rows, true: near.Neighbours, known: Known) -> Iterator[Finding]:
     """How close the stimuli lie to the training set, and whether the score depends on it."""
-    mean = stats.estimate(true.closeness, known.seed)
+    mean = estimate(true.closeness, known.seed)
     yield Finding(f"truth_to_training/{rows.space}", mean.value, mean.low, mean.high, n=mean.n)
-    inside = stats.estimate(near.in_clusters(rows.true, rows.training, known.seed).astype(float), known.seed)
+    inside = estimate(near.in_clusters(rows.true, rows.training, known.seed).astype(float), known.seed)
     yield Finding(f"in_training_clusters/{rows.space}", inside.value, inside.low, inside.high, 0.95, n=inside.n)
     own_scores = scores(rows)
     if np.ptp(own_scores) > 0 and np.ptp(true.closeness) > 0:
@@ -114,7 +118,7 @@ def overlap(rows: Rows, true: near.Neighbours, known: Known) -> Iterator[Finding
 
 
 def collapse(rows: Rows, known: Known) -> Iterator[Finding]:
-    """How much of true and decoded pictures lies in the span of the training pictures, and along how many directions."""
+    """How much of true and decoded pictures lies in the span of the training ones, along how many axes."""
     mean, axes = near.training_span(rows.training)
     for name, features, own in (("truth", rows.true, np.arange(len(rows.true))), ("decoded", rows.decoded, rows.own)):
         share = _estimate(near.share_in_span(features, mean, axes), own, replace(known, subjects=None))
@@ -126,7 +130,7 @@ def collapse(rows: Rows, known: Known) -> Iterator[Finding]:
 def corrected(findings: Sequence[Finding]) -> list[Finding]:
     """The same with p values corrected for all tests together."""
     tested = [finding.p for finding in findings if finding.p is not None]
-    p_holm = iter(stats.holm(tested))
+    p_holm = iter(holm(tested))
     return [finding if finding.p is None else replace(finding, p_holm=next(p_holm)) for finding in findings]
 
 
@@ -139,11 +143,11 @@ def _own(shares: np.ndarray, own: np.ndarray) -> np.ndarray:
     return shares[np.arange(len(own)), own]
 
 
-def _estimate(values: np.ndarray, own: np.ndarray, known: Known) -> stats.Estimate:
+def _estimate(values: np.ndarray, own: np.ndarray, known: Known) -> Estimate:
     """Mean over stimuli, or, with subjects, over their stimuli and over them."""
     m = int(own.max()) + 1
     if known.subjects is None:
-        return stats.estimate(by_stimulus(values, own, m), known.seed)
+        return estimate(by_stimulus(values, own, m), known.seed)
     pairs = known.subjects.astype(int) * m + own
     names, place = np.unique(pairs, return_inverse=True)
-    return stats.estimate(by_stimulus(values, place, len(names)), known.seed, subjects=names // m)
+    return estimate(by_stimulus(values, place, len(names)), known.seed, subjects=names // m)

@@ -1,4 +1,4 @@
-"""How decoded and true pictures lie to the training pictures: twins, copies, lures, clusters, span.
+"""How decoded and true pictures lie to the training pictures: twins, copies, clusters, span.
 
 Rows of features have unit length and mean 0 (`Space`), so products are correlations; "close" means a high one.
 """
@@ -13,7 +13,6 @@ from mindvis.common import draws
 from mindvis.evaluation.audit_features import small_pixels
 
 NUM_NEAREST = 10
-NUM_LURES = 5
 MIN_TRAINING = 2 * NUM_NEAREST  # below, "nearest" says little
 SAME_PICTURE = 0.98  # correlation from which two training pictures count as one
 TWIN = 2.0  # grey levels: mean difference at 32 x 32 pixels up to which two pictures are the same picture
@@ -79,44 +78,14 @@ def closer_in_training(rows: np.ndarray, to_own: np.ndarray, training: np.ndarra
     return np.concatenate(counts)
 
 
-def lures(
-    true: np.ndarray, training: np.ndarray, class_ids: np.ndarray | None, training_class_ids: np.ndarray | None
-) -> np.ndarray:
-    """The training pictures most like each stimulus: [m d], [t d] -> int [m 5]; of its class where classes are known.
-
-    A stimulus whose class has fewer training pictures takes others.
-    """
-    closeness = true @ training.T
-    if class_ids is not None and training_class_ids is not None:
-        closeness = closeness - 4.0 * (np.asarray(class_ids)[:, None] != np.asarray(training_class_ids))
-    return np.argpartition(-closeness, NUM_LURES - 1, axis=1)[:, :NUM_LURES]
-
-
-def shares_of_lures_beaten(
-    rows: np.ndarray, to_stimuli: np.ndarray, training: np.ndarray, lure_of: np.ndarray
-) -> np.ndarray:
-    """For every decoded picture and stimulus j, the share of j's lures that are less close to it than j.
-
-    [r d], closeness to the stimuli [r m], [t d], [m l] -> float64 [r m]; a tie counts half.
-    """
-    used, place = np.unique(lure_of, return_inverse=True)
-    place, picked = place.reshape(lure_of.shape), training[used]
-    parts = []
-    for part, own in zip(_chunks(rows), _chunks(to_stimuli), strict=True):
-        to_lures = (part @ picked.T)[:, place]  # [b m l]
-        wins = (own[:, :, None] > to_lures) + 0.5 * (own[:, :, None] == to_lures)
-        parts.append(wins.mean(axis=2))
-    return np.concatenate(parts)
-
-
 def in_clusters(true: np.ndarray, training: np.ndarray, seed: int) -> np.ndarray:
     """Whether each stimulus lies in a cluster of training pictures: [m d], [t d] -> bool [m].
 
-    k-means with a cluster for every 20 training pictures, at most 50; in it is what lies no farther from the centre than 95 %
-    of the training pictures there.
+    k-means with a cluster for every 20 training pictures, at most 50. A stimulus lies in one if it is no farther from
+    the centre than 95 % of the training pictures there.
     """
     count = int(np.clip(len(training) // 20, 2, 50))
-    centres, label = kmeans2(training, count, minit="++", rng=draws.generator((seed,), "clusters"))
+    centres, label = kmeans2(training, count, minit="++", seed=draws.generator((seed,), "clusters"))
     distance = np.linalg.norm(training - centres[label], axis=1)
     radius = np.array([np.quantile(distance[label == c], 0.95) if (label == c).any() else -1.0 for c in range(count)])
     to_centres = _distances(true, centres)

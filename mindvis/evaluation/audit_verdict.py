@@ -3,8 +3,8 @@
 1. Information. In some space the decoded pictures are closer to their own stimuli than to others more often than the
    same pictures dealt anew (corrected p below .05), and better than every control (paired interval above 0).
    If not: `invention` where every space excludes a sizeable effect (upper limit of the area below .6).
-2. Retrieval. Most decoded pictures are training pictures (lower limit of the share above 1/2), or in some space they are
-   closer to the training pictures most like the stimulus than to the stimulus, beyond accident.
+2. Retrieval. Most decoded pictures are training pictures (lower limit of the share above 1/2), or in some space they
+   are closer to the training picture most like the stimulus than to the stimulus, beyond accident.
 3. Detail. Among pictures of one class the one seen is identified above accident (corrected p below .05, and an area of
    .55 or more) in some space: `reconstruction`. If not: `classification` where every space excludes a sizeable effect.
 4. Whatever the data cannot decide is `undecided`, with what is missing.
@@ -90,9 +90,9 @@ def _retrieval(evidence: Evidence) -> tuple[str | None, list[str]]:
     copies = evidence["copies"]
     if copies.low > 0.5:
         return RETRIEVAL, [f"{_list([copies])}: most decoded pictures are training pictures"]
-    lured = [f for f in of_kind(evidence, "truth_against_lures") if f.below]
+    lured = [f for f in of_kind(evidence, "truth_against_nearest_training") if f.below]
     if lured:
-        line = "the pictures are more like training pictures that resemble the stimulus than like the stimulus"
+        line = "the pictures are more like the training picture nearest to the stimulus than like the stimulus"
         return RETRIEVAL, [f"{_list(lured)}: {line}"]
     if copies.high > 0.5:
         return UNDECIDED, [f"{_list([copies])}: half copies, half not"]

@@ -10,7 +10,6 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-import timm
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -126,6 +125,8 @@ def _vit_file(weights: str | Path | None) -> Path:
 
 
 def _efficientnet_lite0(weights: str | Path | None) -> Parts:
+    import timm  # here, because it brings wandb along
+
     path = Path(weights) if weights else _lite0_file()
     network = timm.create_model("tf_efficientnet_lite0", pretrained=False)
     tensors, keys = load_state(path).values(), network.state_dict()
@@ -146,6 +147,8 @@ def _lite0_file() -> Path:
 
 
 def _timm(model: str, weights: str | Path | None) -> Parts:
+    import timm
+
     if model.split(".")[0] not in timm.list_models():
         raise InputError(f"classifier timm:{model}: timm {timm.__version__} has no model of that name")
     if weights is None:
@@ -157,7 +160,9 @@ def _timm(model: str, weights: str | Path | None) -> Parts:
 
 
 def _timm_preprocess(network: nn.Module) -> Preprocess:
-    data = timm.data.resolve_model_data_config(network)
+    from timm.data import resolve_model_data_config
+
+    data = resolve_model_data_config(network)
     size = data["input_size"][-1]
     return Preprocess(size, int(size / data["crop_pct"]), data["mean"], data["std"], data["interpolation"])
 

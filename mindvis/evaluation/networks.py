@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import timm
 import torch
 import torchvision.models as tv
 from torch import Tensor, nn
@@ -115,6 +114,8 @@ class FeatureSpec:
 
 
 def _clip() -> nn.Module:
+    import timm  # here, because it brings wandb along
+
     return timm.create_model("vit_large_patch14_clip_quickgelu_224", pretrained=False, num_classes=768)
 
 

@@ -1,7 +1,7 @@
 """Memory of training at the published sizes: parameters, activations, optimiser, per stage and setting.
 
 Examples:
-  python scripts/estimate_memory.py                          # the table of the README, traced without computing
+  python scripts/estimate_memory.py                          # the table of docs/speed.md, traced without computing
   python scripts/estimate_memory.py --measure A:4 B:1        # also train two steps on this CPU and compare
 """
 

@@ -1,4 +1,4 @@
-"""The files the demo ships: small, readable, and as good as the README says."""
+"""The files the demo ships: small, readable, and as good as docs/results.md says."""
 
 import numpy as np
 import pytest

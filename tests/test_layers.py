@@ -25,7 +25,7 @@ WITHOUT_SETTINGS = {"data", "sc_mbm", "dc_ldm", "evaluation"}
 
 def parts() -> list[str]:
     """Every module or package directly below mindvis."""
-    found = {path.stem if path.is_file() else path.name for path in PACKAGE.iterdir()}
+    found = {path.stem for path in PACKAGE.iterdir() if path.is_dir() or path.suffix == ".py"}
     return sorted(name for name in found if not name.startswith("__") and name != "assets")
 
 

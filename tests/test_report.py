@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -205,6 +206,35 @@ def test_comparison_is_paired(run, classifier, pictures, tmp_path):
         compare_reports([run, tmp_path])
 
 
+def test_a_run_is_compared_with_its_controls(run, classifier):
+    """The controls scored beside a run are found in its report, by their folder, with their own figures."""
+    report = evaluate_folder(run, classifier=classifier, protocol=PROTOCOL)
+    write_report(report, run)
+    lines = {line["name"]: line for line in compare_reports([run, run / "shuffled"])}
+    for name in ("mse", "pairwise_ssim"):
+        assert lines[name]["value"] == pytest.approx(report.figure(name, "shuffled").value)
+        assert lines[name]["reference"] == pytest.approx(report.figure(name).value)
+    assert lines["mse"]["run"] == str(run / "shuffled") and "consistency_ssim" not in lines
+    with pytest.raises(InputError, match="absent.*run evaluate first"):
+        compare_reports([run, run / "absent"])
+
+
+def test_the_columns_of_a_comparison_lie_under_each_other(run, classifier):
+    """Names of figures and runs of any length leave every column straight."""
+    write_report(evaluate_folder(run, classifier=classifier, protocol=PROTOCOL), run)
+    head, *lines = comparison_text(compare_reports([run, run / "shuffled", run / "mean_fmri"])).splitlines()
+    start = head.index("run")
+    assert {line.index(str(run)) for line in lines} == {start}
+    assert {len(line) for line in lines} == {len(head)}
+
+
+def test_scoring_needs_neither_trainer_nor_log_nor_nifti():
+    """Who has only pictures to score imports no Lightning, wandb or nibabel with the room."""
+    code = "import sys, mindvis.evaluation; print(sorted({'pytorch_lightning', 'wandb', 'nibabel'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_leakage_that_was_not_recorded():
     """Silence is not innocence."""
     assert [statement["touched"] for statement in leakage_statements({})] == [None, None, None]
@@ -252,7 +282,7 @@ def test_page_opens_in_a_browser(run, classifier, tmp_path):
 def test_wandb_gets_tables_with_pictures(run, classifier, tmp_path):
     """An offline run: a row a stimulus with all its pictures, a row a figure, the values as summary."""
     wandb = pytest.importorskip("wandb")
-    from mindvis.evaluation.wandb_table import log_report, picture_table
+    from mindvis.evaluation.open import log_report, picture_table
 
     report = evaluate_folder(run, classifier=classifier, protocol=PROTOCOL)
     table = picture_table(report)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mindvis.evaluation.pictures import Array, shrink
+from mindvis.evaluation.pictures import Array, DecodedSet, shrink
 from mindvis.evaluation.similarity import similarity_matrix
 
 SIDE = 32  # pixels: enough to tell pictures apart, small enough for thousands
@@ -41,6 +41,21 @@ QUESTIONS = {
         },
     ),
 }
+
+
+def caveats(pictures: DecodedSet, true_classes: np.ndarray) -> list[str]:
+    """What the figures are not, a line each; `true_classes` [n]: the classifier's classes of the true pictures."""
+    control = pictures.settings.get("settings", {}).get("control", "none")
+    lines = []
+    if control != "none":
+        lines.append(f"control {control}: the column `decoded` is not of each stimulus's own fMRI")
+    n, num_classes = len(true_classes), len(np.unique(true_classes))
+    if 4 * num_classes <= n:  # chance may not hold: a decoder may prefer one of few classes whatever it is shown
+        lines.append(
+            f"n-way: {n} stimuli have {num_classes} target classes, so pictures of one of these may score above chance "
+            "without any fMRI; compare with the controls"
+        )
+    return lines
 
 
 def leakage_statements(settings: dict) -> list[dict]:

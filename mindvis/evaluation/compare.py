@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from mindvis.common.errors import InputError
-from mindvis.evaluation.report import SCHEMA
+from mindvis.evaluation.report import SCHEMA, aligned
 from mindvis.evaluation.statistics import paired_difference
+
+REPORT = "report.json"
 
 
 def compare_reports(folders: list[str | Path], *, seed: int = 2022) -> list[dict]:
@@ -24,28 +26,44 @@ def compare_reports(folders: list[str | Path], *, seed: int = 2022) -> list[dict
 
 def comparison_text(lines: list[dict]) -> str:
     """The comparison as lines for a terminal."""
-    rows = [["", "run", "first", "difference", "95 % interval", "p", "n"]]
+    rows = [["", "run", "value", "first", "difference", "95 % interval", "p", "n"]]
     for line in lines:
         span = f"[{line['low']:+.3f}, {line['high']:+.3f}]"
         values = [f"{line['value']:.3f}", f"{line['reference']:.3f}", f"{line['difference']:+.3f}"]
-        rows.append([f"{line['name']}  {line['run']}", *values, span, f"{line['p']:.4f}", str(line["n"])])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join([r[0].ljust(widths[0]), *map(str.rjust, r[1:], widths[1:])]).rstrip() for r in rows)
+        rows.append([line["name"], line["run"], *values, span, f"{line['p']:.4f}", str(line["n"])])
+    return aligned(rows, num_names=2)
 
 
 def read_report(folder: str | Path) -> dict:
-    """Content of a report.json, named itself or by its folder, and its folder as `path`. Raises InputError."""
+    """Content of a report.json, named itself or by its folder, and its folder as `path`. Raises InputError.
+
+    `A/shuffled` without a report of its own is the control `shuffled` of the report of A, read as if it were decoded.
+    """
     path = Path(folder)
-    path = path / "report.json" if path.is_dir() else path
-    if not path.is_file():
-        raise InputError(f"{path}: no such report, run evaluate first")
+    file = path if path.is_file() else path / REPORT
+    if file.is_file():
+        return _read(file) | {"path": file.parent}
+    if (path.parent / REPORT).is_file():
+        report = _read(path.parent / REPORT)
+        if path.name in report.get("per_control", {}):
+            return _of_control(report, path.name) | {"path": path}
+    raise InputError(f"{file}: no such report, run evaluate first")
+
+
+def _read(file: Path) -> dict:
     try:
-        report = json.loads(path.read_text())
+        report = json.loads(file.read_text())
     except ValueError as error:
-        raise InputError(f"{path}: not valid JSON ({error})") from error
+        raise InputError(f"{file}: not valid JSON ({error})") from error
     if not isinstance(report, dict) or report.get("schema") != SCHEMA:
-        raise InputError(f"{path}: not a report of schema {SCHEMA}")
-    return report | {"path": path.parent}
+        raise InputError(f"{file}: not a report of schema {SCHEMA}")
+    return report
+
+
+def _of_control(report: dict, name: str) -> dict:
+    """The report of a control: its figures and scores in the place of those of the decoded pictures."""
+    figures = [figure | {"set": "decoded"} for figure in report["figures"] if figure["set"] == name]
+    return report | {"figures": figures, "per_stimulus": report["per_control"][name], "per_control": {}}
 
 
 def _compare(reference: dict, other: dict, seed: int) -> list[dict]:

@@ -1,4 +1,4 @@
-"""From decoded pictures to a report: `evaluate_folder` reads, scores, summarises; `write_report` writes the files."""
+"""From decoded pictures to a report: read, score, summarise."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -10,24 +10,18 @@ import torchvision
 
 from mindvis import __version__
 from mindvis.common.errors import InputError
-from mindvis.common.files import sha256, write_text
-from mindvis.common.plots import reconstruction_grid, save_png
+from mindvis.common.files import sha256
 from mindvis.common.shares import Shares
-from mindvis.evaluation.checks import copying_check, leakage_statements
+from mindvis.evaluation.checks import caveats, copying_check, leakage_statements
 from mindvis.evaluation.classifiers import Classified, Classifier
-from mindvis.evaluation.html import report_html
 from mindvis.evaluation.measures import Judge, Protocol
-from mindvis.evaluation.pictures import ARRAYS, DecodedSet, read_controls, read_decoded, shrink
+from mindvis.evaluation.pictures import ARRAYS, DecodedSet, read_controls, read_decoded
 from mindvis.evaluation.report import (
     Report,
     class_table,
-    figures_csv,
-    report_json,
     stimulus_table,
     summarise,
 )
-
-GRID_SIDE = 128  # pixels: a grid of 113 stimuli stays a file that viewers open
 
 
 def evaluate_folder(
@@ -76,6 +70,10 @@ def evaluate_sets(
         return None
     options = {"n": len(pictures.stimuli), "seed": protocol.seed, "num_bootstrap": protocol.num_bootstrap}
     rows = stimulus_table(scores["decoded"], pictures.stimulus_ids, _class_names(pictures, true, classifier))
+    per_control = {
+        name: stimulus_table(scores[name], control.stimulus_ids, [row["class"] for row in rows])
+        for name, control in controls.items()
+    }
     copying = None
     if training_images is not None:
         copying = copying_check(pictures.decoded, pictures.stimuli, training_images).summary()
@@ -88,54 +86,11 @@ def evaluate_sets(
         settings={"evaluate": asdict(protocol), "generate": pictures.settings},
         provenance=_provenance(pictures, classifier),
         skipped=judge.skipped,
-        caveats=[*_of_control(pictures), *_of_few_classes(true), *judge.caveats],
+        caveats=[*caveats(pictures, true.top_class), *judge.caveats],
         copying=copying,
+        per_control=per_control,
         pictures=pictures,
     )
-
-
-def write_report(report: Report, folder: str | Path, *, masked_reconstruction: bytes | None = None) -> Path:
-    """Write report.json, .csv, .html and the grid, best stimulus first; returns the page. Raises InputError.
-
-    `masked_reconstruction`: PNG of the Stage A plot, for the page.
-    """
-    folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        page = report_html(report, masked_reconstruction=masked_reconstruction)
-        save_png(_sorted_grid(report), folder / "grid_sorted.png")
-        write_text(folder / "report.csv", figures_csv(report.figures))
-        write_text(folder / "report.html", page)
-        write_text(folder / "report.json", report_json(report))
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be written ({error.strerror}), need a writable folder") from error
-    return folder / "report.html"
-
-
-def _of_control(pictures: DecodedSet) -> list[str]:
-    """What the figures of a control are not."""
-    control = pictures.settings.get("settings", {}).get("control", "none")
-    return [] if control == "none" else [f"control {control}: the column `decoded` is not of each stimulus's own fMRI"]
-
-
-def _of_few_classes(true: Classified) -> list[str]:
-    """Where chance may not hold: few target classes, of which a decoder may prefer one whatever it is shown."""
-    n, num_classes = len(true.top_class), len(np.unique(true.top_class))
-    if 4 * num_classes > n:
-        return []
-    return [
-        f"n-way: {n} stimuli have {num_classes} target classes, so pictures of one of these may score above chance "
-        "without any fMRI; compare with the controls"
-    ]
-
-
-def _sorted_grid(report: Report) -> np.ndarray:
-    """Stimuli and samples, best first, at no more than `GRID_SIDE` pixels each: uint8 [H W 3]."""
-    order, pictures = report.ranking(), report.pictures
-    both = np.concatenate([pictures.stimuli[:, None], pictures.decoded], axis=1)[order]
-    if both.shape[2] > GRID_SIDE:
-        both = shrink(both.reshape(-1, *both.shape[2:]), GRID_SIDE).reshape(*both.shape[:2], GRID_SIDE, GRID_SIDE, 3)
-    return reconstruction_grid(both[:, 0], both[:, 1:])
 
 
 def _class_names(pictures: DecodedSet, true: Classified, classifier: Classifier) -> list[str]:

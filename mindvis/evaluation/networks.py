@@ -123,46 +123,22 @@ def _inception() -> nn.Module:
     return tv.inception_v3(weights=None, init_weights=False, transform_input=True)
 
 
-def _swav() -> nn.Module:
-    return tv.resnet50(weights=None)
+def _at(size: int, mean: tuple[float, ...] = IMAGENET_MEAN, std: tuple[float, ...] = IMAGENET_STD) -> Preprocess:
+    return Preprocess(size, size, mean, std, "bilinear")
 
 
 ALEXNET = ("alexnet", "alexnet-owt-7be5be79.pth", tv.alexnet)
+INCEPTION = ("inception_v3", "inception_v3_google-0cc3c7bd.pth", _inception)
+CLIP = ("clip_vit_l_14", "vit_large_patch14_clip_quickgelu_224.openai.safetensors", _clip)
+EFFICIENTNET = ("efficientnet_b1", "efficientnet_b1-c27df63c.pth", tv.efficientnet_b1)
+SWAV = ("swav", "swav_800ep_pretrain.pth.tar", tv.resnet50)
 SPECS = {
-    "alexnet_2": FeatureSpec(*ALEXNET, "features.4", Preprocess(256, 256, interpolation="bilinear"), True),
-    "alexnet_5": FeatureSpec(*ALEXNET, "features.11", Preprocess(256, 256, interpolation="bilinear"), True),
-    "inception_v3": FeatureSpec(
-        "inception_v3",
-        "inception_v3_google-0cc3c7bd.pth",
-        _inception,
-        "avgpool",
-        Preprocess(342, 342, interpolation="bilinear"),
-        True,
-    ),
-    "clip_vit_l_14": FeatureSpec(
-        "clip_vit_l_14",
-        "vit_large_patch14_clip_quickgelu_224.openai.safetensors",
-        _clip,
-        "head",
-        Preprocess(224, 224, CLIP_MEAN, CLIP_STD, "bilinear"),
-        True,
-    ),
-    "efficientnet_b1": FeatureSpec(
-        "efficientnet_b1",
-        "efficientnet_b1-c27df63c.pth",
-        tv.efficientnet_b1,
-        "avgpool",
-        Preprocess(255, 255, interpolation="bilinear"),
-        False,
-    ),
-    "swav": FeatureSpec(
-        "swav",
-        "swav_800ep_pretrain.pth.tar",
-        _swav,
-        "avgpool",
-        Preprocess(224, 224, interpolation="bilinear"),
-        False,
-    ),
+    "alexnet_2": FeatureSpec(*ALEXNET, "features.4", _at(256), two_way=True),
+    "alexnet_5": FeatureSpec(*ALEXNET, "features.11", _at(256), two_way=True),
+    "inception_v3": FeatureSpec(*INCEPTION, "avgpool", _at(342), two_way=True),
+    "clip_vit_l_14": FeatureSpec(*CLIP, "head", _at(224, CLIP_MEAN, CLIP_STD), two_way=True),
+    "efficientnet_b1": FeatureSpec(*EFFICIENTNET, "avgpool", _at(255), two_way=False),
+    "swav": FeatureSpec(*SWAV, "avgpool", _at(224), two_way=False),
 }
 
 
@@ -174,11 +150,8 @@ def load_feature_network(spec: FeatureSpec, weights: str | Path | None = None) -
     if spec.network == "swav":
         # trained with projection heads in a wrapper; they are no part of the features
         network.fc = nn.Identity()
-        state = {
-            k.removeprefix("module."): v
-            for k, v in state.items()
-            if "projection_head" not in k and "prototypes" not in k
-        }
+        kept = [k for k in state if "projection_head" not in k and "prototypes" not in k]
+        state = {k.removeprefix("module."): state[k] for k in kept}
     return load_into(network, path, state)
 
 

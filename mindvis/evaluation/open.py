@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -75,8 +76,6 @@ def send_to_wandb(report: Report, output: Path, settings: LoggingConfig) -> None
     """The report as tables in a run of its own, linked to the trainings behind it. Raises InputError."""
     if settings.wandb == "disabled":
         return
-    from mindvis.evaluation.wandb_table import log_report
-
     generated = report.settings["generate"]
     decoder = generated.get("settings", {}).get("run")
     config = report.settings | {"data": generated.get("data", {}).get("settings"), "provenance": report.provenance}
@@ -84,3 +83,33 @@ def send_to_wandb(report: Report, output: Path, settings: LoggingConfig) -> None
     sources = source_runs(decoder)
     with staged_in(output / "wandb"), open_wandb(settings, output, **names, config=config, sources=sources) as run:
         log_report(report, run)
+
+
+def log_report(report: Report, run: Any) -> None:
+    """Log a report that has its pictures to an open wandb run (offline runs included), best stimulus first."""
+    run.log({"evaluation/pictures": picture_table(report), "evaluation/figures": figure_table(report)})
+    for figure in report.figures:
+        run.summary[f"evaluation/{figure.set}/{figure.name}"] = figure.value
+
+
+def picture_table(report: Report) -> Any:
+    """A row a stimulus: id, class, the stimulus, its samples, its score by every measure, the main one first."""
+    import wandb
+
+    pictures = report.pictures
+    samples = [f"sample {k}" for k in range(pictures.decoded.shape[1])]
+    measures = sorted(report.per_stimulus[0]["scores"], key=lambda name: name != report.main)
+    table = wandb.Table(columns=["stimulus_id", "class", "stimulus", *samples, *measures])
+    for index in report.ranking():
+        row = report.per_stimulus[index]
+        images = [wandb.Image(image) for image in (pictures.stimuli[index], *pictures.decoded[index])]
+        table.add_data(row["stimulus_id"], row["class"], *images, *(row["scores"][name] for name in measures))
+    return table
+
+
+def figure_table(report: Report) -> Any:
+    """A row a figure, with the columns of report.csv."""
+    import wandb
+
+    columns = list(vars(report.figures[0]))
+    return wandb.Table(columns=columns, data=[list(vars(figure).values()) for figure in report.figures])

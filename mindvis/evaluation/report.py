@@ -7,6 +7,7 @@
   sample sets, null for one), `best` (the best sample set), `chance` (null where there is none), `larger_is_better`,
   `n` (stimuli), `num_samples`, `seed` (of the bootstrap)}
 - `per_stimulus`: list of {`stimulus_id`, `class`, `scores`: {figure name: mean over samples}}, decoded set only
+- `per_control`: {control: such a list}, with the scores that a control has
 - `per_class`: list of {`class`, `n`, `scores`}
 - `copying`: the copying check, or null
 - `leakage`: list of {`what`, `touched` (true, false, null = not recorded), `text`}
@@ -16,7 +17,7 @@
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
@@ -46,6 +47,11 @@ class Figure:
     num_samples: int
     seed: int
 
+    @property
+    def beats_chance(self) -> bool:
+        """Whether the whole interval lies above chance."""
+        return self.chance is not None and self.low is not None and self.low > self.chance
+
 
 @dataclass
 class Report:
@@ -61,11 +67,20 @@ class Report:
     skipped: list[str] = field(default_factory=list)
     caveats: list[str] = field(default_factory=list)
     copying: dict | None = None
+    per_control: dict[str, list[dict]] = field(default_factory=dict)
     pictures: DecodedSet | None = None
 
     def figure(self, name: str, of: str = "decoded") -> Figure:
         """The figure of that name and set."""
         return next(figure for figure in self.figures if (figure.name, figure.set) == (name, of))
+
+    def value_of(self, name: str, of: str) -> float | None:
+        """Value of the figure of that name and set, None where the set was spared it."""
+        return next((figure.value for figure in self.figures if (figure.name, figure.set) == (name, of)), None)
+
+    def control_sets(self) -> list[str]:
+        """Names of the controls, in order."""
+        return list(dict.fromkeys(figure.set for figure in self.figures if figure.set != "decoded"))
 
     def ranking(self) -> list[int]:
         """Positions of the stimuli, best decoded first by the main figure."""
@@ -125,17 +140,24 @@ def figures_csv(figures: Iterable[Figure]) -> str:
 
 def text_table(report: Report) -> str:
     """The figures as lines for a terminal, controls and chance beside the decoded value, then caveats."""
-    sets = [name for name in dict.fromkeys(figure.set for figure in report.figures) if name != "decoded"]
+    sets = report.control_sets()
     rows = [["", "decoded", "95 % interval", "+- sets", "best set", *sets, "chance"]]
-    for figure in (f for f in report.figures if f.set == "decoded"):
-        controls = [f.value for name in sets for f in report.figures if (f.name, f.set) == (figure.name, name)]
-        span = f"[{short_number(figure.low)}, {short_number(figure.high)}]" if figure.low is not None else ""
-        numbers = [figure.deviation, figure.best if figure.num_samples > 1 else None]
-        numbers += [*controls, *[None] * (len(sets) - len(controls)), figure.chance]
-        rows.append([figure.name, short_number(figure.value), span, *map(short_number, numbers)])
+    for figure in report.figures:
+        if figure.set != "decoded":
+            continue
+        best = figure.best if figure.num_samples > 1 else None
+        numbers = [figure.deviation, best, *[report.value_of(figure.name, of) for of in sets], figure.chance]
+        row = [figure.name, short_number(figure.value), interval_text(figure), *map(short_number, numbers)]
+        rows.append(row)
+    return "\n".join([aligned(rows), *report.caveats, *report.skipped])
+
+
+def aligned(rows: Sequence[Sequence[str]], num_names: int = 1) -> str:
+    """Rows of a table as lines of text, a column under another: the first `num_names` to the left, numbers right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    table = ["  ".join([r[0].ljust(widths[0]), *map(str.rjust, r[1:], widths[1:])]).rstrip() for r in rows]
-    return "\n".join([*table, *report.caveats, *report.skipped])
+    sides = [str.ljust] * num_names + [str.rjust] * (len(widths) - num_names)
+    lines = [[put(cell, width) for put, cell, width in zip(sides, row, widths, strict=True)] for row in rows]
+    return "\n".join("  ".join(line).rstrip() for line in lines)
 
 
 def report_json(report: Report) -> str:
@@ -148,6 +170,11 @@ def short_number(value: float | None) -> str:
     if value is None:
         return ""
     return f"{value:.3f}" if abs(value) < 100 else f"{value:.0f}"
+
+
+def interval_text(figure: Figure) -> str:
+    """`[low, high]`, empty where there is no interval."""
+    return "" if figure.low is None else f"[{short_number(figure.low)}, {short_number(figure.high)}]"
 
 
 def _finite(value: object) -> object:

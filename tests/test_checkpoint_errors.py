@@ -62,6 +62,7 @@ CONTENTS = {
     "state of no tensors": {"model": {"cls_token": 3}},
     "state that is a tensor": {"model": torch.ones(3)},
     "names that are no text": {"model": {1: torch.ones(3)}},
+    "the same weights twice": {"model": {**state_with(), "module.cls_token": torch.ones(1, 1, 32)}},
     "no positions": {"model": state_with(pos_embed=None)},
     "positions of two axes": {"model": state_with(pos_embed=torch.ones(13, 32))},
     "no decoder": {"model": {k: v for k, v in state_with().items() if "decoder" not in k}},

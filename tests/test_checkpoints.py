@@ -2,6 +2,8 @@
 
 import copy
 import gzip
+import types
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +38,7 @@ from mindvis.checkpoints import (
     write_weights,
 )
 from mindvis.checkpoints.builders import NOT_IN_LABEL2IMG
+from mindvis.checkpoints.own import ENVELOPE, envelope
 from mindvis.checkpoints.torch_files import load_torch
 from mindvis.dc_ldm import build_ldm
 from mindvis.sc_mbm import FMRIEncoder, MaskedBrainModel
@@ -181,6 +184,68 @@ def test_full_size_label2img_keys():
     assert all(name.startswith(NOT_IN_LABEL2IMG) for name in report.missing)
     parts = {name.split(".")[0] for name in report.missing}
     assert parts == {"conditioner", "unet"} and len([n for n in report.missing if n.startswith("unet")]) == 6
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
+@pytest.mark.parametrize(("source", "key"), [(ENCODER, "model"), (DECODER, "model_state_dict")], ids=["mbm", "ldm"])
+def test_weights_of_wrapped_modules_are_read(tmp_path, source, key, prefix):
+    """What DataParallel or torch.compile put before every name is taken off."""
+    content = load_torch(source)
+    torch.save({key: {prefix + name: tensor for name, tensor in content[key].items()}}, tmp_path / "x.pth")
+    assert same(read_weights(tmp_path / "x.pth").state_dict, read_weights(source).state_dict)
+
+
+def test_parts_that_were_compiled_are_read(tmp_path):
+    """A compiled network inside a module, in a published file and in a checkpoint of ours."""
+    published = load_torch(DECODER)["model_state_dict"]
+    state = {name.replace("diffusion_model.", "diffusion_model._orig_mod."): w for name, w in published.items()}
+    torch.save({"model_state_dict": state}, tmp_path / "x.pth")
+    assert same(read_weights(tmp_path / "x.pth").state_dict, read_weights(DECODER).state_dict)
+    weights = read_weights(ENCODER)
+    state = {f"network._orig_mod.{name}": tensor for name, tensor in weights.state_dict.items()}
+    save_checkpoint(tmp_path / "x.ckpt", {"state_dict": state, ENVELOPE: envelope(weights, "network.")})
+    assert same(read_weights(tmp_path / "x.ckpt").state_dict, weights.state_dict)
+
+
+# What gen_eval.py and the tuning of the published code ask their `config` for.
+READ_BY_GEN_EVAL = ("roi", "kam_subs", "bold5000_subs", "patch_size", "test_category", "logger", "ddim_steps", "HW")
+READ_BY_GEN_EVAL += ("num_samples", "global_pool", "use_time_cond", "dataset")
+READ_OF_ENCODER = ("patch_size", "embed_dim", "depth", "num_heads", "mlp_ratio")
+
+
+@pytest.mark.parametrize(
+    ("config", "found"),
+    [
+        ({"data": {"name": "god", "subjects": ["sbj_3"], "roi": "VC"}}, ("GOD", ["sbj_3"], [], "VC")),
+        ({"data": {"name": "bold5000", "subjects": ["CSI1"]}}, ("BOLD5000", [], ["CSI1"], None)),
+        (None, ("GOD", ["sbj_3"], ["CSI1"], "VC")),
+    ],
+    ids=["god", "bold5000", "as the published file"],
+)
+def test_published_programs_can_read_an_exported_decoder(tmp_path, config, found):
+    """Plain torch.load gives an object of a standard class with every attribute they ask for, and a generator state."""
+    weights = load_published(DECODER)
+    weights = weights if config is None else replace(weights, config=config)
+    write_weights(tmp_path / "finetuned.pth", weights)
+    content = torch.load(tmp_path / "finetuned.pth", weights_only=False)
+    read = content["config"]
+    assert type(read) is types.SimpleNamespace and all(hasattr(read, name) for name in READ_BY_GEN_EVAL)
+    assert (read.dataset, read.kam_subs, read.bold5000_subs, read.roi) == found
+    assert (read.patch_size, read.global_pool, read.use_time_cond, read.num_samples) == (8, False, True, 5)
+    assert content["state"].dtype == torch.uint8 and content["state"].shape == (16,)
+    assert set(content["model_state_dict"]) == set(load_torch(DECODER)["model_state_dict"])
+
+
+def test_published_programs_can_read_an_exported_encoder(tmp_path):
+    """As above, for Stage A: its shape as attributes, and `model`."""
+    weights = load_published(ENCODER)
+    write_weights(tmp_path / "fmri_encoder.pth", replace(weights, config={}))
+    content = torch.load(tmp_path / "fmri_encoder.pth", weights_only=False)
+    assert type(content["config"]) is types.SimpleNamespace
+    assert {name: getattr(content["config"], name) for name in READ_OF_ENCODER} == {
+        name: weights.settings[name] for name in READ_OF_ENCODER
+    }
+    assert same(content["model"], load_torch(ENCODER)["model"])
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors", ".pth"])

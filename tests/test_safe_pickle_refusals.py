@@ -4,7 +4,9 @@ import argparse
 import io
 import os
 import pickle
+import re
 import struct
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from mindvis.checkpoints.torch_files import load_torch
+from mindvis.checkpoints.torch_files import STREAM_START, load_torch
 from mindvis.common.errors import InputError
 from mindvis.common.safe_pickle import load_object_npy
 
@@ -155,6 +157,7 @@ def broken_files(folder: Path) -> dict[str, bytes]:
     torch.save({"w": torch.arange(1000.0)}, stream, _use_new_zipfile_serialization=False)
     whole, old = buffer.getvalue(), stream.getvalue()
     bomb = write_zip(folder / "bomb", pickle.dumps(bytes(10**7)), compression=zipfile.ZIP_DEFLATED).read_bytes()
+    twice = write_zip(folder / "twice", tensor_program(), {"data/0": bytes(16), "DATA/0": bytes(4)})
     return {
         "empty": b"",
         "text": b"hello\n",
@@ -164,6 +167,8 @@ def broken_files(folder: Path) -> dict[str, bytes]:
         "empty pickle": write_zip(folder / "nothing", b"").read_bytes(),
         "pickle cut short": write_zip(folder / "cut", pickle.dumps({"a": [1, 2]})[:-3]).read_bytes(),
         "compressed bomb": bomb,
+        "two entries of one name": twice.read_bytes(),
+        "stream without a storage": re.sub(rb"\x80\x02\]q\x00X.{4}\d+q\x01a\.", b"\x80\x02]q\x00.", old),
         "storage missing": write_zip(folder / "missing", tensor_program()).read_bytes(),
         "big-endian": write_zip(folder / "big", pickle.dumps(1), {"byteorder": b"big"}).read_bytes(),
         "stream cut in the pickle": old[:150],
@@ -181,5 +186,18 @@ def test_broken_files_give_one_line(tmp_path):
         path = tmp_path / f"{name}.pth"
         path.write_bytes(content)
         assert len(refusal(path)) < 400, name
+    assert "storages are missing" in refusal(tmp_path / "stream without a storage.pth")
+    assert "same name" in refusal(tmp_path / "two entries of one name.pth")
     assert "No such file" in refusal(tmp_path / "absent.pth")
     assert "directory" in refusal(tmp_path)
+
+
+def test_an_archive_that_begins_like_a_stream_is_refused(tmp_path):
+    """torch would unpack a tar archive to disk; one whose first name is the start of a stream is refused before."""
+    header = bytearray(tarfile.TarInfo("x" * 40).tobuf(tarfile.USTAR_FORMAT))
+    header[: len(STREAM_START)] = STREAM_START
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    (tmp_path / "x.pth").write_bytes(bytes(header) + bytes(1024))
+    assert tarfile.is_tarfile(tmp_path / "x.pth")
+    assert "not a torch file" in refusal(tmp_path / "x.pth")

@@ -129,7 +129,8 @@ def complete_ldm(
     """Weights read from `path` with the settings that finetuned.pth does not name; others come back as they are.
 
     They are in the files it was made from, given here or found beside it: the number of heads in `fmri_encoder` (else
-    16), the UNet's settings in the config.yaml of `label2img` (model.ckpt, its folder or the config.yaml itself).
+    16), the UNet's settings in the config.yaml of `label2img` (model.ckpt, its folder or the config.yaml itself), for
+    which the published folder ../ldm/label2img is searched too.
     Raises InputError where a file that names them is missing or does not fit.
     """
     if weights.kind != "ldm" or weights.settings["ldm_config"] is not None:
@@ -157,11 +158,15 @@ def _find_heads(path: Path, encoder: dict, fmri_encoder: str | Path | None) -> i
 
 def _find_config(path: Path, label2img: str | Path | None) -> dict:
     needed = "needed: the label2img model.ckpt with its config.yaml"
-    given = Path(label2img) if label2img else path
+    if label2img is None:
+        usual = (path.parent / "config.yaml", path.absolute().parents[1] / "ldm" / "label2img" / "config.yaml")
+        found = [config for config in usual if config.is_file()]
+        if not found:
+            raise InputError(f"{path}: names no UNet settings; {needed}")
+        return read_yaml(found[0])
+    given = Path(label2img)
     is_yaml = given.suffix in (".yaml", ".yml")
     config = given if is_yaml else (given if given.is_dir() else given.parent) / "config.yaml"
-    if label2img is None and not config.is_file():
-        raise InputError(f"{path}: names no UNet settings; {needed}")
     if not given.exists() and not config.is_file():
         raise InputError(f"{given}: no such file; {needed}")
     return read_yaml(config)

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from mindvis.checkpoints.torch_files import load_torch
 from mindvis.checkpoints.weights import KINDS, Weights, check_state, part
-from mindvis.common.errors import InputError, one_line
+from mindvis.common.errors import InputError, one_line, reading
 from mindvis.common.files import write_atomic
-from mindvis.common.safe_pickle import as_settings, reading
+from mindvis.common.safe_pickle import as_settings
 from mindvis.common.tensor_files import save_tensors
 
 ENVELOPE = "weights"  # key of {kind, settings, config, prefix} beside `state_dict` in our checkpoints

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from mindvis.checkpoints.torch_files import load_torch
 from mindvis.checkpoints.weights import DEFAULT_HEADS, State, Weights, check_state, ldm_settings, mbm_settings
-from mindvis.common.errors import InputError, one_line
+from mindvis.common.errors import InputError, one_line, reading
 from mindvis.common.files import write_atomic, write_text
-from mindvis.common.safe_pickle import as_settings, reading
+from mindvis.common.safe_pickle import as_settings
 from mindvis.dc_ldm.model import build_schedule
 from mindvis.dc_ldm.schedule import NoiseSchedule
 
@@ -33,6 +33,7 @@ PREFIXES = {  # published -> ours
 DROPPED = ("model_ema.", "cond_stage_model.embedding.weight", "cond_stage_model.transformer.")
 CLASS_EMBEDDING = {"conditioner.embedding.": "cond_stage_model.embedding."}  # ours -> published
 SCHEDULE = frozenset(NoiseSchedule(num_timesteps=2).buffers_published()) | {"lvlb_weights"}
+PUBLISHED_DATA = {"god": ("kam_path", "kam_subs"), "bold5000": ("bold5000_path", "bold5000_subs")}
 NEEDED_YAML = "needed: the config.yaml that was published with model.ckpt"
 
 
@@ -181,9 +182,10 @@ def _decoder_config(weights: Weights) -> dict:
 
 
 def describe_data(config: Mapping) -> dict:
-    """Data set, subjects and region out of the settings of a run or of a published file."""
+    """Data set, folder, subjects and region out of the settings of a run or of a published file; {} where unknown."""
     if isinstance(config.get("data"), Mapping):
         return dict(config["data"])
     name = str(config.get("dataset") or "").lower()
-    subjects = config.get("bold5000_subs" if name == "bold5000" else "kam_subs")
-    return {"name": name, "subjects": subjects if name else [], "roi": config.get("roi") or "-"}
+    root, subjects = PUBLISHED_DATA.get(name, ("", ""))
+    found = {"name": name, "root": config.get(root), "subjects": config.get(subjects), "roi": config.get("roi")}
+    return {key: value for key, value in found.items() if value is not None} if name else {}

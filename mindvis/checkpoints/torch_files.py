@@ -10,11 +10,13 @@ import tarfile
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
+from typing import BinaryIO
 
 import torch
 from torch import Tensor
 from torch.storage import TypedStorage
 
+from mindvis.common.errors import reading
 from mindvis.common.safe_pickle import (
     CONSTRUCTORS,
     Name,
@@ -22,7 +24,6 @@ from mindvis.common.safe_pickle import (
     brief,
     check_keys,
     check_shape,
-    reading,
     refuse,
 )
 
@@ -65,17 +66,16 @@ def _load_stream(path: Path) -> object:
         limit = path.stat().st_size
         sizes: dict[str, int] = {}
 
-    def load(file: object, **options: str) -> object:
-        headers.append(SafeUnpickler(file, **options).load())
+    def load(file: BinaryIO, encoding: str) -> object:
+        headers.append(SafeUnpickler(file, encoding=encoding).load())
         check_keys(headers[-1] if isinstance(headers[-1], list) else [])
         return headers[-1]
 
     module = SimpleNamespace(__name__=__name__, Unpickler=Reader, load=load)
     content = torch.load(path, "cpu", module, weights_only=False, mmap=False, encoding="latin1")
-    _, _, system, storages = headers
-    if system.get("little_endian") is False:
+    if headers[2].get("little_endian") is False:
         refuse("tensors in big-endian byte order")
-    if set(Reader.sizes) - set(storages):
+    if set(Reader.sizes) - set(headers[3]):
         raise pickle.UnpicklingError("storages are missing")
     return content
 

@@ -1,7 +1,9 @@
 """The one exception for what a user can put right, and hints for its message: names near one that is not known."""
 
 import difflib
-from collections.abc import Iterable
+import pickle
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 SLIP = 0.6  # ratio of difflib below which names are alike by accident
@@ -20,6 +22,21 @@ class InputError(ValueError):
 def one_line(error: Exception) -> str:
     """The message of another library's error as the part of one line."""
     return " ".join(str(error).split())[:300]
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn whatever goes wrong while `path` is parsed into one InputError that names it."""
+    try:
+        yield
+    except InputError:
+        raise
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}") from error
+    except pickle.UnpicklingError as error:
+        raise InputError(f"{path}: {one_line(error)}") from error
+    except Exception as error:  # a malformed program fails in any instruction, with any exception
+        raise InputError(f"{path}: damaged or cut short ({type(error).__name__}: {one_line(error)})") from error
 
 
 def nearest(name: str, known: Iterable[str], count: int = 1, cutoff: float = SLIP) -> list[str]:

@@ -13,19 +13,19 @@ import pickle
 import re
 import sys
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
 import numpy as np
 
-from mindvis.common.errors import InputError, one_line
+from mindvis.common.errors import reading
 
 MAX_NESTING = 32  # of settings; the published ones are two or three deep
 MAX_ENTRIES = 100_000  # lists of the same lists, 32 deep, would unfold to thousands of millions
 PLAIN_DTYPE = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248]|c(8|16)|O8?|[SU]\d{1,9})")
+LATIN1 = ("latin1", "latin-1")  # as bytes are written by protocol 2
 TODAY = {"__builtin__": "builtins", "copy_reg": "copyreg", "numpy.core": "numpy._core"}  # modules by their old names
 
 
@@ -89,34 +89,16 @@ def as_settings(value: object) -> Any:
     return convert(value, 0)
 
 
+def _content(bag: Bag) -> object:
+    if bag.class_name.startswith("omegaconf."):
+        return bag.attributes.get("_content", bag.attributes.get("_val"))
+    return bag.elements if bag.elements and not bag.items else {**bag.attributes, **bag.items}
+
+
 def _scalar(value: object) -> object:
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
     return value.name if isinstance(value, Name) else value
-
-
-def _content(bag: Bag) -> object:
-    if bag.class_name.startswith("omegaconf."):
-        return next((bag.attributes[name] for name in ("_content", "_val") if name in bag.attributes), None)
-    return bag.elements if bag.elements and not bag.items else {**bag.attributes, **bag.items}
-
-
-# Refusals and bounds
-
-
-@contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Turn whatever goes wrong while `path` is parsed into one InputError that names it."""
-    try:
-        yield
-    except InputError:
-        raise
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror or error}") from error
-    except pickle.UnpicklingError as error:
-        raise InputError(f"{path}: {one_line(error)}") from error
-    except Exception as error:  # a malformed program fails in any instruction, with any exception
-        raise InputError(f"{path}: damaged or cut short ({type(error).__name__}: {one_line(error)})") from error
 
 
 def refuse(what: str) -> NoReturn:
@@ -165,11 +147,6 @@ def _old_object(cls: object, base: object, state: object) -> Bag:
     return Bag(cls.name)
 
 
-def _latin1(text: str, encoding: str) -> bytes:
-    """Bytes as protocol 2 writes them."""
-    return text.encode("latin1") if encoding in ("latin1", "latin-1") else refuse(f"the encoding {brief(encoding)}")
-
-
 def _path(*parts: object) -> str:
     return "/".join(part if isinstance(part, str) else refuse("a path of other parts than text") for part in parts)
 
@@ -196,7 +173,7 @@ CONSTRUCTORS: Mapping[str, Callable] = {
     "collections.defaultdict": lambda factory=None: {},
     "builtins.set": _set,
     "builtins.bytearray": lambda content=b"": bytes(content) if isinstance(content, bytes) else refuse("a bytearray"),
-    "_codecs.encode": _latin1,
+    "_codecs.encode": lambda text, code: text.encode(code) if code in LATIN1 else refuse(f"the encoding {brief(code)}"),
     "copyreg._reconstructor": _old_object,
     "types.SimpleNamespace": lambda: Bag("types.SimpleNamespace"),
     **{f"pathlib.{kind}Path": _path for kind in ("", "Posix", "Windows", "PurePosix", "PureWindows")},
@@ -205,12 +182,9 @@ CONSTRUCTORS: Mapping[str, Callable] = {
     "numpy._core.numeric._frombuffer": _array,
     "numpy.dtype": _dtype,
 }
-WITHOUT_ARGUMENTS = ("collections.OrderedDict", "types.SimpleNamespace")  # also made by NEWOBJ
-# Names of the standard library that a pickle may mention: types, and classes that become bags.
-MENTIONED = {
-    f"builtins.{kind.__name__}" for kind in (object, dict, list, tuple, set, str, bytes, int, float, bool, type)
-}
-MENTIONED |= {"builtins.long", "builtins.unicode", "argparse.Namespace", "types.NoneType"}  # two are of Python 2
+# Types and classes of the standard library that a pickle may mention; two are of Python 2.
+TYPES = "object dict list tuple set str bytes int float bool type long unicode"
+MENTIONED = {"argparse.Namespace", "types.NoneType", *(f"builtins.{name}" for name in TYPES.split())}
 
 
 class SafeUnpickler(pickle._Unpickler):  # the Python one: every instruction can be replaced
@@ -248,12 +222,9 @@ class SafeUnpickler(pickle._Unpickler):  # the Python one: every instruction can
     def load_newobj(self) -> None:
         args = self.stack.pop()
         cls = self.stack.pop()
-        if not isinstance(cls, Name) or cls.name.startswith("builtins."):
+        if not isinstance(cls, Name) or cls.function is not None or cls.name.startswith("builtins."):
             refuse(f"an object of {brief(cls)}")
-        if cls.function is None:
-            self.append(Bag(cls.name, {"args": args} if args else {}))
-        else:
-            self.append(cls.function() if cls.name in WITHOUT_ARGUMENTS else refuse(f"an object of {cls.name}"))
+        self.append(Bag(cls.name, {"args": args} if args else {}))
 
     def load_newobj_ex(self) -> None:
         self.stack.pop()  # keyword arguments of __new__: nothing is constructed, so they have no use
@@ -265,24 +236,36 @@ class SafeUnpickler(pickle._Unpickler):  # the Python one: every instruction can
 
     def load_setitem(self) -> None:
         value = self.stack.pop()
-        key = self.stack.pop()
-        _fill(self.stack[-1], [key, value])
+        self._fill([self.stack.pop(), value])
 
     def load_setitems(self) -> None:
-        items = self.pop_mark()
-        _fill(self.stack[-1], items)
+        self._fill(self.pop_mark())
 
     def load_dict(self) -> None:
         items = self.pop_mark()
-        self.append(_fill({}, items))
+        self.append({})
+        self._fill(items)
+
+    def _fill(self, items: list) -> None:
+        """Put key, value, key, value ... into a dict, or into a bag that was one."""
+        target = self.stack[-1]
+        if type(target) not in (dict, OrderedDict, Bag):
+            refuse(f"items set on a {type(target).__name__}")
+        check_keys(items[::2])
+        (target.items if type(target) is Bag else target).update(zip(items[::2], items[1::2], strict=True))
 
     def load_append(self) -> None:
-        value = self.stack.pop()
-        _extend(self.stack[-1], [value])
+        self._extend([self.stack.pop()])
 
     def load_appends(self) -> None:
-        values = self.pop_mark()
-        _extend(self.stack[-1], values)
+        self._extend(self.pop_mark())
+
+    def _extend(self, values: list) -> None:
+        """Append to a list, or to a bag that was one."""
+        target = self.stack[-1]
+        if type(target) not in (list, Bag):
+            refuse(f"elements appended to a {type(target).__name__}")
+        (target.elements if type(target) is Bag else target).extend(values)
 
     def load_additems(self) -> None:
         elements = _set(self.pop_mark())
@@ -295,22 +278,6 @@ class SafeUnpickler(pickle._Unpickler):  # the Python one: every instruction can
     def load_bytearray8(self) -> None:
         size = int.from_bytes(self.read(8), "little")
         self.append(bytes(self.read(size)))  # reads what is there: a false size allocates nothing
-
-
-def _fill(target: object, items: list) -> object:
-    """Put key, value, key, value ... into a dict, or into a bag that was one."""
-    if type(target) not in (dict, OrderedDict, Bag):
-        refuse(f"items set on a {type(target).__name__}")
-    check_keys(items[::2])
-    (target.items if type(target) is Bag else target).update(zip(items[::2], items[1::2], strict=True))
-    return target
-
-
-def _extend(target: object, values: list) -> None:
-    """Append to a list, or to a bag that was one."""
-    if type(target) not in (list, Bag):
-        refuse(f"elements appended to a {type(target).__name__}")
-    (target.elements if type(target) is Bag else target).extend(values)
 
 
 def _build(target: object, state: object) -> None:

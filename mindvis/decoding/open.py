@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from mindvis.checkpoints import build_ldm_from, find_ldm, read_weights
+from mindvis.checkpoints import build_ldm_from, describe_data, find_ldm, read_weights
 from mindvis.common.errors import InputError
 from mindvis.config.schemas import DataConfig, GenerateConfig, plain
 from mindvis.data import PairedDataset
@@ -39,12 +39,13 @@ def generation_provenance(config: GenerateConfig, dataset: PairedDataset, ldm: L
     """What generate.json says: settings, data, and how the test set was used before (DESIGN 10)."""
     run = read_run_settings(config.run)
     data = config.data or _data_of(config.run)
+    as_published = "dataset" in run  # a file of the published code, which tuned Stage A and selected on the test set
     normalisation = {"bold5000": "joint", "npz": "train"}.get(data.name, "separate")
     if data.name == "god" and data.scale_test == "train":
         normalisation = "train"
     use = {
-        "stage_a_tuning": run.get("stage_a", {}).get("fmri", "none") if run else None,
-        "checkpoint_selection": run.get("selection"),
+        "stage_a_tuning": run.get("stage_a", {}).get("fmri", "test" if as_published else "none") if run else None,
+        "checkpoint_selection": run.get("selection", "test" if as_published else None),
         "normalisation": normalisation,
     }
     return {
@@ -57,8 +58,10 @@ def generation_provenance(config: GenerateConfig, dataset: PairedDataset, ldm: L
 
 
 def output_folder(config: GenerateConfig) -> Path:
-    """Where the pictures go: as set, else `<run>/decoded`, the controls below it."""
-    folder = Path(config.output) if config.output else Path(config.run) / "decoded"
+    """Where the pictures go: as set, else `<run>/decoded`, the controls below it; of a file `<file>_decoded`."""
+    run = Path(config.run)
+    usual = run.with_name(f"{run.stem}_decoded") if run.is_file() else run / "decoded"
+    folder = Path(config.output) if config.output else usual
     return folder if config.output or config.control == "none" else folder / config.control
 
 
@@ -68,7 +71,7 @@ def read_run_settings(path: str) -> dict:
 
 
 def _data_of(run: str) -> DataConfig:
-    settings = read_run_settings(run).get("data")
-    if not settings:
+    settings = describe_data(read_run_settings(run))
+    if not settings.get("name"):
         raise InputError(f"{run}: does not say which data it was tuned on; needed: data.name=... data.root=...")
     return DataConfig(**settings)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -104,7 +105,11 @@ def start_mbm(model: ModelConfig, num_voxels: int, seed: int) -> tuple[MaskedBra
 
 def build_mbm_module(network: MaskedBrainModel, mask: MaskConfig, optim: OptimConfig, num_epochs: int) -> MBMModule:
     """Training module of Stage A."""
-    masking = {"mask_ratio": mask.mask_ratio, "focus_range": mask.focus_range, "focus_rate": mask.focus_rate}
+    masking: dict[str, Any] = {
+        "mask_ratio": mask.mask_ratio,
+        "focus_range": mask.focus_range,
+        "focus_rate": mask.focus_rate,
+    }
     rates = {name: value for name, value in asdict(optim).items() if name != "clip"}
     return MBMModule(network, num_epochs=num_epochs, **rates, **masking)
 

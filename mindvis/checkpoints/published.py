@@ -84,7 +84,7 @@ def load_published(path: str | Path) -> Weights:
 def published_weights(content: object, path: Path) -> Weights:
     """Weights out of the already read content of a published file."""
     key = next((key for key in STATE_KEYS if isinstance(content, dict) and key in content), None)
-    if key is None:
+    if key is None or not isinstance(content, dict):
         found = ", ".join(map(str, list(content)[:5])) if isinstance(content, dict) else type(content).__name__
         raise InputError(f"{path}: holds {found[:100]}; needed: one of {', '.join(STATE_KEYS)}")
     state = check_state(content[key], f"{path}: {key}")

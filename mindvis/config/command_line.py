@@ -130,5 +130,5 @@ def _comments(schema: type) -> dict[str, str]:
     source = textwrap.dedent(inspect.getsource(schema))
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
     by_line = {token.start[0]: token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT}
-    items = [node for node in ast.parse(source).body[0].body if isinstance(node, ast.AnnAssign)]
-    return {item.target.id: by_line.get(item.end_lineno, "") for item in items}
+    items = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.AnnAssign)]
+    return {ast.unparse(item.target): by_line.get(item.end_lineno or 0, "") for item in items}

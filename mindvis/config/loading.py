@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -27,13 +27,13 @@ def load_config(schema: type[Settings], yaml: str | Path | None, dotlist: Sequen
             raise InputError(f"command line: {item!r} is no setting; needed: key=value")
         config = _merge(schema, config, _parse_item(item), "command line")
     _refuse_missing(config)
-    _check_numbers(OmegaConf.to_container(config, resolve=True))
-    return OmegaConf.to_object(config)
+    _check_numbers(plain(config))
+    return cast(Settings, OmegaConf.to_object(config))
 
 
 def plain(settings: Any) -> dict:
     """Settings as nested plain dicts and lists, ready for YAML or a checkpoint."""
-    return OmegaConf.to_container(OmegaConf.structured(settings), resolve=True)
+    return cast(dict, OmegaConf.to_container(OmegaConf.structured(settings), resolve=True))
 
 
 def from_plain(schema: type[Settings], content: dict, source: str = "saved settings") -> Settings:
@@ -43,12 +43,12 @@ def from_plain(schema: type[Settings], content: dict, source: str = "saved setti
     """
     merged = _merge(schema, OmegaConf.structured(schema), OmegaConf.create(content), source)
     _refuse_missing(merged, f"{source}: ")
-    return OmegaConf.to_object(merged)
+    return cast(Settings, OmegaConf.to_object(merged))
 
 
 def flatten(settings: dict, prefix: str = "") -> dict[str, Any]:
     """Nested settings as one level of dotted keys."""
-    flat = {}
+    flat: dict[str, Any] = {}
     for key, value in settings.items():
         name = f"{prefix}{key}"
         flat |= flatten(value, name + ".") if isinstance(value, dict) else {name: value}
@@ -79,7 +79,7 @@ def _parse_item(item: str) -> DictConfig:
 def _merge(schema: type, config: DictConfig, other: DictConfig, source: str) -> DictConfig:
     _check_keys(schema, OmegaConf.to_container(other), source)
     try:
-        return OmegaConf.merge(config, other)
+        return cast(DictConfig, OmegaConf.merge(config, other))
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None) or "?"
         raise InputError(f"{source}: setting {key}: {str(error).splitlines()[0]}") from error
@@ -146,7 +146,7 @@ def _check_numbers(content: dict) -> None:
 def dataclass_of(hint: Any) -> type | None:
     """The dataclass behind `X` or `X | None`, or None for a plain type."""
     options = [hint, *getattr(hint, "__args__", ())]
-    return next((option for option in options if is_dataclass(option)), None)
+    return next((option for option in options if isinstance(option, type) and is_dataclass(option)), None)
 
 
 def _refuse_missing(config: DictConfig, prefix: str = "") -> None:

@@ -30,7 +30,7 @@ def require_choice(value: str, available: Iterable[str], label: str) -> str:
     return value
 
 
-def require_rows(array: Sequence, num_rows: int, label: str, counterpart: str) -> None:
+def require_rows(array: Sequence | np.ndarray, num_rows: int, label: str, counterpart: str) -> None:
     """Raises InputError unless `array` has as many rows as its counterpart."""
     if len(array) != num_rows:
         raise InputError(f"{label} has {len(array)} rows, {counterpart} has {num_rows}: they must agree")
@@ -90,7 +90,7 @@ class NpzReader:
         if not self.path.is_file():
             raise InputError(f"{self.path}: no such file")
         try:
-            self._npz = np.lib.npyio.NpzFile(self.path, allow_pickle=False)
+            self._npz = np.lib.npyio.NpzFile(str(self.path), allow_pickle=False)  # type: ignore[arg-type]
         except READ_ERRORS as error:
             raise InputError(f"{self.path}: no readable .npz file ({_first_line(error)})") from error
         self.names = list(self._npz.files)
@@ -141,15 +141,20 @@ class NpzReader:
         if name not in self.names:
             raise InputError(f"{self.path}: no array {name!r}, has {', '.join(self.names) or 'none'}")
 
+    @property
+    def _archive(self) -> zipfile.ZipFile:
+        assert self._npz.zip is not None, "closed"
+        return self._npz.zip
+
     def _member(self, name: str) -> zipfile.ZipInfo:
         self._require(name)
-        members = self._npz.zip.namelist()
-        return self._npz.zip.getinfo(name if name in members else f"{name}.npy")
+        members = self._archive.namelist()
+        return self._archive.getinfo(name if name in members else f"{name}.npy")
 
     def _layout(self, name: str) -> tuple[int, tuple[int, ...], bool, np.dtype]:
         member = self._member(name)
         try:
-            with self._npz.zip.open(member) as file:
+            with self._archive.open(member) as file:
                 version = np.lib.format.read_magic(file)
                 read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
                 shape, by_column, dtype = read(file)

@@ -69,7 +69,7 @@ def _test_rows(
     test_names: list[str],
     include_single_trials: bool,
 ) -> SubjectRows:
-    trials_of = {image: [] for image in test_names}
+    trials_of: dict[str, list[int]] = {image: [] for image in test_names}
     for i, image in enumerate(presented):
         if image in trials_of:
             trials_of[image].append(i)

@@ -51,7 +51,7 @@ class RowCache:
                 header = {"descr": "<f4", "fortran_order": False, "shape": shape}
                 np.lib.format.write_array_header_1_0(file, header)
                 for block in blocks:
-                    file.write(np.ascontiguousarray(block, dtype="<f4"))
+                    file.write(np.ascontiguousarray(block, dtype="<f4").data)
             (partial / "facts.json").write_text(json.dumps(facts))
             self._publish(partial)
         except OSError as error:
@@ -59,7 +59,9 @@ class RowCache:
             raise InputError(f"{partial.parent}: cannot write a cache of {gigabytes:.2f} GB ({error})") from error
         finally:
             shutil.rmtree(partial, ignore_errors=True)
-        return self.open()
+        opened = self.open()
+        assert opened is not None  # it was published just now
+        return opened
 
     def _partial_folder(self) -> Path:
         for place in filter(_may_write, self.places):

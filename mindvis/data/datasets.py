@@ -8,6 +8,7 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +23,8 @@ from mindvis.data.rows import MappedArray, VoxelRows
 from mindvis.data.voxels import interpolate, sparsify
 
 Key = tuple[int, int, int]  # (seed, epoch, index)
+Same = TypeVar("Same", bound="FMRIDataset")
+SamePairs = TypeVar("SamePairs", bound="PairedDataset")
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class FMRIDataset(Dataset):
         self,
         fmri: np.ndarray | MappedArray | VoxelRows,
         *,
-        subject: Sequence[str] | None = None,
+        subject: Sequence[str] | np.ndarray | None = None,
         roi_masks: dict[str, np.ndarray] | None = None,
         num_interpolated: int = 0,
         interpolation_ratio: float = 0.5,
@@ -83,7 +86,7 @@ class FMRIDataset(Dataset):
         key, _ = self._key(index)
         return self._item(key, self._row(key))
 
-    def subset(self, indices: Sequence[int] | np.ndarray) -> "FMRIDataset":
+    def subset(self: Same, indices: Sequence[int] | np.ndarray) -> Same:
         """The rows `indices`, in their order, without interpolated ones. Mapped rows are read only when asked for."""
         indices = check_indices(np.asarray(indices), "subset indices", self.num_rows)
         chosen = copy.copy(self)
@@ -126,11 +129,11 @@ class FMRIDataset(Dataset):
 
     def _key(self, index: int | Key) -> tuple[Key, bool]:
         """(seed, epoch, i) and whether the item is to be augmented."""
-        augmented = not isinstance(index, (int, np.integer))
-        seed, epoch, i = (int(part) for part in index) if augmented else (0, 0, int(index))
+        single = isinstance(index, (int, np.integer))
+        seed, epoch, i = (0, 0, int(index)) if isinstance(index, (int, np.integer)) else map(int, index)
         if not -len(self) <= i < len(self):
             raise IndexError(f"item {i} of a data set of {len(self)}")
-        return (seed, epoch, i % len(self)), augmented
+        return (seed, epoch, i % len(self)), not single
 
     def _row(self, key: Key) -> np.ndarray:
         if key[2] < self.num_rows:
@@ -162,7 +165,7 @@ class PairedDataset(FMRIDataset):
         class_names: Sequence[str] | None = None,
         stimulus: np.ndarray | None = None,
         repeat: np.ndarray | None = None,
-        subject: Sequence[str] | None = None,
+        subject: Sequence[str] | np.ndarray | None = None,
         roi_masks: dict[str, np.ndarray] | None = None,
         image_size: int | None = None,
         augmentation: Augmentation | None = None,
@@ -203,18 +206,18 @@ class PairedDataset(FMRIDataset):
             settings = self.augmentation
             row = sparsify(row, settings.sparsify, generator(key, "sparsify"))
             image = random_crop(shown, settings.crop_ratio, settings.crop_probability, generator(key, "crop"))
-        item = {**self._item(key, row), "image": to_float(image)}
+        item: dict[str, Any] = {**self._item(key, row), "image": to_float(image)}
         if self._latents is not None:
             cropped = image is not shown
             latents = self._kept_crop(key) if cropped and self._crops else self._latents
             item |= {"latent": torch.from_numpy(np.array(latents[stimulus]))}
-            item |= {"cropped": cropped and not self._crops}
+            item["cropped"] = cropped and not self._crops
         return item
 
     def _kept_crop(self, key: Key) -> np.ndarray | MappedArray:
         return self._crops[int(generator(key, "kept crop").integers(len(self._crops)))]
 
-    def subset(self, indices: Sequence[int] | np.ndarray) -> "PairedDataset":
+    def subset(self: SamePairs, indices: Sequence[int] | np.ndarray) -> SamePairs:
         """The rows `indices`, in their order; the distinct images stay, `stimulus` goes on pointing at them."""
         chosen = super().subset(indices)
         chosen.__dict__.pop("images", None)

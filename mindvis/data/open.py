@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import asdict
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from mindvis.data import FMRIDataset, PairedDataset, join_for_pretraining, load_
 
 DATASETS = ("god", "bold5000", "hcp", "npz")
 
+Rows = TypeVar("Rows", bound=FMRIDataset)
 Pairs = tuple[PairedDataset, PairedDataset, PairedDataset | None]
 
 
@@ -19,7 +21,7 @@ def open_pairs(config: DataConfig, patch_size: int) -> Pairs:
 
     Raises `InputError` for hcp, which shows no images, and for an unknown data set.
     """
-    options = {"patch_size": patch_size, "include_single_trials": config.include_single_trials}
+    options: dict[str, Any] = {"patch_size": patch_size, "include_single_trials": config.include_single_trials}
     options |= {"pad_mode": config.pad_mode}
     if config.name == "god":
         return *load_god(config.root, config.subjects, config.roi, scale_test=config.scale_test, **options), None
@@ -64,9 +66,10 @@ def open_stage_b(
     """Training pairs (augmented), the pairs the checkpoint is selected by, and the test pairs, at `image_size`."""
     pairs = open_pairs(config.data, patch_size)
     train, val = _choose_validation(config, *pairs)
-    sized = [part if part is None else part.with_image_size(config.image_size) for part in (train, val, pairs[1])]
+    train, test = (part.with_image_size(config.image_size) for part in (train, pairs[1]))
+    val = None if val is None else val.with_image_size(config.image_size)
     shares = {name: value for name, value in asdict(config.augment).items() if name != "crops_per_image"}
-    return sized[0].with_augmentation(**shares), sized[1], sized[2]
+    return train.with_augmentation(**shares), val, test
 
 
 def data_facts(**datasets: FMRIDataset | None) -> dict:
@@ -78,7 +81,7 @@ def _open_fmri(config: DataConfig, patch_size: int) -> FMRIDataset:
     """Resting state, or the training trials of paired data."""
     if config.name != "hcp":
         return open_pairs(config, patch_size)[0]
-    options = {"pad_mode": config.pad_mode, "cache_dir": config.cache_dir}
+    options: dict[str, Any] = {"pad_mode": config.pad_mode, "cache_dir": config.cache_dir}
     options |= {"frames_per_window": config.frames_per_window, "subjects": config.subjects}
     return load_hcp(config.root, config.roi, patch_size, config.num_subjects, **options)
 
@@ -104,7 +107,7 @@ def _choose_validation(
     return _split(train, np.isin(train.stimulus, held))
 
 
-def _split(dataset: FMRIDataset, held: np.ndarray) -> tuple[FMRIDataset, FMRIDataset | None]:
+def _split(dataset: Rows, held: np.ndarray) -> tuple[Rows, Rows | None]:
     if not held.any():
         return dataset, None
     if held.all():

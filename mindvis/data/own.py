@@ -17,7 +17,7 @@ subject's training rows, unless `scale="none"`. Large arrays are mapped where th
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -63,7 +63,7 @@ def load_npz(
     keep = _rows_of(data, [subjects] if isinstance(subjects, str) else list(map(str, subjects)), path)
     columns = _columns(data, roi, path)
     num_voxels = patched_length(data.fmri.shape[1] if columns is None else len(columns), patch_size, pad_mode)
-    padding = {"columns": columns, "num_voxels": num_voxels, "pad_mode": pad_mode}
+    padding: dict[str, Any] = {"columns": columns, "num_voxels": num_voxels, "pad_mode": pad_mode}
     mean, deviation = _scales(data, VoxelRows([data.fmri], **padding), path) if scale == "train" else (0.0, 1.0)
     rows = VoxelRows([data.fmri], mean=mean, deviation=deviation, **padding)
     masks = {name: mask if columns is None else mask[columns] for name, mask in data.roi_masks.items()}
@@ -93,8 +93,8 @@ def save_npz(
 
     Raises InputError as `load_npz` would, before anything is written.
     """
-    arrays = {"fmri": fmri, "images": images, "split": split, **optional}
-    arrays = {name: np.asarray(array) for name, array in arrays.items() if array is not None}
+    given = {"fmri": fmri, "images": images, "split": split, **optional}
+    arrays = {name: np.asarray(array) for name, array in given.items() if array is not None}
     if roi_masks:
         arrays |= {"roi_names": np.array(list(roi_masks)), "roi_masks": np.stack(list(roi_masks.values()))}
     checked(arrays, str(path))

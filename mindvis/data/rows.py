@@ -23,8 +23,9 @@ class MappedArray:
     offset: int
 
     @classmethod
-    def of(cls, array: np.memmap) -> "MappedArray":
+    def of(cls, array: np.ndarray) -> "MappedArray":
         """From a whole map (not a view of one) in row order."""
+        assert isinstance(array, np.memmap)
         return cls(str(array.filename), array.dtype, array.shape, array.offset)
 
     @property

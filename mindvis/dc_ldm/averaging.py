@@ -26,8 +26,8 @@ def averaged_embeddings(unet: UNet, times: Sequence[int], num_timesteps: int) ->
         earlier = times[index + 1]
         later = times[index - 1] if index else 2 * t - earlier
         first, last = t - (t - earlier) // 2, min(t + (later - t) // 2, num_timesteps - 1)
-        weights = _value_of_line(np.arange(first, last + 1) - t)
-        weights = torch.tensor(weights, device=device, dtype=torch.float32)
+        values = _value_of_line(np.arange(first, last + 1) - t)
+        weights = torch.tensor(values, device=device, dtype=torch.float32)
         # not a product of matrices, which autocast would make in bfloat16
         table[t] = (weights[:, None] * embeddings[first : last + 1].float()).sum(dim=0)
     return table

@@ -193,7 +193,7 @@ def _assemble(ldm_config: Mapping[str, Any], unet: UNet, conditioner: nn.Module)
     if channels != unet.in_channels:
         found = f"{unet.in_channels}, the autoencoder's latents have {channels}"
         raise InputError(f"{WHERE}.unet_config.params.in_channels: found {found}")
-    parts = {"unet": unet, "autoencoder": autoencoder, "conditioner": conditioner}
+    parts: dict[str, Any] = {"unet": unet, "autoencoder": autoencoder, "conditioner": conditioner}
     return LatentDiffusion(**parts, schedule=build_schedule(ldm_config), loss_type=loss_type)
 
 

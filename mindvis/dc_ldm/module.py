@@ -1,7 +1,9 @@
 """Training of Stage B: the tuned parts of a latent diffusion model on pairs of fMRI and image."""
 
+from typing import Any, cast
+
 import pytorch_lightning as pl
-from torch import Tensor
+from torch import Tensor, nn
 
 from mindvis.common import draws
 from mindvis.common.errors import InputError
@@ -70,17 +72,17 @@ class LDMModule(pl.LightningModule):
         loss = self.loss(batch)
         size = len(batch["key"])
         self.log("train/loss", loss, prog_bar=True, batch_size=size)
-        self.log("train/lr", self.optimizers().param_groups[0]["lr"], batch_size=size)
+        self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"], batch_size=size)
         return loss
 
     def validation_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Loss (scalar), logged as val/loss; plain data set items have the same keys, and so draws, in every epoch."""
         loss = self.loss(batch)
         # a float, because Lightning averages the sizes over processes and would cut integers off
-        self.log("val/loss", loss, prog_bar=True, batch_size=float(len(batch["key"])), sync_dist=True)
+        self.log("val/loss", loss, prog_bar=True, batch_size=float(len(batch["key"])), sync_dist=True)  # type: ignore[arg-type]
         return loss
 
-    def configure_optimizers(self) -> dict:
+    def configure_optimizers(self) -> Any:
         """AdamW over every tuned parameter once, with decay on all of them as published."""
         optimizer = adamw(self._groups(), lr=self.lr, betas=(0.9, 0.999))
         rates = {"lr": self.lr, "min_lr": self.min_lr}
@@ -102,7 +104,8 @@ class LDMModule(pl.LightningModule):
 
     def enable_activation_checkpointing(self) -> None:
         """Keep the inputs of the encoder's and of the UNet's blocks alone for the backward pass."""
-        recompute(self.ldm.conditioner.encoder.blocks)
+        encoder = cast(nn.Module, self.ldm.conditioner.encoder)
+        recompute(cast(nn.ModuleList, encoder.blocks))
         self.ldm.unet.use_checkpoint = True
 
     def loss(self, batch: Batch) -> Tensor:

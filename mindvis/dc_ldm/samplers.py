@@ -63,7 +63,8 @@ def sample_plms(
     The first step is an improved Euler step, the following ones are Adams-Bashforth of order 2, 3 and then 4.
     """
     times = even_timesteps(len(alphas_cumprod), num_steps)[::-1]
-    x, history = noise, []
+    x = noise
+    history: list[Tensor] = []
     for t, alpha, alpha_prev in _even_steps(alphas_cumprod, num_steps, progress):
         eps = eps_model(x, _batch_of(t, x))
         history = [eps, *history[:3]]
@@ -217,7 +218,8 @@ def _exponential_step(x: Tensor, now: Level, after: Level, points: list[tuple[Le
 
 
 def _combine(weights: Sequence[float], values: Sequence[Tensor]) -> Tensor:
-    return sum(weight * value for weight, value in zip(weights, values, strict=True))
+    terms = [weight * value for weight, value in zip(weights, values, strict=True)]
+    return sum(terms[1:], start=terms[0])
 
 
 def _batch_of(t: int, x: Tensor) -> Tensor:

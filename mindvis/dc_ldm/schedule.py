@@ -15,6 +15,10 @@ class NoiseSchedule(nn.Module):
     The buffers move with the module and stay out of its state_dict: they are computed again wherever it is built.
     """
 
+    alphas_cumprod: Tensor
+    sqrt_alphas_cumprod: Tensor
+    sqrt_one_minus_alphas_cumprod: Tensor
+
     def __init__(self, *, linear_start: float = 0.0015, linear_end: float = 0.0195, num_timesteps: int = 1000):
         super().__init__()
         self.num_timesteps = num_timesteps

@@ -129,7 +129,8 @@ class UNet(nn.Module):
         prepared = context if isinstance(context, PreparedContext) else self.prepare_context(context)
         embedding = self._embed(t, prepared, x_t.dtype)
         num_inputs = len(self.input_blocks)
-        x, skips = x_t, []
+        x = x_t
+        skips: list[Tensor] = []
         for index, (block, keys_values) in enumerate(zip(self.blocks, prepared.keys_values, strict=True)):
             if index > num_inputs:
                 x = torch.cat([x, skips.pop()], dim=1)

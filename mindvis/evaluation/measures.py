@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -95,8 +96,8 @@ class Tables:
 
     def _similarity(self, metric: str, rows: np.ndarray) -> np.ndarray:
         """Of decoded pictures with every stimulus: [m n]."""
-        options = {"device": self.classifier.device, "lpips_weights": self.protocol.lpips_weights}
-        return similarity_matrix(self.flat[rows], self.pictures.stimuli, metric, **options)
+        weights, device = self.protocol.lpips_weights, self.classifier.device
+        return similarity_matrix(self.flat[rows], self.pictures.stimuli, metric, lpips_weights=weights, device=device)
 
     @torch.no_grad()
     def _inception(self, size: str, rows: np.ndarray) -> np.ndarray:
@@ -125,7 +126,7 @@ class Tables:
     def _feature_correlation(self, spec: FeatureSpec, rows: np.ndarray) -> np.ndarray:
         """Of the features of decoded pictures with those of every stimulus: [m n]."""
         network = load_feature_network(spec, self.protocol.features.get(spec.network))
-        options = {"device": self.classifier.device, "batch_size": self.protocol.batch_size}
+        options: dict[str, Any] = {"device": self.classifier.device, "batch_size": self.protocol.batch_size}
         images = (self.flat[rows], self.pictures.stimuli)
         return correlation_matrix(*(layer_features(network, spec, x, **options) for x in images))
 

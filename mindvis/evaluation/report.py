@@ -19,6 +19,7 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -177,7 +178,7 @@ def interval_text(figure: Figure) -> str:
     return "" if figure.low is None else f"[{short_number(figure.low)}, {short_number(figure.high)}]"
 
 
-def _finite(value: object) -> object:
+def _finite(value: Any) -> Any:
     """The same structure with null for every number that is not finite."""
     if isinstance(value, dict):
         return {str(key): _finite(item) for key, item in value.items()}

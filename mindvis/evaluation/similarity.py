@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, interpolate
-from torchvision.models import alexnet
+from torchvision.models import AlexNet, alexnet
 
 from mindvis.common.errors import InputError
 from mindvis.evaluation.networks import find_weights, load_into, load_state
@@ -103,7 +103,7 @@ def _lpips_matrix(predictions: Tensor, targets: Tensor, weights: str | Path | No
     return torch.cat([torch.cat([squared_distances(x, y) for y in columns], 1) for x in rows]).cpu().double()
 
 
-def between_sample_ssim(decoded: Array, device: str = "cpu") -> np.ndarray:
+def between_sample_ssim(decoded: Array, device: str | torch.device = "cpu") -> np.ndarray:
     """Mean SSIM of the pairs of samples of each stimulus: uint8 [n k h w 3], k >= 2, -> float64 [n]."""
     matrices = [similarity_matrix(samples, samples, "ssim", device=device) for samples in decoded]
     return np.array([mean_of_pairs(matrix) for matrix in matrices])
@@ -209,7 +209,8 @@ def ssim_matrix(predictions: Tensor, targets: Tensor, device: torch.device) -> T
     """SSIM of every pair: uint8 [n h w 3], [m h w 3] -> float64 [n m]. Raises InputError below 7 x 7 pixels."""
     # one pair at a time keeps the buffers in a CPU's cache; a GPU wants many
     chunk = 1 if device.type == "cpu" else 32
-    compare = PairwiseSSIM(*predictions.shape[1:3], chunk, device)
+    height, width = predictions.shape[1:3]
+    compare = PairwiseSSIM(height, width, chunk, device)
     matrix = torch.empty(len(predictions), len(targets), dtype=torch.float64)
     for start in range(0, len(targets), 128):
         blocks = [WindowStatistics.of(part, device) for part in targets[start : start + 128].split(chunk)]
@@ -249,7 +250,10 @@ class PerceptualEmbedding(nn.Module):
     that torchmetrics ships; the AlexNet backbone is torchvision's and comes from a weights file.
     """
 
-    def __init__(self, backbone: nn.Module, heads: list[Tensor]):
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(self, backbone: AlexNet, heads: list[Tensor]):
         super().__init__()
         self.features = backbone.features
         self.heads = nn.ParameterList([nn.Parameter(head.flatten(), requires_grad=False) for head in heads])

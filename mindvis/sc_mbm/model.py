@@ -222,7 +222,8 @@ def initialise(model: nn.Module) -> None:
             nn.init.zeros_(module.bias)
         elif isinstance(module, nn.Conv1d):
             nn.init.normal_(module.weight, std=0.02)
-            nn.init.zeros_(module.bias)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
     nn.init.normal_(model.cls_token, std=0.02)
     nn.init.normal_(model.mask_token, std=0.02)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -72,7 +73,7 @@ class MBMModule(pl.LightningModule):
         out = self(batch)
         values = {"val/loss": out.loss, "val/correlation": self.correlation(batch["fmri"], out)}
         # a float, because Lightning averages the sizes over processes and would cut integers off
-        self.log_dict(values, batch_size=float(len(batch["fmri"])), sync_dist=True)
+        self.log_dict(values, batch_size=float(len(batch["fmri"])), sync_dist=True)  # type: ignore[arg-type]
 
     def correlation(self, fmri: Tensor, out: MBMOutput) -> Tensor:
         """Watch metric: correlation of the whole reconstructed vector with the input, averaged over the batch."""
@@ -94,7 +95,7 @@ class MBMModule(pl.LightningModule):
         moved = {name: value for name, value in batch.items() if name != "key"}
         return {**super().transfer_batch_to_device(moved, device, dataloader_idx), "key": batch["key"]}
 
-    def configure_optimizers(self) -> dict:
+    def configure_optimizers(self) -> Any:
         groups = decay_groups(self.network, self.weight_decay)
         optimizer = adamw(groups, lr=self.lr, betas=self.betas)
         rates = {"lr": self.lr, "min_lr": self.min_lr}
@@ -119,6 +120,7 @@ def _checked_ratio(mask_ratio: float, num_patches: int) -> float:
 def _focus(network: MaskedBrainModel, focus_range: Sequence[int] | None, focus_rate: float | None) -> Tensor | None:
     if (focus_range is None) != (focus_rate is None):
         raise InputError(f"focus_range is {focus_range} and focus_rate {focus_rate}: both or neither are needed")
-    if focus_range is None:
+    if focus_range is None or focus_rate is None:
         return None
-    return focus_weights(network.num_voxels, network.patch_size, tuple(focus_range), focus_rate)
+    first, last = focus_range
+    return focus_weights(network.num_voxels, network.patch_size, (first, last), focus_rate)

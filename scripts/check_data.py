@@ -5,9 +5,7 @@ from pathlib import Path
 
 from mindvis.config.command_line import Parser, entry_point
 from mindvis.prepare.check import Settings
-from mindvis.prepare.check_bold5000 import check_bold5000
-from mindvis.prepare.check_god import check_god
-from mindvis.prepare.check_hcp import check_hcp
+from mindvis.prepare.check_datasets import check_bold5000, check_god, check_hcp
 
 DATASETS = {
     "hcp": (check_hcp, Path("HCP/npz")),

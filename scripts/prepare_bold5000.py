@@ -4,7 +4,8 @@ import argparse
 from pathlib import Path
 
 from mindvis.config.command_line import Parser, entry_point
-from mindvis.data.bold5000 import STIMULI
+from mindvis.data.bold5000 import IMAGE_FILE, STIMULI, read_images
+from mindvis.data.reading import PassedOver
 from mindvis.prepare import bold5000
 
 EXAMPLE = """example:
@@ -25,29 +26,23 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def run_images(args: argparse.Namespace, presentations: list[bold5000.Presentations]) -> None:
-    """Check the presented names against the pictures, then write the pictures."""
-    folder = args.root / STIMULI
-    images = None if args.check else bold5000.open_images(folder, args.size, args.from_pickle)
-    names = bold5000.read_names(folder) if images is None else images.names
-    for shown in presentations:
-        bold5000.check_names(args.root, shown, set(names))
-    if images is not None:
-        images.write(folder)
-    print(f"{bold5000.IMAGE_FILE}: {len(names)} images")
-
-
 @entry_point
 def main(argv: list[str] | None = None) -> int:
-    args = parse(argv)
-    subjects = args.subjects or bold5000.find_subjects(args.root)
-    presentations = [bold5000.read_presentations(args.root, subject) for subject in subjects]
-    checked = [bold5000.check_responses(args.root, shown) for shown in presentations]
-    run_images(args, presentations)
-    for shown, (voxels, absent) in zip(presentations, checked, strict=True):
+    args, passed = parse(argv), PassedOver()
+    found = bold5000.find_subjects(args.root, passed)
+    folder = args.root / STIMULI
+    images = None if args.check else bold5000.open_images(folder, passed, args.size, args.from_pickle)
+    names = read_images(folder)[1] if images is None else images.names
+    subjects = [bold5000.check_subject(args.root, name, names, passed) for name in args.subjects or found]
+    if images is not None:
+        images.write(folder)
+    print(f"{IMAGE_FILE}: {len(names)} images")
+    for subject in subjects:
+        absent = subject.absent
         more = f", {len(absent)} response files absent ({absent[0].name} ...)" if absent else ""
-        print(f"{bold5000.describe(args.root, shown)}, {sum(voxels.values())} voxels{more}")
-    return 1 if any(absent for _, absent in checked) else 0
+        print(f"{subject.describe()}, {sum(subject.voxels.values())} voxels{more}")
+    print("\n".join([f"found {len(found)} subjects", *passed.lines()]))
+    return 1 if any(subject.absent for subject in subjects) else 0
 
 
 if __name__ == "__main__":

@@ -5,14 +5,13 @@ from pathlib import Path
 
 from mindvis.common.errors import InputError
 from mindvis.config.command_line import Parser, entry_point
-from mindvis.prepare.god import SCALINGS, find_subjects, prepare_subject
-from mindvis.prepare.god_stimuli import prepare_class_index, prepare_stimuli, read_same_as, wnid_of
-from mindvis.prepare.scaling import POLICIES
+from mindvis.data.reading import PassedOver
+from mindvis.prepare import god
+from mindvis.prepare.bad_voxels import POLICIES
 
 EXAMPLE = """example:
   python scripts/prepare_god.py --fmri raw/GOD --stimuli raw/GOD/images --class-index imagenet_class_index.json \\
       --out data/Kamitani/npz
-
 --stimuli: folders training and test of n01518878_5958.JPEG ...; without it --labels or --out holds the label tables.
 """
 
@@ -27,18 +26,17 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--same-as", type=Path, help="lines `wnid,number`: the class that a wnid not among them joins")
     parser.add_argument("--size", type=int, default=256, help="side of the pictures (default: 256)")
     parser.add_argument("--subjects", nargs="+", type=int, help="subject numbers (default: all that are there)")
-    parser.add_argument("--scaling", choices=SCALINGS, default="train", help="z-score of a voxel (default: train)")
+    parser.add_argument("--scaling", choices=god.SCALINGS, default="train", help="z-score of a voxel (default: train)")
     parser.add_argument("--bad-voxels", choices=POLICIES, default="zero", help="constant or NaN (default: zero)")
     return parser.parse_args(argv)
 
 
-def run_stimuli(args: argparse.Namespace) -> None:
-    names = prepare_stimuli(args.stimuli, args.out, args.size, args.labels)
+def run_stimuli(args: argparse.Namespace, passed: PassedOver) -> None:
+    names = god.prepare_stimuli(args.stimuli, args.out, passed, args.size, args.labels)
     print(f"images_256.npz: {len(names['train'])} training and {len(names['test'])} test images")
     if args.class_index:
-        wnids = set(map(wnid_of, names["train"] + names["test"]))
-        own = prepare_class_index(args.class_index, args.out, sorted(wnids), read_same_as(args.same_as))
-        print(f"imagenet_class_index.json: {len(wnids)} stimulus classes, {own} of them numbered from 1000 on")
+        line = god.prepare_class_index(args.class_index, args.out, names, god.read_same_as(args.same_as))
+        print(f"imagenet_class_index.json: {line}")
 
 
 @entry_point
@@ -46,13 +44,15 @@ def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
     if not (args.fmri or args.stimuli):
         raise InputError("nothing to do: needs --fmri, --stimuli or both")
-    subjects = find_subjects(args.fmri, args.subjects) if args.fmri else {}
+    passed = PassedOver()
+    subjects = god.find_subjects(args.fmri, passed, args.subjects) if args.fmri else {}
     if args.stimuli:
-        run_stimuli(args)
-    settings = {"scaling": args.scaling, "policy": args.bad_voxels}
+        run_stimuli(args, passed)
     for number, source in subjects.items():
-        line = prepare_subject(source, args.out / f"sbj_{number}.npz", args.labels or args.out, **settings)
+        target, labels = args.out / f"sbj_{number}.npz", args.labels or args.out
+        line = god.prepare_subject(source, target, labels, scaling=args.scaling, policy=args.bad_voxels)
         print(f"sbj_{number}.npz: {line}")
+    print("\n".join([f"found {len(subjects)} subjects", *passed.lines()]))
 
 
 if __name__ == "__main__":

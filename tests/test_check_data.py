@@ -10,7 +10,7 @@ import pytest
 from hcp_files import script
 
 from mindvis.common.files import sha256
-from mindvis.prepare import check_god
+from mindvis.prepare import check_datasets
 
 main = script("check_data")
 COUNTS = {"V1": 1618, "V2": 1220, "V3": 684, "V4": 661}
@@ -86,9 +86,9 @@ def make_bold5000(root, subjects=("CSI1", "CSI2", "CSI3", "CSI4")):
 @pytest.fixture
 def small_god(monkeypatch):
     """The published sizes of GOD set to those of the small files."""
-    monkeypatch.setattr(check_god, "VC_VOXELS", dict.fromkeys(range(1, 6), 8))
+    monkeypatch.setattr(check_datasets, "VC_VOXELS", dict.fromkeys(range(1, 6), 8))
     for name, value in (("NUM_TRAIN", 6), ("NUM_TEST", 2), ("NUM_SINGLE", 8)):
-        monkeypatch.setattr(check_god, name, value)
+        monkeypatch.setattr(check_datasets, name, value)
 
 
 def run(root, *extra):
@@ -198,19 +198,21 @@ def false_shape(path):
 
 ONES = np.ones((5, 3), np.float32)
 BAD_HCP = {
-    "cut": (cut, "not a readable .npz file"),
-    "flipped": (flip, "not a readable .npz file"),
-    "empty": (lambda path: path.write_bytes(b""), "not a readable .npz file"),
-    "text": (lambda path: path.write_text("<html>"), "not a readable .npz file"),
+    "cut": (cut, "no readable .npz file"),
+    "flipped": (flip, "cannot be read (Bad CRC-32"),
+    "empty": (lambda path: path.write_bytes(b""), "no readable .npz file"),
+    "text": (lambda path: path.write_text("<html>"), "no readable .npz file"),
     "bomb": (bomb, "damaged or malicious"),
-    "false_shape": (false_shape, "declares 4000000000000000 bytes"),
-    "pickled": (lambda path: save_with(path, V1=np.array([{}], dtype=object)), "not a readable .npz file"),
-    "no_v4": (lambda path: save_with(path, V4=None), "no V4; needs V1 V2 V3 V4"),
-    "nan": (lambda path: save_with(path, V2=ONES * np.nan), "V2: 15 of 15 values are NaN or infinite"),
-    "frames": (lambda path: save_with(path, V3=ONES[:4]), "with the same frames"),
-    "axes": (lambda path: save_with(path, V3=ONES[0]), "needs floats [frames voxels]"),
-    "integers": (lambda path: save_with(path, V3=ONES.astype(int)), "needs floats [frames voxels]"),
-    "not_a_zip_member": (lambda path: zipfile.ZipFile(path, "w").writestr("V1.npy", b"zero"), "not a readable"),
+    "false_shape": (false_shape, "says shape [1000000, 1000000000], which its 128 bytes are not"),
+    "pickled": (lambda path: save_with(path, V1=np.array([{}], dtype=object)), "'V1' holds Python objects"),
+    "nan": (lambda path: save_with(path, V2=ONES * np.nan), "'V2' has 15 NaN or infinite of 15 values"),
+    "frames": (
+        lambda path: save_with(path, V3=ONES[:4]),
+        "'V3' is float32 [4, 3], needs real numbers [f V3] with f = 5",
+    ),
+    "axes": (lambda path: save_with(path, V3=ONES[0]), "'V3' is float32 [3], needs real numbers [f V3]"),
+    "integers": (lambda path: save_with(path, V3=ONES.astype(int)), "needs z-scored floats"),
+    "not_a_zip_member": (lambda path: zipfile.ZipFile(path, "w").writestr("V1.npy", b"zero"), "'V1' cannot be read"),
 }
 
 
@@ -241,19 +243,28 @@ ROWS = np.random.default_rng(0).standard_normal((6, 10))
 BAD_GOD = {
     "no_masks": (subject(VC=None, V1=None), "no voxel in a mask VC; it has no mask"),
     "empty_vc": (subject(VC=np.zeros(10, bool)), "no voxel in a mask VC"),
-    "short_mask": (subject(V1=np.ones(9, bool)), "mask V1 of shape [9]; needs [10]"),
+    "short_mask": (subject(V1=np.ones(9, bool)), "'V1' is bool [9], needs a boolean [v] with v = 10 as in arr_0"),
     "no_arr_2": (subject(arr_2=None), "no array 'arr_2'"),
-    "nan": (subject(arr_0=ROWS * np.nan), "arr_0: 60 of 60 values"),
-    "voxels": (subject(arr_1=ROWS[:, :9]), "needs the same voxels in all three"),
-    "repeats": (subject(arr_1=ROWS[:5]), "5 single test rows of 2 images"),
-    "index_length": (subject(arr_3=np.arange(5)), "needs integers [6]"),
-    "index_from_1": (subject(arr_3=np.arange(1, 7)), "arr_3 spans 1 to 6; needs 0 to 5"),
-    "index_floats": (subject(arr_3=np.arange(6.0)), "arr_3 is float64 [6]"),
+    "nan": (subject(arr_0=ROWS * np.nan), "'arr_0' has 60 NaN or infinite of 60 values"),
+    "voxels": (
+        subject(arr_1=ROWS[:, :9]),
+        "'arr_1' is float64 [6, 9], needs real numbers [s v] with v = 10",
+    ),
+    "repeats": (subject(arr_1=ROWS[:5]), "'arr_1' has 5 rows, needs a multiple of 2"),
+    "index_length": (subject(arr_3=np.arange(5)), "'arr_3' is int64 [5], needs indices [n] with n = 6 as in arr_0"),
+    "index_from_1": (subject(arr_3=np.arange(1, 7)), "'arr_3' spans 1 .. 6, needs indices in 0 .. 5"),
+    "index_floats": (subject(arr_3=np.arange(6) + 0.5), "no whole numbers"),
     "train_order": (subject(train_stimuli=np.array(TRAIN_IDS[::-1])), "train_stimuli beside the rows are not in"),
     "test_order": (subject(average_stimuli=np.array(TEST_IDS[::-1])), "average_stimuli beside the rows are not in"),
-    "labels": (write("imagenet_training_label.csv", "1518878.000001,1\n"), "needs the 1 of"),
+    "labels": (
+        write("imagenet_training_label.csv", "1518878.000001,1\n"),
+        "with i = 1 as in imagenet_training",
+    ),
     "classes": (write("imagenet_class_index.json", '{"0": ["n01518878", "ostrich"]}'), "the first is n01443537"),
-    "images": (lambda folder: save_with(folder / "images_256.npz", test_images=ROWS), "needs uint8 [n h w 3]"),
+    "images": (
+        lambda folder: save_with(folder / "images_256.npz", test_images=ROWS),
+        "needs uint8 images [m h w 3]",
+    ),
 }
 
 
@@ -265,7 +276,7 @@ def test_broken_god_files(tmp_path, rng, capsys, small_god, case):
     assert run(tmp_path, "--datasets", "god") == 2
     out = capsys.readouterr().out
     assert message in "\n".join(line for line in out.splitlines() if line.startswith("  broken"))
-    assert "ok       sbj_5.npz" in out or "sbj_5.npz: arr_3" in out
+    assert "ok       sbj_5.npz" in out or "sbj_5.npz: array 'arr_3'" in out
 
 
 @pytest.mark.parametrize("fault", ["nan", "rows", "names"])
@@ -279,7 +290,11 @@ def test_broken_bold5000(tmp_path, capsys, fault):
         rows = np.load(path)
         np.save(path, rows * np.nan if fault == "nan" else rows[1:])
     assert run(tmp_path, "--datasets", "bold5000", "--any-size") == 2
-    message = {"nan": "are NaN or infinite", "rows": "[3107, 2]; needs [3108 voxels]", "names": "with n = 0"}[fault]
+    message = {
+        "nan": "NaN or infinite of",
+        "rows": "[3107, 2]; needs [3108 voxels]",
+        "names": "has 0 rows",
+    }[fault]
     assert message in capsys.readouterr().out
 
 

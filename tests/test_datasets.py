@@ -191,7 +191,7 @@ FMRI, IMAGES = np.ones((3, 4)), np.zeros((3, 8, 8, 3), np.uint8)
         (np.ones(3), IMAGES, {}, "needs 2 dimensions"),
         (np.ones((0, 4)), IMAGES, {}, "none of them empty"),
         (np.array([["a"]]), IMAGES, {}, "needs real numbers"),
-        (np.full((3, 4), 2**40), IMAGES, {}, "integers beyond"),
+        (np.full((3, 4), 2**40), IMAGES, {}, "values up to .*, needs values of at most"),
         (np.full((3, 4), None), IMAGES, {}, "object"),
         (FMRI, IMAGES[:2], {}, "images has 2 rows, fmri has 3"),
         (FMRI, IMAGES.astype(np.float32), {}, "needs uint8 images"),

@@ -103,17 +103,20 @@ FAULTS = {
     "NaN": ({"arr_0": np.where(np.arange(80) == 7, np.nan, ARRAY)}, "'arr_0' has 24 NaN or infinite of 1920"),
     "text": ({"arr_0": ARRAY.astype(str)}, "needs real numbers"),
     "objects": ({"arr_2": ARRAY[:6].astype(object)}, "holds Python objects"),
-    "scalar": ({"arr_0": np.float64(1)}, "needs 2 dimensions"),
-    "one dimension": ({"arr_2": ARRAY[0]}, "needs 2 dimensions"),
+    "scalar": ({"arr_0": np.float64(1)}, "float64 .., needs real numbers .n v."),
+    "one dimension": ({"arr_2": ARRAY[0]}, "needs real numbers .m v., none of them empty"),
     "constant": ({"arr_0": np.ones_like(ARRAY)}, "sbj_3.*constant"),
-    "voxels": ({"arr_2": ARRAY[:6, :70]}, "'arr_2' has 70 voxels, arr_0 has 80"),
-    "averages": ({"arr_2": ARRAY[:5]}, "'arr_2' has 5 rows, test_images"),
+    "voxels": ({"arr_2": ARRAY[:6, :70]}, "'arr_2' is float64 .6, 70., needs .* v = 80 as in arr_0"),
+    "averages": (
+        {"arr_2": ARRAY[:5]},
+        "'arr_2' is float64 .5, 80., needs .* m = 6 as in test_images",
+    ),
     "trials": ({"arr_1": np.tile(ARRAY, (2, 1))[:31]}, "has 31 rows, needs a multiple of 6"),
-    "too few indices": ({"arr_3": np.arange(20)}, "'arr_3' has 20 rows, arr_0 has 24"),
+    "too few indices": ({"arr_3": np.arange(20)}, "'arr_3' is int64 .20., needs indices .n. with n = 24 as in arr_0"),
     "index out of range": ({"arr_3": np.arange(1, 25)}, "spans 1 .. 24, needs indices in 0 .. 23"),
     "broken indices": ({"arr_3": np.arange(24) + 0.5}, "no whole numbers"),
     "empty ROI": ({"VC": np.zeros(80, bool)}, "'VC' selects none of 80 voxels"),
-    "short ROI": ({"VC": np.ones(79, bool)}, "needs a boolean over 80 voxels"),
+    "short ROI": ({"VC": np.ones(79, bool)}, "'VC' is bool .79., needs a boolean .v. with v = 80 as in arr_0"),
     "no ROI": ({"VC": None}, "ROI 'VC' is unknown, available: V1"),
 }
 
@@ -149,7 +152,10 @@ BREAKS = {
     "label text": (lambda f: (f / "imagenet_testing_label.csv").write_text("cat,1\n"), "row 1 begins with 'cat'"),
     "unknown class": (lambda f: (f / "imagenet_testing_label.csv").write_text("77.1,1\n"), "row 1 names n00000077"),
     "no index": (lambda f: (f / "imagenet_class_index.json").unlink(), "imagenet_class_index.json: no such file"),
-    "index": (lambda f: (f / "imagenet_class_index.json").write_text("[1, 2"), "no class index"),
+    "index": (
+        lambda f: (f / "imagenet_class_index.json").write_text("[1, 2"),
+        "class_index.json: not readable as JSON",
+    ),
     "index kind": (lambda f: (f / "imagenet_class_index.json").write_text(json.dumps([1, 2])), "no class index"),
     "float images": (
         lambda f: rewrite(f, "images_256.npz", test_images=np.zeros((6, 32, 32, 3))),

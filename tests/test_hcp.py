@@ -143,8 +143,8 @@ RUN = np.random.default_rng(0).normal(size=(40, 7)).astype(np.float32)
 FAULTS = {
     "missing": ({"V3": None}, "a/.*no array 'V3', has V1, V2, V4"),
     "NaN": ({"V2": np.where(RUN > 2, np.nan, RUN)}, "'V2' has .* NaN or infinite of 280"),
-    "frames": ({"V2": RUN[:30]}, "V2 \\[30, 7\\].* equally many frames"),
-    "dimensions": ({"V2": RUN[..., None]}, "V2 \\[40, 7, 1\\]"),
+    "frames": ({"V2": RUN[:30]}, "'V2' is float32 .30, 7., needs .* f = 40 as in V1"),
+    "dimensions": ({"V2": RUN[..., None]}, "'V2' is float32 .40, 7, 1., needs real numbers"),
     "text": ({"V2": RUN.astype(str)}, "needs real numbers"),
     "too short": ({name: RUN[:9] for name in WIDTHS}, "9 frames, needs at least one window of 10"),
     "constant": ({name: np.ones_like(RUN) for name in WIDTHS}, "a/.*constant"),

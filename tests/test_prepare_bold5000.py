@@ -79,7 +79,7 @@ def test_a_pickled_dict_gives_the_same_files(root):
 def test_check_writes_nothing(root, capsys):
     """--check needs the pictures of before and leaves them as they are."""
     assert run(root, "--check") == 2
-    assert_one_line(capsys, "needs scripts/prepare_bold5000.py to be run")
+    assert_one_line(capsys, "made by scripts/prepare_bold5000.py")
     assert run(root) == 0
     before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
     assert run(root, "--check") == 0
@@ -153,18 +153,18 @@ RUN1 = f"{LISTS}/CSI1/CSI1_sess01/CSI1_sess01_run01.txt"
 TINY = np.zeros((4, 4, 3), np.uint8)
 BAD = {
     "no_scene_folder": (gone(f"{STIMULI}/Scene"), "no pictures in it"),
-    "picture_missing": (gone(f"{STIMULI}/Scene/zoo2.jpg"), "1 presented images have no picture, the first is zoo2.jpg"),
+    "picture_missing": (gone(f"{STIMULI}/Scene/zoo2.jpg"), "1 presented images have no picture, 'zoo2.jpg' first"),
     "picture_cut": (cut_picture, "zoo2.jpg: not a readable picture"),
     "picture_no_picture": (text(f"{STIMULI}/Scene/zoo2.jpg", "<html>404</html>"), "zoo2.jpg: not a readable picture"),
     "picture_16_bits": (deep_picture, "needs 8 bits a channel"),
     "picture_twice": (text(f"{STIMULI}/COCO/zoo2.jpg", ""), "the same name as"),
-    "no_lists": (gone(LISTS), "no <subject>/<session>/*.txt"),
+    "no_lists": (gone(LISTS), "CSI1: no presented image in <session>/*.txt"),
     "run_empty": (text(RUN1, "\n"), "an empty run"),
-    "run_binary": (lambda root: (root / RUN1).write_bytes(b"\xff\xfe\x00"), "unreadable list of names"),
+    "run_binary": (lambda root: (root / RUN1).write_bytes(b"\xff\xfe\x00"), "run01.txt: no text in utf-16"),
     "run_cut": (text(RUN1, "airport1.jpg\n"), "needs [6 voxels], the trials of the 2 sessions of CSI1 (3 + 3)"),
     "session_missing": (gone(f"{LISTS}/CSI1/CSI1_sess02"), "needs [5 voxels], the trials of the 1 sessions"),
     "repeats_missing": (gone(REPEATED), "no such file"),
-    "repeat_unknown": (text(REPEATED, "nowhere.jpg\n"), "1 images have no picture, the first is nowhere.jpg"),
+    "repeat_unknown": (text(REPEATED, "nowhere.jpg\n"), "1 images have no picture, 'nowhere.jpg' first"),
     "response_rows": (response(np.zeros((7, 3))), "float64 [7, 3]; needs [8 voxels]"),
     "response_swapped": (response(np.zeros((3, 8))), "float64 [3, 8]; needs [8 voxels]"),
     "response_axes": (response(np.zeros(8)), "float64 [8]; needs"),
@@ -186,10 +186,13 @@ def test_malformed_folders(root, capsys, case):
 BAD_PICKLES = {
     "list": ([1, 2], "needs a dict of name -> uint8 image"),
     "empty": ({}, "needs a dict of name -> uint8 image"),
-    "floats": ({"a.jpg": TINY.astype(float)}, "entry 'a.jpg' is no uint8 image"),
-    "numbers": ({1: TINY}, "entry 1 is no uint8 image"),
-    "sizes": ({"a.jpg": TINY, "b.jpg": TINY[:2]}, "'b.jpg' has shape [2, 4, 3]; needs one common [h w 3]"),
-    "grey": ({"a.jpg": TINY[..., 0]}, "needs one common [h w 3]"),
+    "floats": ({"a.jpg": TINY.astype(float)}, "'a.jpg' is float64 [4, 4, 3], needs uint8 images [h w 3]"),
+    "numbers": ({1: TINY}, "image 1 is a ndarray, needs uint8 [h w 3]"),
+    "sizes": (
+        {"a.jpg": TINY, "b.jpg": TINY[:2]},
+        "'b.jpg' is uint8 [2, 4, 3], needs uint8 images [h w 3] with h = 4",
+    ),
+    "grey": ({"a.jpg": TINY[..., 0]}, "'a.jpg' is uint8 [4, 4], needs uint8 images [h w 3]"),
     "other_names": ({"a.jpg": TINY}, "presented images have no picture"),
 }
 
@@ -218,7 +221,11 @@ def test_written_pair_must_agree(root, capsys):
     """--check refuses names that are not as many as the images, or no list."""
     assert run(root) == 0
     capsys.readouterr()
-    for content, message in (('["airport1.jpg"]', "with n = 1"), ("{}", "needs a list"), ("[", "not readable as JSON")):
+    for content, message in (
+        ('["airport1.jpg"]', "has 1 rows"),
+        ("{}", "needs a JSON list"),
+        ("[", "not readable as JSON"),
+    ):
         (root / STIMULI / "img_dict_names.json").write_text(content)
         assert run(root, "--check") == 2
         assert_one_line(capsys, message)
@@ -229,7 +236,7 @@ def test_bad_size_and_subject(root, capsys):
     assert main([str(root), "--size", "0"]) == 2
     assert_one_line(capsys, "size: 0")
     assert run(root, "--subjects", "CSI9") == 2
-    assert_one_line(capsys, "CSI9: no <session>/*.txt")
+    assert_one_line(capsys, "CSI9: no such folder")
 
 
 def test_error_of_the_script_is_one_line(tmp_path):
@@ -240,4 +247,4 @@ def test_error_of_the_script_is_one_line(tmp_path):
     )
     assert result.returncode == 2
     assert result.stderr.count("\n") == 1
-    assert "no such folder; needs the folder of presentation lists" in result.stderr
+    assert "no such folder, needs presentation lists" in result.stderr

@@ -102,9 +102,9 @@ BAD_FMRI = {
     "missing_training_row": (with_rows(lambda *rows: drop(rows, 0)), "show 5 images; needs all 6"),
     "missing_test_row": (with_rows(lambda *rows: drop(rows, 7)), "test images were shown 3 to 4 times"),
     "silent": (with_rows(lambda fmri, *rest: (np.ones_like(fmri), *rest)), "all 12 voxels are constant"),
-    "no_number": (lambda s: (s / "fmri/Subject3.h5").rename(s / "fmri/Subject.h5"), "no subject number"),
-    "twice": (lambda s: shutil.copy(s / "fmri/Subject3.h5", s / "fmri/Subject3.mat"), "keep one of the two"),
-    "no_files": (lambda s: (s / "fmri/Subject3.h5").unlink(), "needs Subject1.h5"),
+    "no_number": (lambda s: (s / "fmri/Subject3.h5").rename(s / "fmri/Subject.h5"), "no subject number in its name"),
+    "twice": (lambda s: shutil.copy(s / "fmri/Subject3.h5", s / "fmri/S3.h5"), "keep one of the two"),
+    "no_files": (lambda s: (s / "fmri/Subject3.h5").unlink(), "no subject's file in it; needs .h5"),
 }
 
 
@@ -168,7 +168,7 @@ def test_malformed_stimuli(study, capsys, case):
 
 
 BAD_TABLES = {
-    "header_line": ("id,class\n1518878.005958,1\n", "line 1 starts with 'id'"),
+    "header_line": ("id,class\n1518878.005958,1\n", "row 1 begins with 'id'"),
     "line_twice": ("1518878.005958,1\n1518878.005958,1\n", "needs each image once"),
     "too_short": ("1518878.005958,1\n", "6 pictures; needs the 1 of"),
     "other_image": ("1518878.000001,1\n", "1518878.000001 is missing"),

@@ -30,6 +30,7 @@ from nibabel.cifti2 import BrainModelAxis, LabelAxis
 
 from mindvis.common.errors import InputError
 from mindvis.data.hcp import load_hcp
+from mindvis.data.reading import PassedOver
 from mindvis.prepare.cifti import read_series
 from mindvis.prepare.hcp import find_runs, subject_of
 
@@ -188,7 +189,7 @@ def test_subject_names():
 
 def test_runs_are_found_in_sorted_order(study):
     """Subjects and runs in sorted order, whatever the file system says."""
-    assert list(find_runs(study / "raw")) == ["100307", "100408"]
+    assert list(find_runs(study / "raw", PassedOver())) == ["100307", "100408"]
 
 
 def test_volumes_with_a_label_image(volumes):

@@ -183,8 +183,8 @@ BAD_LABELS = {
     "cut": (bad_labels_cut, "labels.nii.gz"),
     "names_order": (lambda s: (s / "names.txt").write_text("V1 1\n"), "needs `<label> <name>`"),
     "names_empty": (lambda s: (s / "names.txt").write_text("\n"), "names no label"),
-    "names_gone": (lambda s: (s / "names.txt").unlink(), "unreadable names"),
-    "names_binary": (lambda s: (s / "names.txt").write_bytes(b"\xff\xfe\x00"), "unreadable names"),
+    "names_gone": (lambda s: (s / "names.txt").unlink(), "names.txt: no such file"),
+    "names_binary": (lambda s: (s / "names.txt").write_bytes(b"\xff\xfe\x00"), "names.txt: no text in utf-16"),
     "absent_label": (lambda s: (s / "names.txt").write_text("8 V1\n"), "no voxel of region 'V1'"),
     "absent_name": (lambda s: (s / "names.txt").write_text("1 V2\n"), "no region 'V1'"),
 }
@@ -201,9 +201,11 @@ def test_bad_label_images_stop_at_once(volumes, capsys, case):
 
 
 def test_missing_region_names_the_nearest(study, capsys):
-    """An unknown region fails every subject with the names that come nearest."""
-    assert run(study, "--rois", "V11") == 1
-    assert "no region 'V11'; the nearest names are" in capsys.readouterr().out
+    """A region that the parcellation lacks stops at once, with those it has and the option that chooses."""
+    assert run(study, "--rois", "V11") == 2
+    assert_one_line(capsys, "no region 'V11'; it has V1, V2: choose with --rois")
+    assert main([str(study / "raw"), "--out", str(study / "out"), "--rois", "V11"]) == 2
+    assert_one_line(capsys, "no region 'V11'; the nearest names are V1")
 
 
 def bad_type_code(path):

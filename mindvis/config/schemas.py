@@ -4,6 +4,7 @@ The values here are the published ones for GOD where the paper gives them; an ex
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from omegaconf import MISSING
 
@@ -18,7 +19,7 @@ class DataConfig:
     root: str = "data/Kamitani/npz"  # folder of the published layout, or the npz file
     subjects: list[str] = field(default_factory=list)  # e.g. [sbj_3] or [CSI1]; empty: all of them (hcp: sorted)
     num_subjects: int | None = None  # hcp: the first so many
-    roi: str = "VC"  # region of interest
+    roi: Any = "VC"  # region of interest, several ([V1,V2]), or all (every voxel)
     include_single_trials: bool = False  # test rows: averages, then the single trials
     scale_test: str = "none"  # god: none (released arrays are z-scored) | train (moments of the training rows)
     pad_mode: str = "wrap"  # unequal lengths: wrap | constant | cut

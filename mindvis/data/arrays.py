@@ -1,25 +1,122 @@
-"""Arrays as they enter: read without pickles, checked, refused in one line that names the file and the array."""
+"""Arrays as they enter: a file's arrays are declared once and checked when it is opened, never unpickled.
+
+Every refusal is one line that names the file and the array, what was found and what is needed.
+"""
 
 import math
 import zipfile
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from mindvis.common.errors import InputError, beside
+from mindvis.common.errors import InputError
+from mindvis.data.reading import one_line
 
-READ_ERRORS = (OSError, ValueError, EOFError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error)
+READ_ERRORS = (OSError, ValueError, EOFError, MemoryError, RuntimeError, KeyError, SyntaxError, NotImplementedError)
+READ_ERRORS += (zipfile.BadZipFile, zlib.error)
 LARGEST_EXACT = 2**24  # integers beyond it are not kept by float32, so they are no measurements
+BLOCK = 1024  # rows gone through at a time: arrays may be mapped
+# Recorded signals and photographs shrink two- or threefold. What grows a hundredfold and is large is no recording.
+MAX_EXPANSION = 100
+SMALL_BYTES = 64 * 2**20
+
+Kind = Literal["real", "images", "index", "mask", "label"]
+TYPES: dict[Kind, tuple[str, str]] = {
+    "real": ("fiu", "real numbers"),
+    "images": ("u", "uint8 images"),
+    "index": ("fiu", "indices"),
+    "mask": ("b", "a boolean"),
+    "label": ("USiuf", "one text or number per row"),
+}
 
 
-def require_folder(path: str | Path, what: str) -> Path:
-    """The folder as a Path. Raises InputError when it is missing."""
-    folder = Path(path)
-    if not folder.is_dir():
-        raise InputError("; ".join(filter(None, (f"{folder}: no such folder, needs {what}", beside(folder)))))
-    return folder
+@dataclass(frozen=True)
+class Array:
+    """One array of a file: what it holds, its shape in letters, and whether it may be absent.
+
+    `shape`: "n v"; the same letter is the same size in every array of the file, a digit is that size. An "index" lies
+    in 0 .. size - 1 of the letter `below` (where that is not known, it is any whole number from 0 on).
+    """
+
+    name: str
+    kind: Kind
+    shape: str
+    below: str | None = None
+    optional: bool = False
+
+    @property
+    def needs(self) -> str:
+        return f"{TYPES[self.kind][1]} [{self.shape}]"
+
+
+class Rows(Protocol):
+    """What is checked: an array, or rows that stay in their file."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: slice) -> np.ndarray: ...
+
+
+Sizes = Mapping[str, tuple[int, str]]  # letter -> its size, and what says so
+
+
+def check_shapes(arrays: Mapping[str, Any], declared: Sequence[Array], where: str | Path, sizes: Sizes) -> Sizes:
+    """Names, types and shapes of `arrays` (anything with `shape` and `dtype`); gives the sizes of all letters.
+
+    `sizes` are those known from elsewhere. Raises InputError.
+    """
+    known = dict(sizes)
+    for item in declared:
+        if item.name in arrays:
+            _check_shape(arrays[item.name], item, f"{where}: array {item.name!r}", known)
+        elif not item.optional:
+            raise InputError(f"{where}: no array {item.name!r}, has {', '.join(arrays) or 'none'}")
+    return known
+
+
+def check_values(values: Rows, item: Array, label: str, sizes: Sizes) -> Any:
+    """The array itself, indices as int64. Raises InputError for values that its kind does not have."""
+    if item.kind == "real":
+        return check_real(values, label, ndim=len(values.shape))
+    if item.kind == "index":
+        return check_indices(values, label, sizes.get(item.below, (LARGEST_EXACT, ""))[0])
+    if item.kind == "mask" and not item.optional and not values.any():
+        raise InputError(f"{label} selects none of {values.shape[-1]} voxels")
+    return values
+
+
+def check_arrays(arrays: Mapping[str, Any], declared: Sequence[Array], where: str | Path, **sizes: tuple) -> dict:
+    """Those of the declared arrays that are there, checked in one pass. Raises InputError."""
+    known = check_shapes(arrays, declared, where, sizes)
+    there = [item for item in declared if item.name in arrays]
+    return {item.name: check_values(arrays[item.name], item, f"{where}: array {item.name!r}", known) for item in there}
+
+
+def check_array(array: Any, item: Array, label: str, **sizes: tuple[int, str]) -> Any:
+    """One array that comes alone, checked as `check_arrays` does; `label` names it in the InputError."""
+    known = dict(sizes)
+    _check_shape(array, item, label, known)
+    return check_values(array, item, label, known)
+
+
+def _check_shape(array: Any, item: Array, label: str, known: dict[str, tuple[int, str]]) -> None:
+    kinds, found = TYPES[item.kind][0], f"{array.dtype} {list(array.shape)}"
+    if array.dtype.kind not in kinds or (item.kind == "images" and array.dtype != np.uint8):
+        raise InputError(f"{label} is {found}, needs {item.needs}")
+    letters = item.shape.split()
+    if len(letters) != len(array.shape) or 0 in array.shape:
+        raise InputError(f"{label} is {found}, needs {item.needs}, none of them empty")
+    for letter, size in zip(letters, array.shape, strict=True):
+        needed, origin = (int(letter), "") if letter.isdecimal() else known.setdefault(letter, (size, item.name))
+        if size != needed:
+            meaning = f" with {letter} = {needed} as in {origin}" if origin else ""
+            raise InputError(f"{label} is {found}, needs {item.needs}{meaning}")
 
 
 def require_choice(value: str, available: Iterable[str], label: str) -> str:
@@ -36,23 +133,30 @@ def require_rows(array: Sequence | np.ndarray, num_rows: int, label: str, counte
         raise InputError(f"{label} has {len(array)} rows, {counterpart} has {num_rows}: they must agree")
 
 
-def check_real(array: np.ndarray, label: str, ndim: int = 2) -> np.ndarray:
-    """Numeric, finite (in float32 too), not empty and of `ndim` dimensions. Raises InputError."""
+def check_real(array: Rows, label: str, ndim: int = 2) -> Any:
+    """Numeric, finite (in float32 too), not empty, of `ndim` dimensions; read block by block. Raises InputError."""
     if array.dtype.kind not in "fiu":
         raise InputError(f"{label} is of type {array.dtype}, needs real numbers")
-    check_shape(array, label, ndim)
-    lowest, highest = array.min(), array.max()
-    bound = np.finfo(np.float32).max if array.dtype.kind == "f" else LARGEST_EXACT
-    if not (-bound <= lowest and highest <= bound):
-        raise InputError(f"{label} has {_fault(array)}, needs finite float32 values")
-    return array
-
-
-def check_shape(array: np.ndarray, label: str, ndim: int) -> np.ndarray:
-    """Of `ndim` dimensions, none of them empty. Raises InputError."""
-    if array.ndim != ndim or 0 in array.shape:
+    if len(array.shape) != ndim or 0 in array.shape:
         raise InputError(f"{label} has shape {list(array.shape)}, needs {ndim} dimensions, none of them empty")
+    bound = float(np.finfo(np.float32).max) if array.dtype.kind == "f" else LARGEST_EXACT
+    starts = range(0, len(array), BLOCK)
+    faults = [fault for start in starts if (fault := _fault(array[start : start + BLOCK], bound))]
+    num_bad, largest = sum(bad for bad, _ in faults), max((value for _, value in faults), default=0)
+    if num_bad:
+        total = math.prod(array.shape)
+        raise InputError(f"{label} has {num_bad} NaN or infinite of {total} values, needs finite values")
+    if faults:
+        raise InputError(f"{label} has values up to {largest:.3g}, needs values of at most {bound:.3g}")
     return array
+
+
+def _fault(block: np.ndarray, bound: float) -> tuple[int, float] | None:
+    """Number of values that are not finite, and the largest one; None where nothing is wrong."""
+    lowest, highest = float(block.min()), float(block.max())
+    if -bound <= lowest and highest <= bound:
+        return None
+    return int((~np.isfinite(block)).sum()), max(-lowest, highest)
 
 
 def check_images(array: np.ndarray, label: str) -> np.ndarray:
@@ -73,17 +177,22 @@ def check_indices(array: np.ndarray, label: str, high: int) -> np.ndarray:
     return indices
 
 
-def check_mask(array: np.ndarray, label: str, num_voxels: int) -> np.ndarray:
-    """Boolean [v] with one voxel at least. Raises InputError."""
-    if array.dtype != bool or array.shape != (num_voxels,):
-        raise InputError(f"{label} is {array.dtype} {list(array.shape)}, needs a boolean over {num_voxels} voxels")
-    if not array.any():
-        raise InputError(f"{label} selects none of {num_voxels} voxels")
-    return array
+@dataclass(frozen=True)
+class Header:
+    """Shape and type of an array in an .npz file, and where its numbers begin."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    by_column: bool
+    num_bytes: int
 
 
-class NpzReader:
-    """The arrays of one .npz file by name. Raises InputError when the file is missing, broken or no .npz."""
+class NpzReader(Mapping):
+    """The headers of the arrays of one .npz file by name, and the arrays.
+
+    Raises InputError when the file is missing, broken or no .npz, and for an array that is better not read: of Python
+    objects, or declared larger than the file can hold.
+    """
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
@@ -92,8 +201,7 @@ class NpzReader:
         try:
             self._npz = np.lib.npyio.NpzFile(str(self.path), allow_pickle=False)  # type: ignore[arg-type]
         except READ_ERRORS as error:
-            raise InputError(f"{self.path}: no readable .npz file ({_first_line(error)})") from error
-        self.names = list(self._npz.files)
+            raise InputError(f"{self.path}: no readable .npz file ({one_line(error)})") from error
 
     def __enter__(self) -> "NpzReader":
         return self
@@ -101,45 +209,61 @@ class NpzReader:
     def __exit__(self, *_: object) -> None:
         self._npz.close()
 
-    def __contains__(self, name: str) -> bool:
-        return name in self.names
+    def __iter__(self):
+        return iter(self._npz.files)
+
+    def __len__(self) -> int:
+        return len(self._npz.files)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._npz.files
 
     def label(self, name: str) -> str:
         """How messages name an array of this file."""
         return f"{self.path}: array {name!r}"
 
+    def __getitem__(self, name: str) -> Header:
+        """Shape and type of an array, without reading it."""
+        member = self._member(name)
+        try:
+            with self._archive.open(member) as file:
+                version = np.lib.format.read_magic(file)
+                read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+                shape, by_column, dtype = read(file)
+                header = Header(shape, dtype, by_column, file.tell())
+        except READ_ERRORS as error:
+            raise InputError(f"{self.label(name)} cannot be read ({one_line(error)})") from error
+        if dtype.hasobject:
+            raise InputError(f"{self.label(name)} holds Python objects, needs numbers or text")
+        if math.prod(shape) * dtype.itemsize != member.file_size - header.num_bytes:
+            raise InputError(f"{self.label(name)} says shape {list(shape)}, which its {member.file_size} bytes are not")
+        check_expansion(self.label(name), stored=member.compress_size, declared=member.file_size)
+        return header
+
     def raw(self, name: str) -> np.ndarray:
-        """An array as it lies in the file. Raises InputError when it is missing, unreadable or of objects."""
-        self._layout(name)  # refuses what is better not read at all
+        """An array as it lies in the file."""
+        _ = self[name]
         try:
             return self._npz[name]
         except READ_ERRORS as error:
-            raise InputError(f"{self.label(name)} cannot be read ({_first_line(error)})") from error
-
-    def real(self, name: str, ndim: int = 2) -> np.ndarray:
-        """A finite numeric array, see `check_real`."""
-        return check_real(self.raw(name), self.label(name), ndim)
-
-    def header(self, name: str) -> tuple[tuple[int, ...], np.dtype]:
-        """Shape and type of an array, without reading it."""
-        _, shape, _, dtype = self._layout(name)
-        return shape, dtype
+            raise InputError(f"{self.label(name)} cannot be read ({one_line(error)})") from error
 
     def mapped(self, name: str) -> np.memmap | None:
         """The array mapped from the file, or None where compression (or column order) does not allow it."""
-        member = self._member(name)
-        header_bytes, shape, by_column, dtype = self._layout(name)
-        if member.compress_type != zipfile.ZIP_STORED or by_column:
+        member, header = self._member(name), self[name]
+        if member.compress_type != zipfile.ZIP_STORED or header.by_column:
             return None
         with self.path.open("rb") as file:
             file.seek(member.header_offset + 26)  # lengths of name and extra field in the local header of a zip member
             name_and_extra = sum(int.from_bytes(file.read(2), "little") for _ in range(2))
-        start = member.header_offset + 30 + name_and_extra + header_bytes
-        return np.memmap(self.path, dtype, mode="r", offset=start, shape=shape)
+        start = member.header_offset + 30 + name_and_extra + header.num_bytes
+        return np.memmap(self.path, header.dtype, mode="r", offset=start, shape=header.shape)
 
-    def _require(self, name: str) -> None:
-        if name not in self.names:
-            raise InputError(f"{self.path}: no array {name!r}, has {', '.join(self.names) or 'none'}")
+    def read(self, declared: Sequence[Array], **sizes: tuple[int, str]) -> dict[str, np.ndarray]:
+        """Those of the declared arrays that are there: shapes are checked before anything is read, then values."""
+        known = check_shapes(self, declared, self.path, sizes)
+        there = [item for item in declared if item.name in self]
+        return {item.name: check_values(self.raw(item.name), item, self.label(item.name), known) for item in there}
 
     @property
     def _archive(self) -> zipfile.ZipFile:
@@ -147,25 +271,16 @@ class NpzReader:
         return self._npz.zip
 
     def _member(self, name: str) -> zipfile.ZipInfo:
-        self._require(name)
+        if name not in self:
+            raise InputError(f"{self.path}: no array {name!r}, has {', '.join(self) or 'none'}")
         members = self._archive.namelist()
         return self._archive.getinfo(name if name in members else f"{name}.npy")
 
-    def _layout(self, name: str) -> tuple[int, tuple[int, ...], bool, np.dtype]:
-        member = self._member(name)
-        try:
-            with self._archive.open(member) as file:
-                version = np.lib.format.read_magic(file)
-                read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-                shape, by_column, dtype = read(file)
-                header_bytes = file.tell()
-        except READ_ERRORS as error:
-            raise InputError(f"{self.label(name)} cannot be read ({_first_line(error)})") from error
-        if dtype.hasobject:
-            raise InputError(f"{self.label(name)} holds Python objects, needs numbers or text")
-        if math.prod(shape) * dtype.itemsize != member.file_size - header_bytes:
-            raise InputError(f"{self.label(name)} says shape {list(shape)}, which its {member.file_size} bytes are not")
-        return header_bytes, shape, by_column, dtype
+
+def read_npz(path: str | Path) -> dict[str, np.ndarray]:
+    """Every array of an .npz file, as it lies there. Raises InputError as `NpzReader`."""
+    with NpzReader(path) as npz:
+        return {name: npz.raw(name) for name in npz}
 
 
 def load_npy(path: str | Path, mmap: bool = False) -> np.ndarray:
@@ -175,18 +290,16 @@ def load_npy(path: str | Path, mmap: bool = False) -> np.ndarray:
     try:
         array = np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False)
     except READ_ERRORS as error:
-        raise InputError(f"{path}: no readable .npy file ({_first_line(error)})") from error
+        raise InputError(f"{path}: no readable .npy file ({one_line(error)})") from error
     if not isinstance(array, np.ndarray):
         raise InputError(f"{path}: an archive of arrays, needs a single .npy array")
     return array
 
 
-def _fault(array: np.ndarray) -> str:
-    if array.dtype.kind != "f":
-        return f"integers beyond {LARGEST_EXACT}"
-    num_bad = int((~np.isfinite(array)).sum())
-    return f"{num_bad} NaN or infinite of {array.size} values" if num_bad else f"values up to {np.abs(array).max():.3g}"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
+def check_expansion(label: str, *, stored: int, declared: int) -> None:
+    """Refuse an array that is kept in few bytes and declares very many (a zip or HDF5 bomb)."""
+    if declared > SMALL_BYTES and declared > MAX_EXPANSION * max(stored, 1):
+        raise InputError(
+            f"{label} declares {declared} bytes and is kept in {stored}: "
+            f"damaged or malicious (at most {MAX_EXPANSION} times the stored size is read)"
+        )

@@ -1,16 +1,24 @@
 """BOLD5000 (release with GLMsingle ROI estimates): responses, presentation lists and stimuli -> paired data."""
 
-import json
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from mindvis.common.errors import InputError
 from mindvis.common.safe_pickle import load_object_npy
-from mindvis.data.arrays import check_images, check_real, load_npy, require_folder, require_rows
+from mindvis.data.arrays import Array, check_array, check_arrays, check_images, load_npy, require_rows
 from mindvis.data.datasets import PairedDataset
-from mindvis.data.subjects import SubjectRows, averages_then_trials, chosen_subjects, join_subjects, padded_mask
+from mindvis.data.reading import Names, PassedOver, list_folder, read_json, read_lines, require_folder
+from mindvis.data.subjects import (
+    SubjectRows,
+    averages_then_trials,
+    chosen_subjects,
+    join_subjects,
+    masks_within,
+    region_columns,
+)
 from mindvis.data.voxels import moments, normalise, pad_to_patches
 
 REGIONS = ("EarlyVis", "LOC", "OPA", "PPA", "RSC")
@@ -19,6 +27,9 @@ RESPONSE_FILE = "{subject}_GLMbetas-TYPED-FITHRF-GLMDENOISE-RR_allses_{region}.n
 STIMULI = "BOLD5000_Stimuli/Scene_Stimuli/Presented_Stimuli"
 REPEATED = "BOLD5000_Stimuli/Scene_Stimuli/repeated_stimuli_113_list.txt"
 PRESENTATIONS = "BOLD5000_Stimuli/Stimuli_Presentation_Lists"
+IMAGE_FILE, NAME_FILE, PICKLE_FILE = "img_dict_images.npy", "img_dict_names.json", "img_dict.npy"
+
+Sessions = dict[str, list[str]]  # session -> names of the images, in the order of the trials
 
 
 def load_bold5000(
@@ -27,25 +38,33 @@ def load_bold5000(
     patch_size: int = 16,
     include_single_trials: bool = False,
     *,
+    roi: str | Sequence[str] = "VC",
     pad_mode: str = "wrap",
 ) -> tuple[PairedDataset, PairedDataset]:
     """Training and test pairs of BOLD5000 subjects ("CSI1"; all that are there, unless given) from `BOLD5000`.
 
-    fmri float32 [n v]: both hemispheres of five regions, wrap-padded to patches (and, among subjects, to the longest),
-    scaled by the subject's one mean and deviation over training and test trials together, as published. The images
-    listed as repeated are the test set: their averages in the order of that list, then (`include_single_trials`) the
-    trials image by image. Raises InputError.
+    fmri float32 [n v]: both hemispheres of the regions of `roi` ("VC" and "all" are all five), wrap-padded to patches
+    (and, among subjects, to the longest), scaled by the subject's one mean and deviation over training and test trials
+    together, as published. The images listed as repeated are the test set: their averages in the order of that list,
+    then (`include_single_trials`) the trials image by image. Raises InputError.
     """
     folder = require_folder(root, "BOLD5000_GLMsingle_ROI_betas and BOLD5000_Stimuli")
-    names = chosen_subjects(subjects, _available(folder), folder)
-    repeated = _read_lines(folder / REPEATED)
-    presented = {name: _read_presented(folder, name) for name in names}
-    images, row_of = _read_images(folder / STIMULI, {image for images in presented.values() for image in images})
-    test_names = [image for image in dict.fromkeys(repeated) if any(image in shown for shown in presented.values())]
+    passed = PassedOver()
+    names = chosen_subjects(subjects, _available(folder, passed), folder)
+    images, image_names = read_images(folder / STIMULI)
+    known = Names(image_names)
+    presented = {name: _presented(folder, name, known, passed) for name in names}
+    passed.log(folder)
+    shown = {image for trials in presented.values() for image in trials}
+    test_names = [image for image in dict.fromkeys(read_repeated(folder, known)) if image in shown]
+    row_of = {name: row for row, name in enumerate(image_names)}
     train, test = [], []
     for name in names:
-        fmri, masks = _read_responses(folder, name, len(presented[name]), patch_size, pad_mode)
-        train.append(_training_rows(name, fmri, masks, presented[name], row_of, set(repeated)))
+        fmri, masks = _read_responses(folder, name, len(presented[name]), roi)
+        padded = pad_to_patches(fmri, patch_size, pad_mode)
+        fmri = normalise(padded, *moments(padded, f"{folder / RESPONSES}: fMRI of {name}"))
+        masks = masks_within(masks, None, fmri.shape[1])
+        train.append(_training_rows(name, fmri, masks, presented[name], row_of, set(test_names)))
         test.append(_test_rows(name, fmri, masks, presented[name], test_names, include_single_trials))
     test_images = images[[row_of[image] for image in test_names]]
     return join_subjects(train, images, pad_mode), join_subjects(test, test_images, pad_mode)
@@ -80,81 +99,111 @@ def _test_rows(
     return SubjectRows(subject, rows, np.array(seen)[position], repeat, masks)
 
 
-def _read_responses(
-    folder: Path, subject: str, num_trials: int, patch_size: int, pad_mode: str
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Scaled responses [trials v] of one subject and the boolean [v] of every region (both hemispheres)."""
-    columns, region_of = [], []
+def response_files(root: Path, subject: str) -> Iterator[tuple[str, Path]]:
+    """Region with its hemisphere (LHEarlyVis, RHEarlyVis, LHLOC ...), and the file of its responses."""
     for region in REGIONS:
         for hemisphere in ("LH", "RH"):
-            path = folder / RESPONSES / RESPONSE_FILE.format(subject=subject, region=hemisphere + region)
-            response = check_real(load_npy(path), str(path))  # [trials voxels]
-            require_rows(response, num_trials, str(path), f"the presentation lists of {subject}")
-            columns.append(response)
-            region_of += [region] * response.shape[1]
-    padded = pad_to_patches(np.concatenate(columns, axis=1), patch_size, pad_mode)
-    fmri = normalise(padded, *moments(padded, f"{folder / RESPONSES}: fMRI of {subject}"))
-    return fmri, {name: padded_mask(np.array(region_of) == name, fmri.shape[1]) for name in REGIONS}
+            file = RESPONSE_FILE.format(subject=subject, region=hemisphere + region)
+            yield hemisphere + region, root / RESPONSES / file
 
 
-def _read_presented(folder: Path, subject: str) -> list[str]:
-    """Names of the images in the order of the trials: sessions and runs sorted, `rep_` dropped."""
+def _read_responses(folder: Path, subject: str, num_trials: int, roi: str | Sequence[str]) -> tuple[np.ndarray, dict]:
+    """Responses [trials v] of one subject in the regions asked for, and the boolean [v] of each (both hemispheres)."""
+    trials = {"n": (num_trials, f"the presentation lists of {subject}")}
+    columns, region_of = [], []
+    for region, path in response_files(folder, subject):
+        columns.append(check_array(load_npy(path), Array(region, "real", "n v"), str(path), **trials))  # [n v]
+        region_of += [region[2:]] * columns[-1].shape[1]
+    fmri, masks = np.concatenate(columns, axis=1), {name: np.array(region_of) == name for name in REGIONS}
+    chosen = None if roi == "VC" else region_columns(roi, masks, folder / RESPONSES)
+    if chosen is None:
+        return fmri, masks
+    return fmri[:, chosen], {name: mask[chosen] for name, mask in masks.items()}
+
+
+def find_runs(folder: Path, subject: str, passed: PassedOver) -> list[Path]:
+    """Presentation lists of one subject, `<session>/*_run01.txt`, sessions and runs sorted. Raises InputError."""
     lists = require_folder(folder / PRESENTATIONS / subject, "a folder of presentation lists per session")
-    runs = sorted(lists.glob("*/*.txt"), key=lambda path: (path.parent.name, path.name))
-    names = [name.removeprefix("rep_") for run in runs for name in _read_lines(run)]
-    if not names:
+    runs = []
+    for session in filter(Path.is_dir, list_folder(lists, passed)):
+        texts = [path for path in list_folder(session, passed) if path.suffix.lower() == ".txt"]
+        named = [path for path in texts if re.search(r"run[ _-]?[0-9]", path.stem, re.I)]
+        for path in texts if named else ():
+            if path not in named:
+                passed.add(path, "no presentation list, which has the number of its run in its name")
+        runs += named or texts
+    if not runs:
         raise InputError(f"{lists}: no presented image in <session>/*.txt")
-    return names
+    return runs
 
 
-def _read_images(folder: Path, needed: Iterable[str]) -> tuple[np.ndarray, dict[str, int]]:
-    """All stimuli uint8 [m h w 3] and the row of each name, from the mapped pair of files or the published pickle."""
-    require_folder(folder, "img_dict_images.npy with img_dict_names.json, or img_dict.npy")
-    pair = folder / "img_dict_images.npy", folder / "img_dict_names.json"
-    images, names = _read_pair(*pair) if pair[0].is_file() else _read_pickle(folder / "img_dict.npy")
-    row_of = {name: row for row, name in enumerate(names)}
-    missing = sorted(set(needed) - row_of.keys())
-    if missing:
-        raise InputError(f"{folder}: {len(missing)} presented images are missing, {missing[0]!r} first")
-    return images, row_of
+def read_presentations(folder: Path, subject: str, passed: PassedOver) -> Sessions:
+    """Names of the presented images by session, a leading `rep_` dropped. Raises InputError."""
+    sessions: Sessions = {}
+    for path in find_runs(folder, subject, passed):
+        names = [re.sub(r"^rep_", "", name, flags=re.I) for name in read_lines(path)]
+        if not names:
+            raise InputError(f"{path}: an empty run, needs one image name a line")
+        sessions.setdefault(path.parent.name, []).extend(names)
+    return sessions
 
 
-def _read_pair(images_path: Path, names_path: Path) -> tuple[np.ndarray, list[str]]:
-    images = check_images(load_npy(images_path, mmap=True), str(images_path))
-    try:
-        names = json.loads(names_path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{names_path}: missing or no JSON, needs the list of the images' names") from error
+def match_presented(folder: Path, subject: str, sessions: Sessions, known: Names) -> list[str]:
+    """The pictures of all trials, under their own names. Raises InputError that names the session of a missing one."""
+    matched = []
+    for session, names in sessions.items():
+        where = folder / PRESENTATIONS / subject / session
+        matched += known.find_all(names, f"{where}: {{count}} presented images have no picture, {{first}} first")
+    return matched
+
+
+def read_repeated(folder: Path, known: Names) -> list[str]:
+    """The pictures listed as repeated. Raises InputError for a name that has no picture."""
+    needed = "they would be trained on"
+    error = f"{folder / REPEATED}: {{count}} images have no picture, {{first}} first; {needed}"
+    return known.find_all(read_lines(folder / REPEATED), error)
+
+
+def read_images(folder: Path) -> tuple[np.ndarray, list[str]]:
+    """All stimuli uint8 [m h w 3] and the name of each, from the mapped pair of files or the published pickle."""
+    require_folder(folder, f"{IMAGE_FILE} with {NAME_FILE}, or {PICKLE_FILE}")
+    if not any((folder / name).is_file() for name in (IMAGE_FILE, PICKLE_FILE)):
+        made = "made by scripts/prepare_bold5000.py"
+        raise InputError(f"{folder}: no {IMAGE_FILE} with {NAME_FILE} in it ({made}), and no {PICKLE_FILE}")
+    if not (folder / IMAGE_FILE).is_file():
+        return _read_pickle(folder / PICKLE_FILE)
+    images = check_images(load_npy(folder / IMAGE_FILE, mmap=True), str(folder / IMAGE_FILE))
+    names = read_json(folder / NAME_FILE)
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise InputError(f"{names_path}: needs a JSON list of names")
-    require_rows(names, len(images), str(names_path), images_path.name)
+        raise InputError(f"{folder / NAME_FILE}: needs a JSON list of names")
+    require_rows(names, len(images), str(folder / NAME_FILE), IMAGE_FILE)
+    if len(set(names)) < len(names):
+        raise InputError(f"{folder / NAME_FILE}: {len(names)} names, {len(set(names))} different, needs each once")
     return images, names
 
 
 def _read_pickle(path: Path) -> tuple[np.ndarray, list[str]]:
-    if not path.is_file():
-        raise InputError(f"{path}: no such file (made by scripts/prepare_bold5000.py)")
+    pictures = read_picture_dict(path)
+    return np.stack(list(pictures.values())), list(pictures)
+
+
+def read_picture_dict(path: Path) -> dict[str, np.ndarray]:
+    """A pickled `img_dict.npy`, name -> uint8 [h w 3] of one size, read without running it. Raises InputError."""
     pictures = load_object_npy(path)
     if not isinstance(pictures, dict) or not pictures:
         raise InputError(f"{path}: holds a {type(pictures).__name__}, needs a dict of name -> uint8 image")
     for name, picture in pictures.items():
-        if not isinstance(picture, np.ndarray):
+        if not isinstance(name, str) or not isinstance(picture, np.ndarray):
             raise InputError(f"{path}: image {name!r} is a {type(picture).__name__}, needs uint8 [h w 3]")
-        check_images(picture[None], f"{path}: image {name!r}")
-    shapes = {picture.shape for picture in pictures.values()}
-    if len(shapes) > 1:
-        raise InputError(f"{path}: images of {len(shapes)} sizes, {sorted(shapes)[:2]} among them, needs one size")
-    return np.stack(list(pictures.values())), list(pictures)
+    return check_arrays(pictures, [Array(name, "images", "h w 3") for name in pictures], path)
 
 
-def _available(folder: Path) -> list[str]:
+def _presented(folder: Path, subject: str, known: Names, passed: PassedOver) -> list[str]:
+    return match_presented(folder, subject, read_presentations(folder, subject, passed), known)
+
+
+def _available(folder: Path, passed: PassedOver) -> list[str]:
+    responses = require_folder(folder / RESPONSES, "the responses, <subject>_GLMbetas-..._LHEarlyVis.npy ...")
     suffix = RESPONSE_FILE.format(subject="", region="LHEarlyVis")
-    return sorted(path.name.removesuffix(suffix) for path in (folder / RESPONSES).glob(f"*{suffix}"))
-
-
-def _read_lines(path: Path) -> list[str]:
-    """Lines that are not blank. Raises InputError when the file is missing or no text."""
-    try:
-        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: missing or no text file") from error
+    names = [path.name for path in list_folder(responses, passed)]
+    return [name.removesuffix(suffix) for name in names if name.endswith(suffix)]

@@ -1,33 +1,36 @@
 """GOD (Horikawa & Kamitani 2017) as published with SelfSuperReconst: `sbj_N.npz`, images, labels -> paired data."""
 
-import csv
-import json
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from mindvis.common.errors import InputError
-from mindvis.data.arrays import (
-    NpzReader,
-    check_images,
-    check_indices,
-    check_mask,
-    require_choice,
-    require_folder,
-    require_rows,
-)
+from mindvis.data.arrays import Array, NpzReader, require_choice, require_rows
 from mindvis.data.datasets import PairedDataset
-from mindvis.data.subjects import SubjectRows, chosen_subjects, join_subjects, padded_mask
+from mindvis.data.reading import PassedOver, list_folder, read_json, read_table, require_folder
+from mindvis.data.subjects import SubjectRows, chosen_subjects, join_subjects, masks_within, region_columns
 from mindvis.data.voxels import moments, normalise, pad_to_patches
 
+IMAGE_FILE, INDEX_FILE = "images_256.npz", "imagenet_class_index.json"
+LABEL_TABLES = {"train": "imagenet_training_label.csv", "test": "imagenet_testing_label.csv"}
+SUBJECT_FILE = re.compile(r"sbj_[\w-]+\.npz", re.ASCII)
+
+# n, s and m rows of training, single test trials and test averages; v voxels; i training images
+AVERAGES = [Array("arr_0", "real", "n v"), Array("arr_2", "real", "m v"), Array("arr_3", "index", "n", below="i")]
+SINGLE_TRIALS = [Array("arr_1", "real", "s v")]
+IMAGES = [Array("train_images", "images", "i h w 3"), Array("test_images", "images", "m h w 3")]
+IMAGE_LETTERS = {"i": "train", "m": "test"}
+
 Classes = list[tuple[int, str]]  # (class id, class name) of every image
+ClassIndex = dict[str, list[str]]  # class number -> [wnid, ..., name]
 
 
 def load_god(
     root: str | Path,
     subjects: Sequence[str] | str = (),
-    roi: str = "VC",
+    roi: str | Sequence[str] = "VC",
     patch_size: int = 16,
     include_single_trials: bool = False,
     *,
@@ -36,120 +39,135 @@ def load_god(
 ) -> tuple[PairedDataset, PairedDataset]:
     """Training and test pairs of GOD subjects ("sbj_3"; all that are there, unless given) from `Kamitani/npz`.
 
-    fmri float32 [n v], wrap-padded to patches and, among subjects, to the longest. Training rows are scaled by the
-    subject's one mean and deviation; test rows are left as they are, because the released ones are scaled already
-    (`scale_test="train"` scales them by the moments of the training rows: for newly prepared files). Test rows are the
-    averages, then (`include_single_trials`) the trials image by image. Raises InputError.
+    fmri float32 [n v]: the voxels of `roi` (a region, several, or "all"), wrap-padded to patches and, among subjects,
+    to the longest. Training rows are scaled by the subject's one mean and deviation; test rows are left as they are,
+    because the released ones are scaled already (`scale_test="train"` scales them by the moments of the training rows:
+    for newly prepared files). Test rows are the averages, then (`include_single_trials`) the trials image by image.
+    Raises InputError.
     """
     folder = require_folder(root, "the GOD files (sbj_1.npz, images_256.npz, ...)")
     require_choice(scale_test, ("none", "train"), "scale_test")
-    names = chosen_subjects(subjects, _available(folder), folder)
-    (train_images, train_classes), (test_images, test_classes) = _read_stimuli(folder)
-    train, test = [], []
+    passed = PassedOver()
+    names = chosen_subjects(subjects, [path.stem for path in find_subjects(folder, passed)], folder)
+    passed.log(folder)
+    images, classes = _read_stimuli(folder)
+    counts = {letter: (len(images[kind]), f"{kind}_images of {IMAGE_FILE}") for letter, kind in IMAGE_LETTERS.items()}
+    parts = {"train": [], "test": []}
     for name in names:
-        reader = _SubjectFile(folder, name, roi, patch_size, pad_mode)
-        train.append(reader.training_rows(len(train_images)))
-        test.append(reader.test_rows(len(test_images), include_single_trials, scale_test))
-    return (
-        join_subjects(train, train_images, pad_mode, train_classes),
-        join_subjects(test, test_images, pad_mode, test_classes),
-    )
+        path = folder / f"{name}.npz"
+        arrays, masks = read_subject(path, counts, include_single_trials)
+        columns = region_columns(roi, masks, path)
+        fitted = {
+            key: pad_to_patches(rows if columns is None else rows[:, columns], patch_size, pad_mode)  # [n v]
+            for key, rows in arrays.items()
+            if key != "arr_3"
+        }
+        mean, deviation = moments(fitted["arr_0"], f"{path}: array 'arr_0'")
+        masks = masks_within(masks, columns, fitted["arr_0"].shape[1])
+        train = normalise(fitted["arr_0"], mean, deviation)
+        parts["train"].append(SubjectRows(name, train, arrays["arr_3"], np.zeros(len(train), np.int64), masks))
+        test, stimulus, repeat = _test_rows(fitted)
+        test = normalise(test, mean, deviation) if scale_test == "train" else test
+        parts["test"].append(SubjectRows(name, test, stimulus, repeat, masks))
+    train, test = (join_subjects(parts[kind], images[kind], pad_mode, classes[kind]) for kind in parts)
+    return train, test
 
 
-class _SubjectFile:
-    """One `sbj_N.npz`: its rows reduced to a region and padded to patches."""
-
-    def __init__(self, folder: Path, subject: str, roi: str, patch_size: int, pad_mode: str):
-        self.subject, self.patch_size, self.pad_mode = subject, patch_size, pad_mode
-        self.npz = NpzReader(folder / f"{subject}.npz")
-        training = self.npz.real("arr_0")  # [n raw]
-        self.num_raw_voxels = training.shape[1]
-        regions = [name for name in self.npz.names if not name.startswith("arr_")]
-        self.roi_mask = self._mask(require_choice(roi, regions, f"{self.npz.path}: ROI"))
-        self.regions = [name for name in regions if self.npz.header(name) == (self.roi_mask.shape, self.roi_mask.dtype)]
-        self.training = self._fitted(training)
-        self.scale = moments(self.training, self.npz.label("arr_0"))
-
-    def training_rows(self, num_images: int) -> SubjectRows:
-        """The single trials of arr_0, in their order, with the image index of arr_3 (from 0)."""
-        fmri = normalise(self.training, *self.scale)
-        stimulus = check_indices(self.npz.raw("arr_3"), self.npz.label("arr_3"), num_images)
-        require_rows(stimulus, len(fmri), self.npz.label("arr_3"), "arr_0")
-        return self._part(fmri, stimulus, np.zeros(len(fmri), np.int64))
-
-    def test_rows(self, num_images: int, include_single_trials: bool, scale_test: str) -> SubjectRows:
-        """The averages of arr_2 in image order, then the trials of arr_1, which lie grouped by image."""
-        fmri, stimulus = self._rows("arr_2"), np.arange(num_images)
-        require_rows(fmri, num_images, self.npz.label("arr_2"), "test_images of images_256.npz")
-        repeat = np.zeros(num_images, np.int64)
-        if include_single_trials:
-            trials = self._rows("arr_1")
-            num_repeats, rest = divmod(len(trials), num_images)
-            if rest:
-                raise InputError(f"{self.npz.label('arr_1')} has {len(trials)} rows, needs a multiple of {num_images}")
-            fmri = np.concatenate([fmri, trials])
-            stimulus = np.concatenate([stimulus, np.repeat(stimulus, num_repeats)])
-            repeat = np.concatenate([repeat, np.tile(np.arange(1, num_repeats + 1), num_images)])
-        return self._part(normalise(fmri, *self.scale) if scale_test == "train" else fmri, stimulus, repeat)
-
-    def _rows(self, name: str) -> np.ndarray:
-        rows = self.npz.real(name)  # [n raw]
-        if rows.shape[1] != self.num_raw_voxels:
-            raise InputError(f"{self.npz.label(name)} has {rows.shape[1]} voxels, arr_0 has {self.num_raw_voxels}")
-        return self._fitted(rows)
-
-    def _fitted(self, rows: np.ndarray) -> np.ndarray:
-        return pad_to_patches(rows[:, self.roi_mask], self.patch_size, self.pad_mode)  # [n raw] -> [n v]
-
-    def _mask(self, region: str) -> np.ndarray:
-        return check_mask(self.npz.raw(region), self.npz.label(region), self.num_raw_voxels)
-
-    def _part(self, fmri: np.ndarray, stimulus: np.ndarray, repeat: np.ndarray) -> SubjectRows:
-        within = {name: self.npz.raw(name)[self.roi_mask] for name in self.regions}
-        masks = {name: padded_mask(mask, fmri.shape[1]) for name, mask in within.items() if mask.any()}
-        return SubjectRows(self.subject, fmri, stimulus, repeat, masks)
+def find_subjects(folder: Path, passed: PassedOver) -> list[Path]:
+    """The files `sbj_N.npz` of a folder, sorted; what only looks like one is passed over."""
+    paths = [path for path in list_folder(folder, passed) if path.name.startswith("sbj_") and path.suffix == ".npz"]
+    for path in paths:
+        if not SUBJECT_FILE.fullmatch(path.name):
+            passed.add(path, "not called sbj_<number>.npz")
+    return [path for path in paths if SUBJECT_FILE.fullmatch(path.name)]
 
 
-def _available(folder: Path) -> list[str]:
-    return sorted(path.stem for path in folder.glob("sbj_*.npz"))
+def read_subject(
+    path: Path, counts: Mapping[str, tuple[int, str]], include_single_trials: bool
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """The arrays of one `sbj_N.npz` that are declared above, and its regions, each a boolean [v].
+
+    `counts` says how many images there are (letters i and m of the declared shapes, with what says so).
+    Raises InputError.
+    """
+    declared = AVERAGES + (SINGLE_TRIALS if include_single_trials else [])
+    with NpzReader(path) as npz:
+        masks = [Array(name, "mask", "v", optional=True) for name in npz if npz[name].dtype == bool]
+        arrays = npz.read(declared + masks, **counts)
+    single, num_images = arrays.get("arr_1", ()), len(arrays["arr_2"])
+    if len(single) % num_images:
+        raise InputError(f"{path}: array 'arr_1' has {len(single)} rows, needs a multiple of {num_images}")
+    regions = {item.name: arrays.pop(item.name) for item in masks}
+    return arrays, regions
 
 
-def _read_stimuli(folder: Path) -> list[tuple[np.ndarray, Classes]]:
-    """Images uint8 [m h w 3] with their classes: of the training set, of the test set."""
-    index = _read_class_index(folder / "imagenet_class_index.json")
-    npz = NpzReader(folder / "images_256.npz")
-    stimuli = []
-    for split, labels in (("train", "imagenet_training_label.csv"), ("test", "imagenet_testing_label.csv")):
-        images = check_images(npz.raw(f"{split}_images"), npz.label(f"{split}_images"))
-        classes = _read_labels(folder / labels, index)
-        require_rows(classes, len(images), f"{folder / labels}", f"{split}_images of images_256.npz")
-        stimuli.append((images, classes))
-    return stimuli
+def _test_rows(fitted: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The averages of arr_2 in image order, then the trials of arr_1, which lie grouped by image.
+
+    Returns fmri [n v], and for every row the index of its image and its number among the repeats (0: average).
+    """
+    averages = fitted["arr_2"]
+    image, repeat = np.arange(len(averages)), np.zeros(len(averages), np.int64)
+    if "arr_1" not in fitted:
+        return averages, image, repeat
+    num_repeats = len(fitted["arr_1"]) // len(averages)
+    rows = np.concatenate([averages, fitted["arr_1"]])
+    repeats = np.tile(np.arange(1, num_repeats + 1), len(averages))
+    return rows, np.concatenate([image, np.repeat(image, num_repeats)]), np.concatenate([repeat, repeats])
 
 
-def _read_class_index(path: Path) -> dict[str, tuple[int, str]]:
-    """WordNet id -> (class id, class name); an entry is [wnid, ..., name]."""
+def _read_stimuli(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Classes]]:
+    """Images uint8 [i h w 3] and their classes, of "train" and "test"."""
+    index = read_class_index(folder / INDEX_FILE)
+    class_of = {wnid: (int(number), entry[-1]) for number, entry in index.items() for wnid in entry[:-1]}
+    with NpzReader(folder / IMAGE_FILE) as npz:
+        arrays = npz.read(IMAGES)
+    images = {kind: arrays[f"{kind}_images"] for kind in LABEL_TABLES}
+    classes = {}
+    for kind, table in LABEL_TABLES.items():
+        wnids = [wnid_of(label) for label in read_labels(folder / table)]
+        unknown = next(((row, wnid) for row, wnid in enumerate(wnids, start=1) if wnid not in class_of), None)
+        if unknown:
+            message = f"row {unknown[0]} names {unknown[1]}, which {INDEX_FILE} does not list"
+            raise InputError(f"{folder / table}: {message}")
+        require_rows(wnids, len(images[kind]), f"{folder / table}", f"{kind}_images of {IMAGE_FILE}")
+        classes[kind] = [class_of[wnid] for wnid in wnids]
+    return images, classes
+
+
+def read_class_index(path: Path) -> ClassIndex:
+    """A class index, number -> [wnid, ..., name]. Raises InputError."""
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-        return {wnid: (int(i), entry[-1]) for i, entry in entries.items() for wnid in entry[:-1]}
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file") from error
-    except (OSError, ValueError, AttributeError, TypeError, IndexError) as error:
-        raise InputError(f"{path}: no class index, needs JSON of index -> [wnid, ..., name]") from error
+        index = read_json(path)
+        entries = [(int(number), entry) for number, entry in index.items()]
+    except (AttributeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        entries = []
+    if not entries or not all(_is_entry(number, entry) for number, entry in entries):
+        raise InputError(f"{path}: no class index, needs JSON of number -> [wnid, ..., name]")
+    return {str(number): [word.strip() for word in entry] for number, entry in entries}
 
 
-def _read_labels(path: Path, index: dict[str, tuple[int, str]]) -> Classes:
-    """(class id, class name) of every image, from a first column `<wnid number>.<image>`."""
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            numbers = [row[0].strip().partition(".")[0] for row in csv.reader(file) if row]
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file") from error
-    except (OSError, ValueError, csv.Error) as error:
-        raise InputError(f"{path}: no readable CSV file") from error
-    for line, number in enumerate(numbers, start=1):
-        if not number.isdecimal():
-            raise InputError(f"{path}: row {line} begins with {number!r}, needs <wnid number>.<image>")
-        if f"n{int(number):08d}" not in index:
-            raise InputError(f"{path}: row {line} names n{int(number):08d}, which the class index does not list")
-    return [index[f"n{int(number):08d}"] for number in numbers]
+def _is_entry(number: int, entry: object) -> bool:
+    is_list = isinstance(entry, list) and len(entry) >= 2
+    return number >= 0 and is_list and all(isinstance(word, str) for word in entry)
+
+
+def read_labels(path: Path) -> list[str]:
+    """Stimulus ids of a label table, its first column: "1518878.010130" is image 10130 of n01518878.
+
+    Spreadsheets drop the zeros at the end of what they take for a number; they are put back. Raises InputError.
+    """
+    labels = []
+    for line, row in enumerate(read_table(path), start=1):
+        found = re.fullmatch(r"([0-9]{1,8})(?:[.,]([0-9]+))?", row[0])
+        if not found:
+            raise InputError(f"{path}: row {line} begins with {row[0]!r}, needs <wnid number>.<image>")
+        labels.append(f"{int(found[1])}.{(found[2] or '').ljust(6, '0')}")
+    return labels
+
+
+def wnid_of(label: str) -> str:
+    """ImageNet class of a stimulus id: "1518878.005958" -> "n01518878"."""
+    return f"n{int(label.partition('.')[0]):08d}"

@@ -9,10 +9,11 @@ import numpy as np
 
 from mindvis.common.errors import InputError
 from mindvis.common.progress import Progress
-from mindvis.data.arrays import NpzReader, require_folder
-from mindvis.data.cache import RowCache
+from mindvis.data.arrays import Array, NpzReader, check_shapes
 from mindvis.data.datasets import FMRIDataset
-from mindvis.data.subjects import chosen_subjects, padded_mask
+from mindvis.data.reading import PassedOver, list_folder, require_folder
+from mindvis.data.rows import RowCache
+from mindvis.data.subjects import EVERY, chosen_subjects, padded_mask, region_names
 from mindvis.data.voxels import (
     common_length,
     moments,
@@ -41,14 +42,16 @@ def load_hcp(
 ) -> FMRIDataset:
     """Windows of `subjects` (all, sorted, unless given), or the first `num_subjects` of them, from `HCP/npz`.
 
-    fmri float32 [n v]: the regions side by side ("VC": V1 V2 V3 V4; or one name, or several), frames averaged over
-    windows of `frames_per_window` (10 are 7.2 s), wrap-padded to patches and scaled by the subject's one mean and
-    deviation; subjects of differing length are brought to the longest. Computed once, by `num_workers` threads, into a
-    file that is mapped from then on: in `cache_dir`, else `<root>/../.cache`, else the user's cache folder.
-    Raises InputError.
+    fmri float32 [n v]: the regions side by side ("VC": V1 V2 V3 V4; one name, several, or "all" that the first file
+    has), frames averaged over windows of `frames_per_window` (10 are 7.2 s), wrap-padded to patches and scaled by the
+    subject's one mean and deviation; subjects of differing length are brought to the longest. Computed once, by
+    `num_workers` threads, into a file that is mapped from then on: in `cache_dir`, else `<root>/../.cache`, else the
+    user's cache folder. Raises InputError.
     """
-    regions = VISUAL_CORTEX if roi == "VC" else (roi,) if isinstance(roi, str) else tuple(roi)
-    runs = _find_runs(Path(root), subjects, num_subjects)
+    runs = _choose_runs(Path(root), subjects, num_subjects)
+    regions = VISUAL_CORTEX if roi == "VC" else region_names(roi)
+    if regions == (EVERY,):
+        regions = regions_of(runs[0][1])
     settings = {"regions": regions, "patch_size": patch_size, "frames": frames_per_window, "pad_mode": pad_mode}
     cache = RowCache([path for _, path in runs], settings, cache_dir, Path(root).resolve().parent / ".cache")
     recipe = _Recipe(regions, patch_size, frames_per_window, pad_mode)
@@ -58,6 +61,28 @@ def load_hcp(
         subject=np.repeat([name for name, _ in runs], facts["num_windows"]),
         roi_masks=_roi_masks(facts, rows.shape[1]),
     )
+
+
+def find_runs(root: Path, passed: PassedOver) -> dict[str, Path]:
+    """Subject -> its file, sorted; folders without the file are passed over. Raises InputError."""
+    found = {}
+    for folder in filter(Path.is_dir, list_folder(require_folder(root, f"folders <subject>/{FILE_NAME}"), passed)):
+        if any(path.name == FILE_NAME for path in list_folder(folder, PassedOver())):
+            found[folder.name] = folder / FILE_NAME
+        else:
+            passed.add(folder, f"no {FILE_NAME} in it")
+    return found
+
+
+def regions_of(path: Path) -> tuple[str, ...]:
+    """Names of the regions in one file, in its order."""
+    with NpzReader(path) as npz:
+        return tuple(npz)
+
+
+def region_arrays(regions: Sequence[str]) -> list[Array]:
+    """What a file has to hold: f frames of every region, each with voxels of its own."""
+    return [Array(name, "real", f"f {name}") for name in regions]
 
 
 @dataclass(frozen=True)
@@ -70,27 +95,33 @@ class _Recipe:
     def sizes(self, path: Path) -> tuple[int, list[int]]:
         """Windows of a run and voxels of its regions, from the headers alone."""
         with NpzReader(path) as npz:
-            shapes = {name: npz.header(name)[0] for name in self.regions}
-        if any(len(shape) != 2 for shape in shapes.values()) or len({shape[0] for shape in shapes.values()}) > 1:
-            found = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
-            raise InputError(f"{path}: {found}, needs [frames voxels] with equally many frames in every region")
-        num_frames = next(iter(shapes.values()))[0]
+            self._require_regions(npz)
+            sizes = check_shapes(npz, region_arrays(self.regions), path, {})
+        num_frames = sizes["f"][0]
         if num_frames < self.frames_per_window:
             raise InputError(f"{path}: {num_frames} frames, needs at least one window of {self.frames_per_window}")
-        return num_frames // self.frames_per_window, [shape[1] for shape in shapes.values()]
+        return num_frames // self.frames_per_window, [sizes[name][0] for name in self.regions]
 
     def windows(self, path: Path) -> np.ndarray:
         """One subject's windows [w v], padded to patches and scaled."""
         with NpzReader(path) as npz:
-            averages = [window_average(npz.real(name), self.frames_per_window) for name in self.regions]
+            arrays = npz.read(region_arrays(self.regions))
+        averages = [window_average(arrays[name], self.frames_per_window) for name in self.regions]
         padded = pad_to_patches(np.concatenate(averages, axis=1), self.patch_size, self.pad_mode)
         return normalise(padded, *moments(padded, f"{path}: fMRI"))
 
+    def _require_regions(self, npz: NpzReader) -> None:
+        missing = [name for name in self.regions if name not in npz]
+        if missing:
+            hint = f"the setting data.roi takes some of them, [{', '.join(npz)}], or {EVERY}"
+            raise InputError(f"{npz.path}: no array {missing[0]!r}, has {', '.join(npz) or 'none'}; {hint}")
 
-def _find_runs(root: Path, subjects: Sequence[str] | str, num_subjects: int | None) -> list[tuple[str, Path]]:
-    """(subject, file) in sorted order; folders without the file are passed over."""
-    require_folder(root, f"folders <subject>/{FILE_NAME}")
-    found = {path.parent.name: path for path in sorted(root.glob(f"*/{FILE_NAME}"))}
+
+def _choose_runs(root: Path, subjects: Sequence[str] | str, num_subjects: int | None) -> list[tuple[str, Path]]:
+    """(subject, file) in sorted order."""
+    passed = PassedOver()
+    found = find_runs(root, passed)
+    passed.log(root)
     names = chosen_subjects(subjects, list(found), root)
     if num_subjects is not None and not 1 <= num_subjects <= len(names):
         raise InputError(

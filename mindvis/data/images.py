@@ -1,11 +1,68 @@
-"""Images: uint8 [h w 3] on disk, float32 [3 h w] in [-1, 1] inside; resizing and the random crop of Stage B."""
+"""Images: uint8 [h w 3] on disk, float32 [3 h w] in [-1, 1] inside; picture files, resizing, the crop of Stage B."""
+
+import warnings
+from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from mindvis.common.errors import InputError
+from mindvis.data.reading import one_line
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".gif", ".webp"})
+MODES = frozenset({"RGB", "L", "1", "P", "RGBA", "LA", "CMYK", "YCbCr"})
+MAX_PIXELS = 100_000_000
+
+
+def is_picture(path: Path) -> bool:
+    """Whether the name is that of a picture (hidden files of file managers are not)."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+
+
+def read_picture(path: str | Path) -> Image.Image:
+    """A picture file, decoded, upright as its EXIF orientation says, in the mode it was saved in.
+
+    Raises InputError for a file that is missing, damaged, too large or of more than 8 bits a channel.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path) as picture:
+                _check_header(path, picture)
+                picture.load()
+                return ImageOps.exif_transpose(picture)
+    except InputError:
+        raise
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except Exception as error:  # its decoders fail in ways of their own, from SyntaxError to struct.error
+        raise InputError(f"{path}: not a readable picture ({one_line(error)})") from None
+
+
+def read_square(path: str | Path, size: int) -> np.ndarray:
+    """A picture file as RGB, its shorter side resized to `size`, cut at the centre: uint8 [size size 3].
+
+    Grey, palette, transparent and CMYK pictures are converted. Raises InputError as `read_picture`.
+    """
+    check_side(size)
+    picture = read_picture(path).convert("RGB")
+    return np.asarray(ImageOps.fit(picture, (size, size), Image.Resampling.LANCZOS))
+
+
+def check_side(size: int) -> None:
+    """Raise InputError for a side that no picture can have."""
+    if not 1 <= size <= MAX_PIXELS**0.5:
+        raise InputError(f"size: {size}; needs the side of the pictures in pixels, e.g. 256")
+
+
+def _check_header(path: str | Path, picture: Image.Image) -> None:
+    width, height = picture.size
+    if width * height > MAX_PIXELS:
+        raise InputError(f"{path}: {width} x {height} pixels; needs at most {MAX_PIXELS} in all")
+    if picture.mode not in MODES:
+        raise InputError(f"{path}: pixels of mode {picture.mode!r}; needs 8 bits a channel (RGB, grey, palette, CMYK)")
 
 
 def to_float(images: np.ndarray) -> Tensor:

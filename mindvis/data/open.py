@@ -26,7 +26,7 @@ def open_pairs(config: DataConfig, patch_size: int) -> Pairs:
     if config.name == "god":
         return *load_god(config.root, config.subjects, config.roi, scale_test=config.scale_test, **options), None
     if config.name == "bold5000":
-        return *load_bold5000(config.root, config.subjects, **options), None
+        return *load_bold5000(config.root, config.subjects, roi=config.roi, **options), None
     if config.name == "npz":
         train, test, val = load_npz(config.root, config.subjects, config.roi, **options)
         return train, test, val

@@ -16,6 +16,7 @@ subject's training rows, unless `scale="none"`. Large arrays are mapped where th
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,14 +24,25 @@ import numpy as np
 
 from mindvis.common.errors import InputError
 from mindvis.common.files import write_npz
-from mindvis.data.arrays import NpzReader, require_choice
+from mindvis.data.arrays import BLOCK, Array, NpzReader, check_arrays, require_choice
 from mindvis.data.datasets import PairedDataset
-from mindvis.data.own_checks import BLOCK, SPLITS, OwnArrays, checked
-from mindvis.data.rows import VoxelRows
-from mindvis.data.subjects import averages_then_trials, padded_mask
+from mindvis.data.rows import MappedArray, VoxelRows
+from mindvis.data.subjects import averages_then_trials, masks_within, region_columns
 from mindvis.data.voxels import patched_length
 
+SPLITS = ("train", "test", "val")  # or their places 0, 1, 2
 MAPPED_BYTES = 64 * 2**20  # arrays below it are simply read
+LAYOUT = [
+    Array("fmri", "real", "n v"),
+    Array("images", "images", "m h w 3"),
+    Array("split", "label", "n"),
+    Array("stimulus", "index", "n", below="m", optional=True),
+    Array("class_ids", "index", "n", optional=True),
+    Array("class_names", "label", "n", optional=True),
+    Array("subject", "label", "n", optional=True),
+    Array("roi_names", "label", "r", optional=True),
+    Array("roi_masks", "mask", "r v", optional=True),
+]
 
 
 class Splits(NamedTuple):
@@ -44,7 +56,7 @@ class Splits(NamedTuple):
 def load_npz(
     path: str | Path,
     subjects: Sequence[str] | str = (),
-    roi: str = "all",
+    roi: str | Sequence[str] = "all",
     patch_size: int = 16,
     include_single_trials: bool = False,
     *,
@@ -53,21 +65,20 @@ def load_npz(
 ) -> Splits:
     """Training, test and validation pairs from one file of the layout above.
 
-    `subjects` and `roi` select ("VC" is the whole file unless it names such a region); fmri float32 [n v] is padded to
-    patches and scaled. Test and validation rows are averages, in the order of first appearance, then
+    `subjects` and `roi` (one or several) select ("VC" is the whole file unless it names such a region); fmri float32
+    [n v] is padded to patches and scaled. Test and validation rows are averages, in the order of first appearance, then
     (`include_single_trials`) their trials. Raises InputError that names the array and what is needed.
     """
     require_choice(scale, ("train", "none"), "scale")
     with NpzReader(path) as npz:
-        data = checked({name: _array(npz, name) for name in npz.names}, str(path))
+        data = _checked({name: _array(npz, name) for name in npz}, str(path))
     keep = _rows_of(data, [subjects] if isinstance(subjects, str) else list(map(str, subjects)), path)
     columns = _columns(data, roi, path)
     num_voxels = patched_length(data.fmri.shape[1] if columns is None else len(columns), patch_size, pad_mode)
     padding: dict[str, Any] = {"columns": columns, "num_voxels": num_voxels, "pad_mode": pad_mode}
     mean, deviation = _scales(data, VoxelRows([data.fmri], **padding), path) if scale == "train" else (0.0, 1.0)
     rows = VoxelRows([data.fmri], mean=mean, deviation=deviation, **padding)
-    masks = {name: mask if columns is None else mask[columns] for name, mask in data.roi_masks.items()}
-    masks = {name: padded_mask(mask, num_voxels) for name, mask in masks.items() if mask.any()}
+    masks = masks_within(data.roi_masks, columns, num_voxels)
     parts = {split: np.flatnonzero(keep & (data.split == split)) for split in SPLITS}
     for split in ("train", "test"):
         if not len(parts[split]):
@@ -97,8 +108,97 @@ def save_npz(
     arrays = {name: np.asarray(array) for name, array in given.items() if array is not None}
     if roi_masks:
         arrays |= {"roi_names": np.array(list(roi_masks)), "roi_masks": np.stack(list(roi_masks.values()))}
-    checked(arrays, str(path))
-    write_npz(path, arrays)
+    _checked(arrays, str(path))
+    try:
+        write_npz(path, arrays)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+@dataclass
+class _OwnArrays:
+    """The arrays of one file, checked and completed: one subject "" and every row its own image unless given."""
+
+    fmri: np.ndarray | MappedArray
+    images: np.ndarray
+    split: np.ndarray
+    stimulus: np.ndarray
+    subject: np.ndarray
+    class_ids: np.ndarray | None
+    class_names: np.ndarray | None
+    roi_masks: dict[str, np.ndarray]
+
+    @property
+    def is_mapped(self) -> bool:
+        """Whether the fMRI stays in its file."""
+        return isinstance(self.fmri, MappedArray)
+
+
+def _checked(arrays: Mapping[str, np.ndarray], where: str) -> _OwnArrays:
+    """The arrays, if they are as the layout says. Raises InputError that names the array within `where`."""
+    known = [item.name for item in LAYOUT]
+    unknown = sorted(set(arrays) - set(known))
+    if unknown:
+        raise InputError(f"{where}: unknown array {unknown[0]!r}, the layout has {', '.join(sorted(known))}")
+    # A map stays in its file: it is read row by row, so that it does not become resident.
+    fmri = arrays.get("fmri")
+    given = dict(arrays) | ({"fmri": MappedArray.of(fmri)} if isinstance(fmri, np.memmap) else {})
+    one_image_each = {} if "stimulus" in arrays else {"m": (len(given["fmri"]), "fmri")}
+    found = check_arrays(given, LAYOUT, where, **one_image_each)
+    num_rows = len(found["fmri"])
+    data = _OwnArrays(
+        fmri=found["fmri"],
+        images=found["images"],
+        split=_split_names(found["split"], f"{where}: array 'split'"),
+        stimulus=found.get("stimulus", np.arange(num_rows)),
+        subject=_texts(found.get("subject", np.full(num_rows, ""))),
+        class_ids=found.get("class_ids"),
+        class_names=_texts(found["class_names"]) if "class_names" in found else None,
+        roi_masks=_roi_masks(found, where),
+    )
+    _require_one_class_per_stimulus(data, f"{where}: array 'class_ids'")
+    return data
+
+
+def _texts(labels: np.ndarray) -> np.ndarray:
+    """Labels as text: bytes as UTF-8, numbers as they are written, blanks at the ends left out."""
+    return np.char.strip(np.char.decode(labels, "utf-8", "replace") if labels.dtype.kind == "S" else labels.astype(str))
+
+
+def _split_names(split: np.ndarray, label: str) -> np.ndarray:
+    """ "train", "test" or "val" of every row, [n]."""
+    whole = split.astype(np.int64) if split.dtype.kind == "f" and (split == np.round(split)).all() else split
+    names = np.char.lower(_texts(whole))
+    for place, name in enumerate(SPLITS):
+        names = np.where(names == str(place), name, names)
+    unknown = sorted(set(names.tolist()) - set(SPLITS))
+    if unknown:
+        raise InputError(f"{label} has {unknown[0]!r}, needs train, test or val (or 0, 1, 2)")
+    return names
+
+
+def _roi_masks(arrays: Mapping[str, np.ndarray], where: str) -> dict[str, np.ndarray]:
+    if ("roi_names" in arrays) != ("roi_masks" in arrays):
+        raise InputError(f"{where}: roi_names and roi_masks only together, one is missing")
+    if "roi_names" not in arrays:
+        return {}
+    names = _texts(arrays["roi_names"]).tolist()
+    masks = dict(zip(names, arrays["roi_masks"], strict=True))
+    if len(masks) < len(names):
+        raise InputError(f"{where}: roi_names {', '.join(names)}, needs every name once")
+    empty = [name for name, mask in masks.items() if not mask.any()]
+    if empty:
+        raise InputError(f"{where}: ROI {empty[0]!r} selects none of {arrays['roi_masks'].shape[1]} voxels")
+    return masks
+
+
+def _require_one_class_per_stimulus(data: _OwnArrays, label: str) -> None:
+    if data.class_ids is None:
+        return
+    pairs = np.unique(np.stack([data.stimulus, data.class_ids], axis=1), axis=0)
+    stimuli, counts = np.unique(pairs[:, 0], return_counts=True)
+    if counts.max() > 1:
+        raise InputError(f"{label} gives stimulus {stimuli[counts.argmax()]} {counts.max()} classes, needs one")
 
 
 def _array(npz: NpzReader, name: str) -> np.ndarray:
@@ -106,7 +206,7 @@ def _array(npz: NpzReader, name: str) -> np.ndarray:
     return npz.raw(name) if mapped is None or mapped.nbytes < MAPPED_BYTES else mapped
 
 
-def _rows_of(data: OwnArrays, subjects: list[str], path: str | Path) -> np.ndarray:
+def _rows_of(data: _OwnArrays, subjects: list[str], path: str | Path) -> np.ndarray:
     """Boolean [n] of the rows that belong to the chosen subjects; none chosen, or none named in the file: all."""
     available = sorted(set(data.subject.tolist()))
     if available == [""]:
@@ -116,14 +216,14 @@ def _rows_of(data: OwnArrays, subjects: list[str], path: str | Path) -> np.ndarr
     return np.isin(data.subject, subjects or available)
 
 
-def _columns(data: OwnArrays, roi: str, path: str | Path) -> np.ndarray | None:
-    """Index of the voxels of a region; None for all."""
-    if roi == "all" or (roi == "VC" and "VC" not in data.roi_masks):
+def _columns(data: _OwnArrays, roi: str | Sequence[str], path: str | Path) -> np.ndarray | None:
+    """Index of the voxels of one or several regions; None for all."""
+    if roi == "VC" and "VC" not in data.roi_masks:
         return None
-    return np.flatnonzero(data.roi_masks[require_choice(roi, data.roi_masks, f"{path}: ROI")])
+    return region_columns(roi, data.roi_masks, path)
 
 
-def _scales(data: OwnArrays, rows: VoxelRows, path: str | Path) -> tuple[np.ndarray, np.ndarray]:
+def _scales(data: _OwnArrays, rows: VoxelRows, path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     """Mean and deviation [n] for every row: those of its subject's training rows."""
     mean, deviation = np.zeros(len(rows)), np.ones(len(rows))
     for subject in set(data.subject.tolist()):
@@ -131,9 +231,13 @@ def _scales(data: OwnArrays, rows: VoxelRows, path: str | Path) -> tuple[np.ndar
         training = np.flatnonzero(own & (data.split == "train"))
         if not len(training):
             raise InputError(f"{path}: subject {subject!r} has no training row to scale by; scale='none' leaves rows")
-        sums = np.sum([[b.sum(), np.square(b).sum(), b.size] for b in _blocks(rows.subset(training))], axis=0)
-        mean[own] = sums[0] / sums[2]
-        deviation[own] = np.sqrt(max(sums[1] / sums[2] - (sums[0] / sums[2]) ** 2, 0.0))
+        total, squares, count = 0.0, 0.0, len(training) * rows.num_voxels
+        for block in _blocks(rows.subset(training)):
+            total += block.sum()
+        mean[own] = total / count
+        for block in _blocks(rows.subset(training)):
+            squares += np.square(block - total / count).sum()
+        deviation[own] = np.sqrt(squares / count)
         if not deviation[own].all():
             raise InputError(f"{path}: the training fmri of subject {subject!r} is constant, it cannot be scaled")
     return mean, deviation
@@ -144,7 +248,7 @@ def _blocks(rows: VoxelRows) -> Iterator[np.ndarray]:
         yield rows[start : start + BLOCK].astype(np.float64)  # [m v]
 
 
-def _averaged(data: OwnArrays, rows: VoxelRows, chosen: np.ndarray, masks: dict, single: bool) -> PairedDataset:
+def _averaged(data: _OwnArrays, rows: VoxelRows, chosen: np.ndarray, masks: dict, single: bool) -> PairedDataset:
     """The rows `chosen`, repeats of one stimulus and subject averaged, in the order of first appearance."""
     groups: dict[tuple[str, int], list[int]] = {}
     for i in chosen.tolist():
@@ -156,7 +260,7 @@ def _averaged(data: OwnArrays, rows: VoxelRows, chosen: np.ndarray, masks: dict,
 
 
 def _paired(
-    data: OwnArrays, fmri: np.ndarray | VoxelRows, rows: np.ndarray, masks: dict, repeat: np.ndarray | None = None
+    data: _OwnArrays, fmri: np.ndarray | VoxelRows, rows: np.ndarray, masks: dict, repeat: np.ndarray | None = None
 ) -> PairedDataset:
     return PairedDataset(
         fmri,

@@ -1,6 +1,6 @@
-"""From the rows of single subjects to one paired data set: what the published layouts have in common."""
+"""From the rows of single subjects to one paired data set, and regions by name: what all layouts have in common."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,6 +10,8 @@ from mindvis.common.errors import InputError
 from mindvis.data.arrays import require_choice
 from mindvis.data.datasets import PairedDataset
 from mindvis.data.voxels import common_length, pad_to
+
+EVERY = "all"  # the name that takes every voxel
 
 
 @dataclass
@@ -65,6 +67,37 @@ def averages_then_trials(trials: Sequence[np.ndarray], include_single_trials: bo
         position += [np.full(len(rows), i) for i, rows in enumerate(trials)]
         repeat += [np.arange(1, len(rows) + 1) for rows in trials]
     return np.concatenate(fmri), np.concatenate(position), np.concatenate(repeat)
+
+
+def region_names(roi: str | Sequence[str]) -> tuple[str, ...]:
+    """Names of one region or of several. Raises InputError for an empty list, and for what is no name."""
+    names = (roi,) if isinstance(roi, str) else tuple(roi) if isinstance(roi, Sequence) else ()
+    if not names or not all(isinstance(name, str) and name for name in names):
+        raise InputError(f"roi is {roi!r}, needs a region, a list of regions, or {EVERY!r} for every voxel")
+    if len(set(names)) < len(names):
+        raise InputError(f"roi is {list(names)}, needs every region once")
+    return names
+
+
+def region_columns(roi: str | Sequence[str], masks: Mapping[str, np.ndarray], where: str | Path) -> np.ndarray | None:
+    """Index of the voxels that are in any of the regions, in the order of the file; None for every voxel.
+
+    `masks` maps a region to its boolean [v]. Raises InputError for a region that is not among them.
+    """
+    names = region_names(roi)
+    if names == (EVERY,) and EVERY not in masks:
+        return None
+    chosen = [masks[require_choice(name, masks, f"{where}: ROI")] for name in names]
+    columns = np.flatnonzero(np.any(chosen, axis=0))
+    if not len(columns):
+        raise InputError(f"{where}: ROI {', '.join(names)!r} selects none of {len(chosen[0])} voxels")
+    return columns
+
+
+def masks_within(masks: Mapping[str, np.ndarray], columns: np.ndarray | None, num_voxels: int) -> dict[str, np.ndarray]:
+    """Regions that have voxels among the chosen `columns`, as booleans over these and their padding."""
+    within = {name: mask if columns is None else mask[columns] for name, mask in masks.items()}
+    return {name: padded_mask(mask, num_voxels) for name, mask in within.items() if mask.any()}
 
 
 def padded_mask(mask: np.ndarray, num_voxels: int) -> np.ndarray:

@@ -1,10 +1,18 @@
 """Voxel vectors: padding to whole patches, scaling, window averages, and augmentation. Numpy in, numpy out."""
 
+import logging
+
 import numpy as np
 
 from mindvis.common.errors import InputError
 
+log = logging.getLogger(__name__)
+
 PAD_MODES = ("wrap", "constant", "cut")
+OUTLIER = 1e4  # times the spread of the middle nine tenths: far beyond what motion or veins do
+AGREEMENT = 1e-4  # of a deviation: what float32 may be off by
+ABSURD = 1e10  # no signal, z-scored or as the scanner gives it, comes near
+SAMPLE = 100_000  # values by which that spread is judged
 
 
 def wrap_pad(fmri: np.ndarray, patch_size: int) -> np.ndarray:
@@ -63,21 +71,62 @@ def common_length(lengths: list[int], mode: str = "wrap") -> int:
 
 
 def moments(fmri: np.ndarray, label: str = "fmri") -> tuple[float, float]:
-    """One mean and one deviation over all rows and voxels of fmri [n v], in its own precision (as published).
+    """One mean and one deviation over all rows and voxels of fmri [n v], in float64 whatever its type.
 
-    Raises InputError, which calls it `label`, when it is constant.
+    Of float32 arrays they are those in float32, as published, where these agree with float64. A value so far from the
+    others that scaling leaves little of them is named in the log. Raises InputError for constant fMRI; `label` is what
+    messages call it.
     """
-    mean, deviation = fmri.mean(), fmri.std()
+    mean, deviation = fmri.mean(dtype=np.float64), fmri.std(dtype=np.float64)
     if not deviation > 0:
         raise InputError(f"{label} of shape {list(fmri.shape)} is constant ({mean:g}), it cannot be scaled")
+    outlier = find_outlier(fmri)
+    if outlier:
+        log.warning("%s %s: scaling leaves little of the others", label, outlier)
+    if fmri.dtype == np.float32:
+        with np.errstate(over="ignore", invalid="ignore"):
+            published = fmri.mean(), fmri.std()
+        if max(abs(published[0] - mean), abs(published[1] - deviation)) < AGREEMENT * deviation:
+            mean, deviation = published
     return float(mean), float(deviation)
+
+
+def find_outlier(fmri: np.ndarray) -> str | None:
+    """`has a value of 1e+20, nine in ten lie between -1.6 and 1.6`, or None where no value lies that far out."""
+    sample = fmri.reshape(-1)[:: max(1, fmri.size // SAMPLE)].astype(np.float64)
+    low, middle, high = np.quantile(sample, (0.05, 0.5, 0.95))
+    farthest = max(map(float, (fmri.min(), fmri.max())), key=lambda value: abs(value - middle))
+    if abs(farthest - middle) <= (OUTLIER * (high - low) or ABSURD):
+        return None
+    return f"has a value of {farthest:.3g}, nine in ten lie between {low:.3g} and {high:.3g}"
 
 
 def normalise(fmri: np.ndarray, mean: float | None = None, deviation: float | None = None) -> np.ndarray:
     """Scale fmri [n v] by one mean and one deviation, its own unless given (so voxels keep their relative strength)."""
     if mean is None or deviation is None:
         mean, deviation = moments(fmri)
-    return ((fmri - mean) / deviation).astype(np.float32, copy=False)
+    return ((at_least_float32(fmri) - mean) / deviation).astype(np.float32, copy=False)
+
+
+def at_least_float32(fmri: np.ndarray) -> np.ndarray:
+    """float16 as float32, in which sums do not overflow; other types as they are."""
+    return fmri.astype(np.float32) if fmri.dtype == np.float16 else fmri
+
+
+def bad_voxels(series: np.ndarray) -> np.ndarray:
+    """Voxels with a value that is no measurement (NaN, infinite, absurd) or no variation: [frames v] -> bool [v]."""
+    measured = (np.abs(series) <= ABSURD).all(axis=0)  # [v]
+    constant = series.max(axis=0) == series.min(axis=0)
+    return ~measured | constant
+
+
+def zscore(series: np.ndarray, bad: np.ndarray) -> np.ndarray:
+    """Mean 0, deviation 1 of every voxel in time; bad voxels become 0. [frames v], bool [v] -> float32 [frames v]."""
+    kept = np.where(bad, 0, series).astype(np.float64)
+    centred = kept - kept.mean(axis=0)
+    deviation = np.where(bad, 1, centred.std(axis=0))
+    # A deviation that underflows leaves round-off, not signal.
+    return (centred / np.where(deviation > 0, deviation, 1)).astype(np.float32)
 
 
 def window_average(frames: np.ndarray, frames_per_window: int = 10) -> np.ndarray:
@@ -86,6 +135,7 @@ def window_average(frames: np.ndarray, frames_per_window: int = 10) -> np.ndarra
     Left-over frames lengthen the first windows by one each, as `np.array_split` does; 10 frames of HCP are 7.2 s.
     Raises InputError when there are fewer frames than a window has.
     """
+    frames = at_least_float32(frames)
     num_windows = len(frames) // frames_per_window
     if num_windows < 1:
         raise InputError(f"{len(frames)} frames, needs at least one window of {frames_per_window}")

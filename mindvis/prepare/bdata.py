@@ -4,7 +4,7 @@ Two forms hold the same: HDF5 as the bdpy library writes it (`dataset` [rows col
 [keys columns]) and MATLAB v7.3 (`dataSet`, `metaData`, both transposed, names behind references).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,18 +12,34 @@ from typing import Any
 import numpy as np
 
 from mindvis.common.errors import InputError
-from mindvis.prepare.files import READ_ERRORS, check_expansion, one_line
+from mindvis.data.arrays import READ_ERRORS, check_expansion
+from mindvis.data.reading import one_line
 
-H5_ERRORS = (*READ_ERRORS, TypeError, AttributeError, UnicodeDecodeError, MemoryError, IndexError)
+H5_ERRORS = (*READ_ERRORS, TypeError, AttributeError, IndexError, OverflowError)
+MATRIX, METADATA = ("dataset", "dataSet"), ("metadata", "metaData")  # as bdpy and as MATLAB name them
+MATLAB_OBJECT = 0xDD000000  # begins what MATLAB keeps in place of an object of one of its classes
 
 
 @dataclass(frozen=True)
 class BData:
-    """The matrix of one file [rows columns] and for each metadata key which columns it marks, bool [columns]."""
+    """The matrix of one file [rows columns] and for each metadata key which columns it marks, bool [columns].
+
+    `stored` is the type of the numbers in the file.
+    """
 
     path: Path
     matrix: np.ndarray
     columns: dict[str, np.ndarray]
+    stored: np.dtype
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether the file keeps fewer digits than stimulus ids have."""
+        return self.stored.kind == "f" and self.stored.itemsize < 8
+
+    def rows(self, chosen: np.ndarray) -> "BData":
+        """The rows where `chosen`, bool [rows], is true."""
+        return replace(self, matrix=self.matrix[chosen])
 
     def select(self, key: str) -> np.ndarray:
         """Columns marked by `key`: float [rows columns]."""
@@ -64,9 +80,20 @@ def read_bdata(path: Path) -> BData:
         raise InputError(f"{path}: not readable ({one_line(error)}); {hint}") from None
 
 
+def is_bdata(path: Path) -> bool:
+    """Whether a file can hold BData: HDF5 with its parts, or what cannot be opened and is to be complained about."""
+    try:
+        with _h5py().File(path, "r") as file:
+            return any(name in file for name in (*MATRIX, *METADATA))
+    except H5_ERRORS as error:
+        if isinstance(error, InputError):
+            raise
+        return True
+
+
 def _read(path: Path, file: Any) -> BData:
-    stored = _first(path, file, "dataset", "dataSet")
-    metadata = _first(path, file, "metadata", "metaData")
+    stored = _first(path, file, *MATRIX)
+    metadata = _first(path, file, *METADATA)
     for part in ("key", "value"):
         if part not in metadata:
             raise InputError(f"{path}: {metadata.name} has no {part!r}; needs key and value")
@@ -80,7 +107,8 @@ def _read(path: Path, file: Any) -> BData:
             "needs [keys columns] and [rows columns]"
         )
     # A key marks its columns with 1; every other column holds NaN (or 0, in an ROI).
-    return BData(path, matrix, {name: row == 1 for name, row in zip(names, values, strict=True)})
+    columns = {name: row == 1 for name, row in zip(names, values, strict=True)}
+    return BData(path, matrix, columns, stored.dtype)
 
 
 def _bdpy(path: Path, file: Any, metadata: Any) -> tuple[list[str], np.ndarray]:
@@ -89,7 +117,7 @@ def _bdpy(path: Path, file: Any, metadata: Any) -> tuple[list[str], np.ndarray]:
 
 
 def _matlab(path: Path, file: Any, metadata: Any) -> tuple[list[str], np.ndarray]:
-    names = ["".join(map(chr, file[reference][()].ravel())) for reference in metadata["key"][()].ravel()]
+    names = [_matlab_text(path, file[reference]) for reference in metadata["key"][()].ravel()]
     value = metadata["value"]
     if value.dtype.kind != "O":
         return names, _array(path, value).T
@@ -97,10 +125,18 @@ def _matlab(path: Path, file: Any, metadata: Any) -> tuple[list[str], np.ndarray
     return names, np.stack([_array(path, file[reference]).ravel() for reference in value[()].ravel()])
 
 
+def _matlab_text(path: Path, stored: Any) -> str:
+    codes = stored[()].ravel()
+    if codes.dtype.kind not in "iu" or (codes == MATLAB_OBJECT).any():
+        kind = "MATLAB strings" if codes.dtype.kind in "iu" else str(codes.dtype)
+        raise InputError(f"{path}: metadata keys are {kind}, needs char: save cellstr(metaData.key) in their place")
+    return "".join(map(chr, codes))
+
+
 def _array(path: Path, stored: Any) -> np.ndarray:
     if stored.dtype.kind not in "fiu":
         raise InputError(f"{path}: {stored.name} is of type {stored.dtype}, needs numbers")
-    check_expansion(path, stored.name, stored=stored.id.get_storage_size(), declared=stored.nbytes)
+    check_expansion(f"{path}: {stored.name}", stored=stored.id.get_storage_size(), declared=stored.nbytes)
     return np.asarray(stored[()], dtype=np.float64)
 
 

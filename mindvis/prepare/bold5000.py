@@ -11,40 +11,87 @@ import numpy as np
 from mindvis.common.errors import InputError
 from mindvis.common.files import write_atomic, write_text
 from mindvis.common.progress import Progress
-from mindvis.common.safe_pickle import load_object_npy
 from mindvis.data.arrays import load_npy
-from mindvis.data.bold5000 import PRESENTATIONS, REGIONS, REPEATED, RESPONSE_FILE, RESPONSES
-from mindvis.prepare.files import need_folder, one_line
-from mindvis.prepare.pictures import check_side, is_picture, read_square
+from mindvis.data.bold5000 import (
+    IMAGE_FILE,
+    NAME_FILE,
+    PRESENTATIONS,
+    Sessions,
+    match_presented,
+    read_picture_dict,
+    read_presentations,
+    read_repeated,
+    response_files,
+)
+from mindvis.data.images import check_side, is_picture, read_square
+from mindvis.data.reading import Names, PassedOver, files_below, list_folder, require_folder
 
-IMAGE_FILE, NAME_FILE, PICKLE_FILE = "img_dict_images.npy", "img_dict_names.json", "img_dict.npy"
 FOLDERS = ("COCO", "ImageNet", "Scene")
 
 
 @dataclass(frozen=True)
-class Presentations:
-    """What one subject saw: session -> names of the images, in the order of the trials."""
+class Subject:
+    """One subject, checked: sessions with the pictures of their trials, the test set, voxels, files that are absent."""
 
-    subject: str
-    sessions: dict[str, list[str]]
+    name: str
+    sessions: Sessions
+    shown: list[str]
+    repeated: list[str]
+    voxels: dict[str, int]
+    absent: list[Path]
 
     @property
-    def names(self) -> list[str]:
-        """Names of all trials, in their order."""
-        return [name for shown in self.sessions.values() for name in shown]
+    def counts(self) -> tuple[int, int, int, int]:
+        """Sessions, trials, trials of images shown once (training), different repeated images (test)."""
+        repeated = set(self.repeated)
+        train = sum(name not in repeated for name in self.shown)
+        return len(self.sessions), len(self.shown), train, len(repeated & set(self.shown))
+
+    def describe(self) -> str:
+        """The same as one line."""
+        sessions, trials, train, test = self.counts
+        return f"{self.name}: {sessions} sessions, {trials} trials, {train} training trials, {test} test images"
 
 
-def find_pictures(folder: Path) -> dict[str, Path]:
+def check_subject(root: Path, name: str, names: list[str], passed: PassedOver) -> Subject:
+    """One subject's lists against the pictures `names` and against the responses; raises InputError where they differ.
+
+    Response files that are absent are named, not refused.
+    """
+    known, sessions = Names(names), read_presentations(root, name, passed)
+    voxels, absent = check_responses(root, name, sessions)
+    shown = match_presented(root, name, sessions, known)
+    return Subject(name, sessions, shown, read_repeated(root, known), voxels, absent)
+
+
+def find_subjects(root: Path, passed: PassedOver) -> list[str]:
+    """Subjects that have presentation lists, sorted."""
+    folder = require_folder(root / PRESENTATIONS, "presentation lists (CSI1/CSI1_sess01/CSI1_sess01_run01.txt ...)")
+    subjects = []
+    for path in filter(Path.is_dir, list_folder(folder, passed)):
+        if any(session.is_dir() for session in list_folder(path, PassedOver())):
+            subjects.append(path.name)
+        else:
+            passed.add(path, "no session in it")
+    if not subjects:
+        raise InputError(f"{folder}: no <subject>/<session>/*.txt in it")
+    return subjects
+
+
+def find_pictures(folder: Path, passed: PassedOver) -> dict[str, Path]:
     """File name -> picture of the folders COCO, ImageNet and Scene, sorted by name."""
     pictures: dict[str, Path] = {}
     for part in FOLDERS:
-        paths = [path for path in need_folder(folder / part, "the stimulus pictures").rglob("*") if is_picture(path)]
-        if not paths:
-            raise InputError(f"{folder / part}: no pictures in it; needs those of the BOLD5000 stimuli")
-        for path in sorted(paths):
-            if path.name in pictures:
+        before = len(pictures)
+        for path in files_below(require_folder(folder / part, "the stimulus pictures"), passed):
+            if not is_picture(path):
+                passed.add(path, "no picture")
+            elif path.name in pictures:
                 raise InputError(f"{path}: the same name as {pictures[path.name]}; needs each name once")
-            pictures[path.name] = path
+            else:
+                pictures[path.name] = path
+        if len(pictures) == before:
+            raise InputError(f"{folder / part}: no pictures in it; needs those of the BOLD5000 stimuli")
     return dict(sorted(pictures.items()))
 
 
@@ -58,9 +105,9 @@ class Images:
 
     def write(self, folder: Path) -> None:
         """Write uint8 [n h w 3] and the list of names, one image in memory at a time."""
+        header = {"descr": "|u1", "fortran_order": False, "shape": (len(self.names), *self.shape)}
 
         def write(file: BinaryIO) -> None:
-            header = {"descr": "|u1", "fortran_order": False, "shape": (len(self.names), *self.shape)}
             np.lib.format.write_array_header_1_0(file, header)
             for image in Progress(self.bring(), total=len(self.names), unit="image"):
                 file.write(np.ascontiguousarray(image).data)
@@ -71,93 +118,21 @@ class Images:
         write_text(folder / NAME_FILE, json.dumps(self.names, indent=0) + "\n")
 
 
-def open_images(folder: Path, size: int = 256, pickle: Path | None = None) -> Images:
+def open_images(folder: Path, passed: PassedOver, size: int = 256, pickle: Path | None = None) -> Images:
     """The pictures below `folder`, cut to squares, or those of a pickled `img_dict.npy`, read without running it."""
     if pickle is not None:
-        return _open_pickle(pickle)
+        images = read_picture_dict(pickle)
+        return Images(list(images), next(iter(images.values())).shape, lambda: iter(images.values()))
     check_side(size)
-    pictures = find_pictures(folder)
+    pictures = find_pictures(folder, passed)
     return Images(list(pictures), (size, size, 3), lambda: (read_square(path, size) for path in pictures.values()))
 
 
-def _open_pickle(path: Path) -> Images:
-    images = load_object_npy(path)
-    if not isinstance(images, dict) or not images:
-        raise InputError(f"{path}: holds a {type(images).__name__}; needs a dict of name -> uint8 image")
-    shape = np.shape(next(iter(images.values())))
-    for name, image in images.items():
-        if not isinstance(name, str) or not isinstance(image, np.ndarray) or image.dtype != np.uint8:
-            raise InputError(f"{path}: entry {name!r} is no uint8 image; needs name -> uint8 [h w 3]")
-        if image.shape != shape or len(shape) != 3 or shape[-1] != 3:
-            raise InputError(f"{path}: image {name!r} has shape {list(image.shape)}; needs one common [h w 3]")
-    return Images(list(images), shape, lambda: iter(images.values()))
-
-
-def read_names(folder: Path) -> list[str]:
-    """Names of the images that were written, in the order of the array; checks that both files agree."""
-    path = folder / NAME_FILE
-    try:
-        names = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; needs scripts/prepare_bold5000.py to be run") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not readable as JSON ({one_line(error)})") from None
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise InputError(f"{path}: needs a list of image names")
-    images = load_npy(folder / IMAGE_FILE, mmap=True)
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3 or len(images) != len(names):
-        found = f"{images.dtype} {list(images.shape)}"
-        raise InputError(f"{folder / IMAGE_FILE}: {found}; needs uint8 [n h w 3] with n = {len(names)} of {NAME_FILE}")
-    return names
-
-
-def find_subjects(root: Path) -> list[str]:
-    """Subjects that have presentation lists, sorted."""
-    folder = need_folder(root / PRESENTATIONS, "presentation lists (CSI1/CSI1_sess01/CSI1_sess01_run01.txt ...)")
-    subjects = sorted(path.name for path in folder.iterdir() if any(path.glob("*/*.txt")))
-    if not subjects:
-        raise InputError(f"{folder}: no <subject>/<session>/*.txt in it")
-    return subjects
-
-
-def read_presentations(root: Path, subject: str) -> Presentations:
-    """Names of the presented images by session, sessions and runs sorted, a leading `rep_` dropped."""
-    sessions: dict[str, list[str]] = {}
-    for path in sorted((root / PRESENTATIONS / subject).glob("*/*.txt"), key=lambda p: (p.parent.name, p.name)):
-        names = [name.removeprefix("rep_") for name in read_lines(path)]
-        if not names:
-            raise InputError(f"{path}: an empty run; needs one image name a line")
-        sessions.setdefault(path.parent.name, []).extend(names)
-    if not sessions:
-        raise InputError(f"{root / PRESENTATIONS / subject}: no <session>/*.txt in it")
-    return Presentations(subject, sessions)
-
-
-def check_names(root: Path, presentations: Presentations, names: set[str]) -> None:
-    """Raise InputError when a presented or repeated image is not among `names`."""
-    for session, shown in presentations.sessions.items():
-        missing = sorted(set(shown) - names)
-        if missing:
-            where = root / PRESENTATIONS / presentations.subject / session
-            raise InputError(f"{where}: {len(missing)} presented images have no picture, the first is {missing[0]}")
-    missing = [name for name in read_lines(root / REPEATED) if name not in names]
-    if missing:
-        raise InputError(f"{root / REPEATED}: {len(missing)} images have no picture, the first is {missing[0]}")
-
-
-def response_files(root: Path, subject: str) -> Iterator[tuple[str, Path]]:
-    """Region with its hemisphere, and the file of its responses."""
-    for region in REGIONS:
-        for hemisphere in ("LH", "RH"):
-            file = RESPONSE_FILE.format(subject=subject, region=hemisphere + region)
-            yield hemisphere + region, root / RESPONSES / file
-
-
-def check_responses(root: Path, presentations: Presentations) -> tuple[dict[str, int], list[Path]]:
+def check_responses(root: Path, subject: str, sessions: Sessions) -> tuple[dict[str, int], list[Path]]:
     """Voxels of each region, and the files that are absent; raises InputError for a file of other trials."""
     voxels, absent = {}, []
-    trials = [len(shown) for shown in presentations.sessions.values()]
-    for region, path in response_files(root, presentations.subject):
+    trials = [len(shown) for shown in sessions.values()]
+    for region, path in response_files(root, subject):
         if not path.is_file():
             absent.append(path)
             continue
@@ -165,31 +140,7 @@ def check_responses(root: Path, presentations: Presentations) -> tuple[dict[str,
         if response.ndim != 2 or response.dtype.kind not in "fiu" or len(response) != sum(trials):
             raise InputError(
                 f"{path}: {response.dtype} {list(response.shape)}; needs [{sum(trials)} voxels], the trials of the "
-                f"{len(trials)} sessions of {presentations.subject} ({' + '.join(map(str, trials))})"
+                f"{len(trials)} sessions of {subject} ({' + '.join(map(str, trials))})"
             )
         voxels[region] = response.shape[1]
     return voxels, absent
-
-
-def count(root: Path, presentations: Presentations) -> tuple[int, int, int, int]:
-    """Sessions, trials, trials of images shown once (training), different repeated images (test)."""
-    shown, repeated = presentations.names, set(read_lines(root / REPEATED))
-    train = sum(name not in repeated for name in shown)
-    return len(presentations.sessions), len(shown), train, len(repeated & set(shown))
-
-
-def describe(root: Path, presentations: Presentations) -> str:
-    """The same as one line."""
-    sessions, trials, train, test = count(root, presentations)
-    start = f"{presentations.subject}: {sessions} sessions, {trials} trials"
-    return f"{start}, {train} training trials, {test} test images"
-
-
-def read_lines(path: Path) -> list[str]:
-    """Lines of a list of names that are not empty."""
-    try:
-        return [line.strip() for line in path.read_text().splitlines() if line.strip()]
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: unreadable list of names ({one_line(error)})") from None

@@ -1,21 +1,69 @@
-"""What is there, what is missing and what is broken: the findings that make up the report of one data set."""
+"""What is there, what is missing and where it is obtained, what is broken: the report of one data set."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
 from mindvis.common.errors import InputError
 from mindvis.common.files import sha256
-from mindvis.prepare.origins import Origin
-from mindvis.prepare.scaling import bad_voxels
+from mindvis.data.reading import PassedOver
 
 Level = Literal["ok", "differs", "missing", "broken"]
 COMPLETE, INCOMPLETE, BROKEN = 0, 1, 2
 STATUS: dict[Level, int] = {"ok": COMPLETE, "differs": INCOMPLETE, "missing": INCOMPLETE, "broken": BROKEN}
 WORDS = ("complete", "incomplete", "broken")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """One download: what it is, its page, what must be agreed to, how large it is, the command that prepares it."""
+
+    what: str
+    page: str
+    terms: str
+    size: str
+    command: str
+
+    def lines(self) -> list[str]:
+        """The same as lines of a report."""
+        return [
+            f"{self.what}: {self.page}",
+            f"terms: {self.terms}",
+            f"size: {self.size}; then: {self.command}",
+        ]
+
+
+# Nothing here is fetched.
+HCP = Origin(
+    "HCP 1200 resting state, *_Atlas_MSMAll_hp2000_clean.dtseries.nii",
+    "https://www.humanconnectome.org/study/hcp-young-adult",
+    "free account, HCP Open Access Data Use Terms accepted in it",
+    "0.44 GB a run, 4 runs a subject (1.8 GB); prepared 20 MB a run",
+    "python scripts/prepare_hcp.py raw/HCP --out data/HCP/npz",
+)
+GOD = Origin(
+    "GOD, fMRI (Subject1.h5 ... Subject5.h5)",
+    "https://github.com/KamitaniLab/GenericObjectDecoding (links to figshare)",
+    "fMRI: licence on its figshare page; stimuli: request form linked on the page",
+    "about 0.13 GB a subject; prepared 58 MB a subject and 246 MB of pictures",
+    "python scripts/prepare_god.py --fmri raw/GOD --stimuli raw/GOD/images "
+    "--class-index imagenet_class_index.json --out data/Kamitani/npz",
+)
+GOD_RELEASED = Origin(
+    "GOD, prepared (sbj_1.npz ... sbj_5.npz)",
+    "https://github.com/WeizmannVision/SelfSuperReconst/releases (v1)",
+    "terms of that release; the pictures are not in it (request form of GOD)",
+    "about 0.1 GB a subject",
+    "put the files into data/Kamitani/npz",
+)
+BOLD5000 = Origin(
+    "BOLD5000, responses (BOLD5000_GLMsingle_ROI_betas/py), stimuli and presentation lists (BOLD5000_Stimuli)",
+    "https://bold5000-dataset.github.io/website/download.html",
+    "licence on the download page, no form",
+    "responses about 0.3 GB; pictures prepared 1.0 GB",
+    "python scripts/prepare_bold5000.py data/BOLD5000",
+)
 
 
 @dataclass(frozen=True)
@@ -42,6 +90,7 @@ class Report:
     root: Path
     origins: Sequence[Origin]
     findings: list[Finding] = field(default_factory=list)
+    passed: PassedOver = field(default_factory=PassedOver)
 
     def add(self, level: Level, text: str) -> None:
         """Add one line."""
@@ -65,20 +114,13 @@ class Report:
         return max((STATUS[finding.level] for finding in self.findings), default=INCOMPLETE)
 
     def lines(self) -> Iterator[str]:
-        """The report as text: findings, where to obtain what is missing, the verdict."""
+        """The report as text: findings, what was passed over, where to obtain what is missing, the verdict."""
         yield f"{self.name}  {self.root}"
         yield from (f"  {finding.level:8} {finding.text}" for finding in self.findings)
+        yield from (f"  ok       {line}" for line in self.passed.lines())
         if any(finding.level == "missing" for finding in self.findings):
             yield from (f"           {line}" for origin in self.origins for line in origin.lines())
         yield f"{self.name}: {WORDS[self.status]}"
-
-
-def count_constant(rows: np.ndarray, where: str) -> int:
-    """Number of constant voxels, rows [n v]; raises InputError for NaN or infinity."""
-    broken = int((~np.isfinite(rows)).sum())
-    if broken:
-        raise InputError(f"{where}: {broken} of {rows.size} values are NaN or infinite; needs finite values")
-    return int(bad_voxels(rows).sum())
 
 
 def short_hash(path: Path, settings: Settings) -> str:

@@ -14,7 +14,8 @@ from nibabel.imageglobals import logger
 from nibabel.spatialimages import HeaderDataError
 
 from mindvis.common.errors import InputError
-from mindvis.prepare.files import READ_ERRORS, one_line
+from mindvis.data.arrays import READ_ERRORS
+from mindvis.data.reading import one_line
 
 # 2048 series of 1200 float32 frames are 10 MB.
 CHUNK = 2048

@@ -1,43 +1,71 @@
-"""fMRI of Generic Object Decoding, one subject: BData -> `sbj_N.npz`, every row with the identity of its stimulus."""
+"""Generic Object Decoding: BData files -> `sbj_N.npz`, pictures -> `images_256.npz`, label tables and class index.
 
-import csv
+Every row keeps the identity of its stimulus, so that fMRI and pictures cannot get out of step unnoticed.
+"""
+
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
 
 from mindvis.common.errors import InputError
-from mindvis.common.files import write_npz
-from mindvis.prepare.bdata import BData, read_bdata
-from mindvis.prepare.files import need_folder, one_line
-from mindvis.prepare.scaling import BadVoxels, bad_voxels, check_bad, zscore
+from mindvis.common.files import write_npz, write_text
+from mindvis.common.progress import Progress
+from mindvis.data.god import IMAGE_FILE, INDEX_FILE, LABEL_TABLES, read_class_index, read_labels, wnid_of
+from mindvis.data.images import is_picture, read_square
+from mindvis.data.reading import PassedOver, files_below, list_folder, original_of, read_lines, require_folder
+from mindvis.data.voxels import bad_voxels, zscore
+from mindvis.prepare.bad_voxels import BadVoxels, check_bad
+from mindvis.prepare.bdata import BData, is_bdata, read_bdata
 
 TRAIN, TEST = 1, 2  # DataType; 3 is imagery
-TRAIN_LABELS, TEST_LABELS = "imagenet_training_label.csv", "imagenet_testing_label.csv"
-SUFFIXES = (".h5", ".hdf5", ".mat")
+SUFFIXES = (".h5", ".hdf5", ".mat")  # of two forms of one subject the first is taken
+PICTURE_FOLDERS = {"train": "training", "test": "test"}
+NUM_CLASSES = 1000
 Scaling = Literal["train", "run", "none"]
 SCALINGS: tuple[str, ...] = get_args(Scaling)
 
 
-def find_subjects(folder: Path, wanted: Sequence[int] | None = None) -> dict[int, Path]:
+def find_subjects(folder: Path, passed: PassedOver, wanted: Sequence[int] | None = None) -> dict[int, Path]:
     """Subject number (the last number of the file name) -> BData file, sorted; all of them, or those `wanted`."""
-    need_folder(folder, "Subject1.h5 ...")
     found: dict[int, Path] = {}
-    for path in sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES):
-        numbers = re.findall(r"\d+", path.stem)
-        if not numbers:
-            raise InputError(f"{path}: no subject number in its name; needs e.g. Subject1{path.suffix}")
-        other = found.setdefault(int(numbers[-1]), path)
-        if other != path:
+    paths = list_folder(require_folder(folder, "Subject1.h5 ..."), passed)
+    for path in sorted(paths, key=_form_and_name):
+        number = _subject_of(path, passed)
+        other = found.setdefault(number, path) if number is not None else path
+        if other != path and other.suffix.lower() == path.suffix.lower():
             raise InputError(f"{path}: the subject of {other.name} again; keep one of the two")
+        if other != path:
+            passed.add(path, f"the same subject as a {other.suffix} file")
     if not found:
-        raise InputError(f"{folder}: no {' or '.join(SUFFIXES)} file in it; needs Subject1.h5 ...")
+        needed = "; ".join([f"needs {' or '.join(SUFFIXES)} files, Subject1.h5 ...", *passed.lines()])
+        raise InputError(f"{folder}: no subject's file in it; {needed}")
     absent = set(wanted or ()) - set(found)
     if absent:
         raise InputError(f"{folder}: no file of subject {min(absent)}; it has {sorted(found)}")
     return {number: found[number] for number in sorted(wanted or found)}
+
+
+def _form_and_name(path: Path) -> tuple[int, Path]:
+    suffix = path.suffix.lower()
+    return SUFFIXES.index(suffix) if suffix in SUFFIXES else len(SUFFIXES), path
+
+
+def _subject_of(path: Path, passed: PassedOver) -> int | None:
+    """The number in the name of a subject's file; None for a file that is none."""
+    numbers = re.findall(r"[0-9]+", Path(original_of(path.name) or path.name).stem)
+    if path.suffix.lower() not in SUFFIXES:
+        passed.add(path, f"no {' or '.join(SUFFIXES)} file")
+    elif not numbers:
+        passed.add(path, "no subject number in its name")
+    elif not is_bdata(path):
+        passed.add(path, "no fMRI (BData) in it")
+    else:
+        return int(numbers[-1])
+    return None
 
 
 def prepare_subject(
@@ -50,21 +78,20 @@ def prepare_subject(
     `average_stimuli` are the stimulus ids read from the file beside each row. scaling: "train" takes the moments of
     each voxel over the training rows, "run" over the rows of its run, "none" leaves the responses as they are.
     """
-    data = read_bdata(source)
+    data = _with_pictures(read_bdata(source))
     responses, masks = _responses(data, scaling, policy)
     stimuli = stimulus_ids(data)
-    rows, images = {}, {}
-    for kind, table in ((TRAIN, TRAIN_LABELS), (TEST, TEST_LABELS)):
-        rows[kind], images[kind] = _order(data, stimuli, kind, labels / table)
-    single = responses[rows[TEST]]  # [n v], grouped by image
-    repeats = _repeats(source, images[TEST])
+    train, train_images = _order(data, stimuli, TRAIN, labels / LABEL_TABLES["train"])
+    test, test_images = _order(data, stimuli, TEST, labels / LABEL_TABLES["test"])
+    single = responses[test]  # [n v], grouped by image
+    repeats = _repeats(source, test_images)
     averages = single.reshape(-1, repeats, single.shape[1]).mean(axis=1)  # [n v]
     stimuli_of = {
-        "train_stimuli": stimuli[rows[TRAIN]],
-        "test_stimuli": stimuli[rows[TEST]],
-        "average_stimuli": stimuli[rows[TEST]][::repeats],
+        "train_stimuli": stimuli[train],
+        "test_stimuli": stimuli[test],
+        "average_stimuli": stimuli[test][::repeats],
     }
-    arrays = [responses[rows[TRAIN]], single, averages, images[TRAIN], images[TEST]]
+    arrays = [responses[train], single, averages, train_images, test_images]
     write_npz(target, {f"arr_{i}": array for i, array in enumerate(arrays)} | masks | stimuli_of)
     sizes = f"{len(arrays[0])} training, {len(single)} single and {len(averages)} averaged test rows"
     return f"{sizes}, {single.shape[1]} voxels, {int(masks['VC'].sum())} in VC"
@@ -75,29 +102,27 @@ def stimulus_ids(data: BData) -> np.ndarray:
     return np.array([f"{value:.6f}" for value in data.one("stimulus_id", "Label")])
 
 
-def read_labels(path: Path) -> list[str]:
-    """Stimulus ids of a label table (its first column), in its order."""
-    try:
-        with path.open(newline="") as stream:
-            ids = [row[0].strip() for row in csv.reader(stream) if row]
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; --stimuli makes it from the folder of pictures") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: unreadable table ({one_line(error)})") from None
-    for number, name in enumerate(ids, start=1):
-        if not re.fullmatch(r"\d+\.\d+", name):
-            raise InputError(f"{path}: line {number} starts with {name!r}; needs `<wnid number>.<image>`")
+def unique_labels(path: Path) -> list[str]:
+    """Stimulus ids of a label table, in its order. Raises InputError for an image that is listed twice, or none."""
+    if not path.exists():
+        raise InputError(f"{path}: no such file; --stimuli makes it from the folder of pictures")
+    ids = read_labels(path)
     if len(set(ids)) < len(ids) or not ids:
         raise InputError(f"{path}: {len(ids)} lines, {len(set(ids))} different images; needs each image once")
     return ids
 
 
-def _responses(data: BData, scaling: Scaling, policy: BadVoxels) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    responses, masks = data.select("VoxelData"), _masks(data)  # [rows v], bool [v]
+def _with_pictures(data: BData) -> BData:
+    """The rows under which a picture was shown; what the others hold does not matter."""
     kind = data.one("DataType")
     if not {TRAIN, TEST} <= set(kind):
         raise InputError(f"{data.path}: DataType is {np.unique(kind)[:5].tolist()}; needs 1 (training) and 2 (test)")
-    bad = bad_voxels(responses[(kind == TRAIN) | (kind == TEST)])
+    return data.rows((kind == TRAIN) | (kind == TEST))
+
+
+def _responses(data: BData, scaling: Scaling, policy: BadVoxels) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    responses, masks = data.select("VoxelData"), _masks(data)  # [rows v], bool [v]
+    bad = bad_voxels(responses)
     check_bad(bad, policy, f"{data.path}: VoxelData")
     kept = ~bad if policy == "drop" else np.ones_like(bad)
     scaled = _scale(data, responses, bad, scaling)
@@ -132,11 +157,14 @@ def _by_run(responses: np.ndarray, bad: np.ndarray, run: np.ndarray) -> np.ndarr
 
 def _order(data: BData, stimuli: np.ndarray, kind: int, table: Path) -> tuple[np.ndarray, np.ndarray]:
     """Rows of one kind in the order of the table, in time within an image, and the image of each: int [n] twice."""
-    position = {name: i for i, name in enumerate(read_labels(table))}
+    position = {name: i for i, name in enumerate(unique_labels(table))}
     rows = np.flatnonzero(data.one("DataType") == kind)
     unknown = [stimuli[row] for row in rows if stimuli[row] not in position]
     if unknown:
-        raise InputError(f"{data.path}: stimulus {unknown[0]} (and {len(unknown) - 1} more rows) is not in {table}")
+        narrow = f"; the file keeps its numbers as {data.stored}, too short for stimulus ids" * data.is_narrow
+        raise InputError(
+            f"{data.path}: stimulus {unknown[0]} (and {len(unknown) - 1} more rows) is not in {table}{narrow}"
+        )
     images = np.array([position[stimuli[row]] for row in rows], dtype=np.int64)
     missing = len(position) - len(set(images.tolist()))
     if missing:
@@ -153,3 +181,91 @@ def _repeats(path: Path, images: np.ndarray) -> int:
     if counts.min() != counts.max():
         raise InputError(f"{path}: test images were shown {counts.min()} to {counts.max()} times; needs equally often")
     return int(counts[0])
+
+
+def prepare_stimuli(
+    stimuli: Path, out: Path, passed: PassedOver, size: int = 256, labels: Path | None = None
+) -> dict[str, list[str]]:
+    """Write the pictures and label tables; returns the stimulus ids of "train" and "test" in the order of the arrays.
+
+    `stimuli` holds the folders `training` and `test`. `labels`: a folder with label tables to take the order from;
+    without it the order is that of the ids.
+    """
+    names, arrays = {}, {}
+    for kind, folder in PICTURE_FOLDERS.items():
+        pictures = find_pictures(stimuli / folder, passed)
+        names[kind] = _ordered(pictures, labels / LABEL_TABLES[kind] if labels else None, stimuli / folder)
+        paths = [pictures[name] for name in names[kind]]
+        squares = [read_square(path, size) for path in Progress(paths, desc=f"{kind} images")]
+        arrays[f"{kind}_images"] = np.stack(squares)
+    write_npz(out / IMAGE_FILE, arrays)
+    for kind, table in LABEL_TABLES.items():
+        write_text(out / table, _table(names[kind]))
+    return names
+
+
+def find_pictures(folder: Path, passed: PassedOver) -> dict[str, Path]:
+    """Stimulus id -> picture, sorted by id, of a folder of pictures called `n01518878_5958.JPEG`."""
+    pictures: dict[str, Path] = {}
+    for path in files_below(require_folder(folder, "the stimulus pictures"), passed):
+        if not is_picture(path):
+            passed.add(path, "no picture")
+            continue
+        found = re.fullmatch(r"n([0-9]{8})_([0-9]+)", path.stem.strip(), re.I)
+        if not found:
+            raise InputError(f"{path}: needs a name n<wnid>_<image>, e.g. n01518878_5958{path.suffix}")
+        name = f"{int(found[1])}.{int(found[2]):06d}"
+        if name in pictures:
+            raise InputError(f"{path}: the same stimulus as {pictures[name]}; needs each once")
+        pictures[name] = path
+    if not pictures:
+        raise InputError(f"{folder}: no pictures in it; needs n01518878_5958.JPEG ...")
+    return dict(sorted(pictures.items(), key=lambda item: tuple(map(int, item[0].split(".")))))
+
+
+def _ordered(pictures: Mapping[str, Path], table: Path | None, folder: Path) -> list[str]:
+    if table is None:
+        return list(pictures)
+    names = unique_labels(table)
+    missing = [name for name in names if name not in pictures]
+    if missing or len(names) != len(pictures):
+        example = f", {missing[0]} is missing" if missing else ""
+        raise InputError(f"{folder}: {len(pictures)} pictures{example}; needs the {len(names)} of {table}")
+    return names
+
+
+def _table(names: list[str]) -> str:
+    wnids = sorted({wnid_of(name) for name in names})
+    return "".join(f"{name},{1 + wnids.index(wnid_of(name))}\n" for name in names)
+
+
+def prepare_class_index(
+    source: Path, out: Path, stimuli: Mapping[str, Sequence[str]], same_as: Mapping[str, int]
+) -> str:
+    """Write the class index with the classes of all `stimuli` ("train" and "test") in it; returns a line about them.
+
+    `source` is the usual index of ImageNet (number -> [wnid, name]). A class that is not one of its 1000 joins the
+    entry that `same_as` names for it, or gets the next number from 1000 on, which no classifier of 1000 classes gives.
+    """
+    index = read_class_index(source)
+    wnids = {wnid_of(name) for names in stimuli.values() for name in names}
+    new = sorted(wnids - {wnid for entry in index.values() for wnid in entry[:-1]})
+    own = [wnid for wnid in new if wnid not in same_as]
+    for wnid in sorted(set(new) - set(own)):
+        entry = index.get(str(same_as[wnid]))
+        if entry is None:
+            raise InputError(f"{source}: no class {same_as[wnid]}, which was named for {wnid}")
+        entry.insert(-1, wnid)
+    first = max(NUM_CLASSES, 1 + max(map(int, index)))
+    index |= {str(first + i): [wnid, wnid] for i, wnid in enumerate(own)}
+    write_text(out / INDEX_FILE, json.dumps(index) + "\n")
+    return f"{len(wnids)} stimulus classes, {len(own)} of them numbered from 1000 on"
+
+
+def read_same_as(path: Path | None) -> dict[str, int]:
+    """Lines of `<wnid>,<class number>`: which of the 1000 classes a stimulus class counts as. None: no lines."""
+    lines = [] if path is None else read_lines(path)
+    pairs = [re.fullmatch(r"(n[0-9]{8})\s*[,;\t]\s*([0-9]+)", line) for line in lines]
+    if None in pairs:
+        raise InputError(f"{path}: line {lines[pairs.index(None)]!r}; needs `<wnid>,<class number>`")
+    return {pair[1]: int(pair[2]) for pair in pairs}

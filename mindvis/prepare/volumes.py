@@ -1,5 +1,6 @@
 """Regions of volumetric NIfTI time series through an image of integer labels on the same grid."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,8 +8,8 @@ import nibabel as nib
 import numpy as np
 
 from mindvis.common.errors import InputError
+from mindvis.data.reading import one_line, read_lines
 from mindvis.prepare.cifti import NIFTI_ERRORS, open_image
-from mindvis.prepare.files import one_line
 from mindvis.prepare.parcellation import bare_name
 
 FRAMES_AT_ONCE = 16
@@ -27,7 +28,8 @@ class LabelImage:
     def voxels(self, roi: str) -> np.ndarray:
         """Flat indices (C order) of the voxels of `roi`: int [v]."""
         if roi not in self.regions:
-            raise InputError(f"{self.path}: the names file has no region {roi!r}; it has {', '.join(self.regions)}")
+            found = ", ".join(self.regions)
+            raise InputError(f"{self.path}: the names file has no region {roi!r}; it has {found}: choose with --rois")
         found = np.flatnonzero(np.isin(self.labels, self.regions[roi]))
         if not found.size:
             raise InputError(f"{self.path}: no voxel of region {roi!r} (labels {self.regions[roi]})")
@@ -38,7 +40,7 @@ def load_label_image(path: Path, names: Path) -> LabelImage:
     """A label image and its names file, lines of `<label> <name>` (V1, L_V1 and R_V1 all belong to V1)."""
     image = _open_nifti(path, 3)
     try:
-        labels = np.asarray(image.dataobj)
+        labels = np.asarray(image.dataobj).reshape(image.shape[:3])
     except NIFTI_ERRORS as error:
         raise InputError(f"{path}: unreadable labels ({one_line(error)})") from None
     if not np.isfinite(labels).all() or not np.array_equal(labels, np.round(labels)):
@@ -72,7 +74,9 @@ def _frames(image: nib.Nifti1Image, start: int, wanted: np.ndarray) -> np.ndarra
 
 def _open_nifti(path: Path, num_axes: int) -> nib.Nifti1Image:
     image = open_image(path)
-    if not isinstance(image, nib.Nifti1Image) or len(image.shape) != num_axes or 0 in image.shape:
+    # Some programs write the labels as a series of one volume, [x y z 1].
+    too_many = any(size != 1 for size in image.shape[num_axes:]) if num_axes == 3 else len(image.shape) > num_axes
+    if not isinstance(image, nib.Nifti1Image) or len(image.shape) < num_axes or too_many or 0 in image.shape:
         raise InputError(f"{path}: {type(image).__name__} of shape {image.shape}; needs a NIfTI of {num_axes} axes")
     if np.prod(image.shape[:3], dtype=object) > MAX_VOXELS:
         raise InputError(f"{path}: grid {image.shape[:3]}; needs at most {MAX_VOXELS} voxels a frame")
@@ -81,15 +85,11 @@ def _open_nifti(path: Path, num_axes: int) -> nib.Nifti1Image:
 
 def _read_names(path: Path) -> dict[str, list[int]]:
     regions: dict[str, list[int]] = {}
-    try:
-        lines = path.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: unreadable names of labels ({one_line(error)})") from None
-    for number, line in enumerate(lines, start=1):
-        words = line.replace(",", " ").split()
+    for number, line in enumerate(read_lines(path), start=1):
+        words = re.split(r"[,;\s]+", line.strip(",; "))
         if not words or words[0].startswith("#"):
             continue
-        if len(words) < 2 or not words[0].isdigit():
+        if len(words) < 2 or not re.fullmatch("[0-9]{1,9}", words[0]):
             raise InputError(f"{path}: line {number} is {line!r}; needs `<label> <name>`")
         regions.setdefault(bare_name(words[1]), []).append(int(words[0]))
     if not regions:

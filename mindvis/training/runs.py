@@ -39,6 +39,8 @@ FREE_SETTINGS = (
     "logging",
     "trainer.num_workers",
     "trainer.stall_seconds",
+    "data.cache_dir",  # the same rows, kept elsewhere
+    "extra_data.cache_dir",
     "trainer.checkpoint_every_steps",
     "trainer.checkpoint_every_minutes",
     "trainer.keep_best",

@@ -1,0 +1,205 @@
+"""Folders and texts as other systems leave them: searched whole, read as meant or refused in one line."""
+
+import csv
+import json
+import logging
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from mindvis.common.errors import InputError, beside
+
+log = logging.getLogger(__name__)
+
+BYTE_ORDER_MARKS = {
+    b"\xef\xbb\xbf": "utf-8-sig",
+    b"\xff\xfe\x00\x00": "utf-32",
+    b"\x00\x00\xfe\xff": "utf-32",
+    b"\xff\xfe": "utf-16",
+    b"\xfe\xff": "utf-16",
+}
+LINE_ENDS = re.compile(r"\r\n|\r|\n")
+SYSTEM_FILES = {"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir", "#recycle", "$recycle.bin"}
+SYSTEM_FILES |= {"lost+found", "system volume information", "icon\r"}
+COPY = re.compile(
+    r"copy of (?P<first>.+)|(?P<second>.+?)(?: ?\(\d+\)|[ _]?-? ?(?:copy|kopie|copie|copia)(?: ?\(?\d+\)?)?)", re.I
+)
+FEW = 3  # names given as examples
+
+
+class PassedOver:
+    """What searches met and did not take, with the reasons."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, list[str]] = {}
+
+    def add(self, path: Path, reason: str) -> None:
+        """Note one file or folder; `reason` says what it is: "no picture"."""
+        self._names.setdefault(reason, []).append(path.name)
+
+    def lines(self) -> list[str]:
+        """One line a reason: `passed over 5: hidden (.DS_Store, ._a, ._b, ...)`."""
+        return [
+            f"passed over {len(names)}: {reason} ({', '.join(names[:FEW])}{', ...' * (len(names) > FEW)})"
+            for reason, names in self._names.items()
+        ]
+
+    def log(self, where: str | Path) -> None:
+        """Say it in the log."""
+        for line in self.lines():
+            log.info("%s: %s", where, line)
+
+
+def require_folder(path: str | Path, what: str) -> Path:
+    """The folder as a Path. Raises InputError when it is missing."""
+    folder = Path(path)
+    if not folder.is_dir():
+        raise InputError("; ".join(filter(None, (f"{folder}: no such folder, needs {what}", beside(folder)))))
+    return folder
+
+
+def list_folder(folder: Path, passed: PassedOver, *, copies: bool = False) -> list[Path]:
+    """What lies in a folder, sorted, without files of the system and (unless `copies`) without copies of what is there.
+
+    Links are followed. Raises InputError for a folder that may not be read and for a link to nothing.
+    """
+    try:
+        paths = sorted(folder.iterdir())
+    except OSError as error:
+        raise InputError(f"{folder}: the folder cannot be read ({error.strerror})") from None
+    names = {path.name for path in paths}
+    kept = []
+    for path in paths:
+        reason = _why_not(path.name, set() if copies else names)
+        if reason:
+            passed.add(path, reason)
+            continue
+        _require_target(path)
+        kept.append(path)
+    return kept
+
+
+def files_below(folder: Path, passed: PassedOver) -> list[Path]:
+    """All files below a folder, sorted, as `list_folder` gives them; every folder is entered once, links last."""
+    waiting, links, seen, files = [folder], [], set(), []
+    while waiting or links:
+        current = waiting.pop() if waiting else links.pop(0)
+        status = current.stat()
+        if (status.st_dev, status.st_ino) in seen:
+            passed.add(current, "a link to a folder that is searched already")
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        for path in list_folder(current, passed):
+            if path.is_dir():
+                (links if path.is_symlink() else waiting).append(path)
+            else:
+                files.append(path)
+    return sorted(files)
+
+
+def original_of(name: str) -> str | None:
+    """The name that a copy was made from: "sbj_1 (1).npz" and "sbj_1 - Copy.npz" give "sbj_1.npz"; None for others."""
+    path = Path(name)
+    for part, rest in ((path.stem, path.suffix), (name, "")):
+        found = COPY.fullmatch(part)
+        if found:
+            return (found["first"] or found["second"]) + rest
+    return None
+
+
+def read_text(path: str | Path) -> str:
+    """A text in UTF-8, or with a byte-order mark in UTF-16 or UTF-32. Raises InputError for anything else."""
+    try:
+        content = Path(path).read_bytes()
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    encoding = next((code for mark, code in BYTE_ORDER_MARKS.items() if content.startswith(mark)), "utf-8")
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: no text in {encoding} ({error.reason}), needs to be saved as UTF-8") from None
+    if "\0" in text:
+        raise InputError(f"{path}: holds binary data, needs text in UTF-8")
+    return text
+
+
+def read_lines(path: str | Path) -> list[str]:
+    """The lines of a text that are not blank, without blanks at their ends. Raises InputError as `read_text`."""
+    lines = [line.strip("\ufeff\x1a \t").strip() for line in LINE_ENDS.split(read_text(path))]
+    return [line for line in lines if line]
+
+
+def read_table(path: str | Path) -> list[list[str]]:
+    """Rows of a table separated by commas, semicolons or tabs, blanks stripped. Raises InputError as `read_text`."""
+    lines = read_lines(path)
+    first = lines[0] if lines else ""
+    separator = next((mark for mark in ";\t" if mark in first), ",")
+    try:
+        return [[word.strip() for word in row] for row in csv.reader(lines, delimiter=separator)]
+    except csv.Error as error:
+        raise InputError(f"{path}: no readable table ({error})") from None
+
+
+def read_json(path: str | Path) -> Any:
+    """What a JSON file holds. Raises InputError as `read_text`, and for what is no JSON."""
+    try:
+        return json.loads(read_text(path).lstrip("\ufeff").rstrip("\x1a"))
+    except InputError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not readable as JSON ({one_line(error)})") from None
+
+
+class Names:
+    """Names of pictures, found also when written in another case, with blanks at the ends or with split accents."""
+
+    def __init__(self, names: Iterable[str]):
+        self._exact = set(names)
+        self._alike: dict[str, set[str]] = {}
+        for name in self._exact:
+            self._alike.setdefault(_folded(name), set()).add(name)
+
+    def find(self, name: str) -> str | None:
+        """The one name that is meant; None when there is none, or when several are alike."""
+        if name in self._exact:
+            return name
+        alike = self._alike.get(_folded(name), set())
+        return next(iter(alike)) if len(alike) == 1 else None
+
+    def find_all(self, wanted: Sequence[str], error: str) -> list[str]:
+        """All that are meant. Raises InputError with `error`, in which {count} and {first} stand for those missing."""
+        found = {name: self.find(name) for name in dict.fromkeys(wanted)}
+        missing = [name for name, match in found.items() if match is None]
+        if missing:
+            raise InputError(error.format(count=len(missing), first=repr(missing[0])))
+        return [found[name] for name in wanted]
+
+
+def one_line(error: BaseException) -> str:
+    """The message of any exception as one short line."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 160 else text[:157] + "..."
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name.strip()).casefold()
+
+
+def _why_not(name: str, names: set[str]) -> str | None:
+    if name.startswith("."):
+        return "hidden"
+    if name.casefold() in SYSTEM_FILES:
+        return "left by the operating system"
+    return "copies of what is beside them" if original_of(name) in names else None
+
+
+def _require_target(path: Path) -> None:
+    try:
+        path.stat()
+    except OSError as error:
+        to = f", a link to {path.readlink()}" if path.is_symlink() else ""
+        raise InputError(f"{path}{to}: cannot be read ({error.strerror})") from None

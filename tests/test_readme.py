@@ -15,7 +15,7 @@ from command_lines import PYPROJECT, ROOT, SCRIPTS, parse_only, schema_of, setti
 from readme_commands import PAGES, Workshop
 
 from mindvis.chain import ChainConfig
-from mindvis.prepare import origins
+from mindvis.prepare import check
 
 EXTRAS = PYPROJECT["project"]["optional-dependencies"]
 PROGRAMS = r"(python3?|pip|git|conda|cd|source|bash|wandb|torchrun|sbatch|pytest|ruff|export|scripts/\w+\.sh)\b"
@@ -264,10 +264,10 @@ def test_readme_is_a_front_page():
 def test_data_page_says_what_check_data_says():
     """The sizes and the pages of the downloads, as `check_data.py` prints them."""
     page = next(page for page in ALL_PAGES if page.name == "docs/data.md").text
-    known = [value for value in vars(origins).values() if isinstance(value, origins.Origin)]
+    known = [value for value in vars(check).values() if isinstance(value, check.Origin)]
     assert len(known) >= 4
     for origin in known:
         address = origin.page.split()[0]
         assert address in page, f"docs/data.md lacks the address {address}"
-    for origin in (origins.HCP, origins.GOD, origins.BOLD5000):
+    for origin in (check.HCP, check.GOD, check.BOLD5000):
         assert f"| size | {origin.size} |" in page, f"docs/data.md lacks the size {origin.size!r}"

@@ -46,7 +46,7 @@ GOD = Origin(
     "GOD, fMRI (Subject1.h5 ... Subject5.h5)",
     "https://github.com/KamitaniLab/GenericObjectDecoding (links to figshare)",
     "fMRI: licence on its figshare page; stimuli: request form linked on the page",
-    "about 0.13 GB a subject; prepared 58 MB a subject and 246 MB of pictures",
+    "about 0.13 GB a subject; prepared 0.06 GB a subject and 0.25 GB of pictures",
     "python scripts/prepare_god.py --fmri raw/GOD --stimuli raw/GOD/images "
     "--class-index imagenet_class_index.json --out data/Kamitani/npz",
 )

@@ -9,15 +9,15 @@ import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 
 from mindvis.common.errors import InputError
 from mindvis.data.reading import one_line
 
-READ_ERRORS = (OSError, ValueError, EOFError, MemoryError, RuntimeError, KeyError, SyntaxError, NotImplementedError)
-READ_ERRORS += (zipfile.BadZipFile, zlib.error)
+READ_ERRORS: tuple[type[Exception], ...] = (OSError, ValueError, EOFError, MemoryError, RuntimeError, KeyError)
+READ_ERRORS += (SyntaxError, zipfile.BadZipFile, zlib.error)
 LARGEST_EXACT = 2**24  # integers beyond it are not kept by float32, so they are no measurements
 BLOCK = 1024  # rows gone through at a time: arrays may be mapped
 # Recorded signals and photographs shrink two- or threefold. What grows a hundredfold and is large is no recording.
@@ -53,16 +53,7 @@ class Array:
         return f"{TYPES[self.kind][1]} [{self.shape}]"
 
 
-class Rows(Protocol):
-    """What is checked: an array, or rows that stay in their file."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, index: slice) -> np.ndarray: ...
-
-
+Rows = Any  # an array, or rows that stay in their file: anything with shape, dtype, len() and slices
 Sizes = Mapping[str, tuple[int, str]]  # letter -> its size, and what says so
 
 
@@ -85,7 +76,7 @@ def check_values(values: Rows, item: Array, label: str, sizes: Sizes) -> Any:
     if item.kind == "real":
         return check_real(values, label, ndim=len(values.shape))
     if item.kind == "index":
-        return check_indices(values, label, sizes.get(item.below, (LARGEST_EXACT, ""))[0])
+        return check_indices(values, label, sizes.get(item.below or "", (LARGEST_EXACT, ""))[0])
     if item.kind == "mask" and not item.optional and not values.any():
         raise InputError(f"{label} selects none of {values.shape[-1]} voxels")
     return values

@@ -52,7 +52,7 @@ def load_god(
     passed.log(folder)
     images, classes = _read_stimuli(folder)
     counts = {letter: (len(images[kind]), f"{kind}_images of {IMAGE_FILE}") for letter, kind in IMAGE_LETTERS.items()}
-    parts = {"train": [], "test": []}
+    parts: dict[str, list[SubjectRows]] = {"train": [], "test": []}
     for name in names:
         path = folder / f"{name}.npz"
         arrays, masks = read_subject(path, counts, include_single_trials)
@@ -64,11 +64,11 @@ def load_god(
         }
         mean, deviation = moments(fitted["arr_0"], f"{path}: array 'arr_0'")
         masks = masks_within(masks, columns, fitted["arr_0"].shape[1])
-        train = normalise(fitted["arr_0"], mean, deviation)
-        parts["train"].append(SubjectRows(name, train, arrays["arr_3"], np.zeros(len(train), np.int64), masks))
-        test, stimulus, repeat = _test_rows(fitted)
-        test = normalise(test, mean, deviation) if scale_test == "train" else test
-        parts["test"].append(SubjectRows(name, test, stimulus, repeat, masks))
+        fmri = normalise(fitted["arr_0"], mean, deviation)
+        parts["train"].append(SubjectRows(name, fmri, arrays["arr_3"], np.zeros(len(fmri), np.int64), masks))
+        fmri, stimulus, repeat = _test_rows(fitted)
+        fmri = normalise(fmri, mean, deviation) if scale_test == "train" else fmri
+        parts["test"].append(SubjectRows(name, fmri, stimulus, repeat, masks))
     train, test = (join_subjects(parts[kind], images[kind], pad_mode, classes[kind]) for kind in parts)
     return train, test
 
@@ -150,8 +150,8 @@ def read_class_index(path: Path) -> ClassIndex:
 
 
 def _is_entry(number: int, entry: object) -> bool:
-    is_list = isinstance(entry, list) and len(entry) >= 2
-    return number >= 0 and is_list and all(isinstance(word, str) for word in entry)
+    words = entry if isinstance(entry, list) else []
+    return number >= 0 and len(words) >= 2 and all(isinstance(word, str) for word in words)
 
 
 def read_labels(path: Path) -> list[str]:

@@ -15,12 +15,12 @@ import torch
 
 from mindvis.benchmarks.growth import benchmark_growth
 from mindvis.benchmarks.run import benchmark, check
-from mindvis.benchmarks.settings import BenchmarkConfig
 from mindvis.benchmarks.solvers import benchmark_solvers
 from mindvis.benchmarks.table import heading, row_line
 from mindvis.common.devices import use_threads
 from mindvis.common.files import write_json
 from mindvis.config.command_line import entry_point, read_settings
+from mindvis.config.tools import BenchmarkConfig
 
 STUDIES = {"solvers": benchmark_solvers, "growth": benchmark_growth}
 

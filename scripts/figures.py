@@ -11,8 +11,8 @@ consistency: all samples of a stimulus; failures: the worst stimuli; accuracy: a
 from collections.abc import Sequence
 
 from mindvis.config.command_line import entry_point, read_settings
+from mindvis.config.tools import PaperFiguresConfig
 from mindvis.figures.make import make_figures
-from mindvis.figures.settings import PaperFiguresConfig
 
 
 @entry_point

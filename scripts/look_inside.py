@@ -14,8 +14,8 @@ from collections.abc import Sequence
 
 from mindvis.common.devices import use_threads
 from mindvis.config.command_line import entry_point, read_settings
+from mindvis.config.tools import LookInsideConfig
 from mindvis.inspection.look import look_inside
-from mindvis.inspection.settings import LookInsideConfig
 
 
 @entry_point

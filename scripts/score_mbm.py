@@ -9,7 +9,8 @@ The figures are written to hidden_voxels.json in the run folder too.
 from collections.abc import Sequence
 
 from mindvis.config.command_line import entry_point, read_settings
-from mindvis.inspection.hidden_voxels import ScoreMBMConfig, score_run
+from mindvis.config.tools import ScoreMBMConfig
+from mindvis.inspection.hidden_voxels import score_run
 
 
 @entry_point

@@ -10,7 +10,8 @@ Copy the folder to mindvis/assets/demo to ship it; how the present files were ma
 import sys
 
 from mindvis.config.command_line import entry_point, read_settings
-from mindvis.simulation.demo_models import DemoRecipe, train_demo
+from mindvis.config.tools import DemoRecipe
+from mindvis.simulation.demo_models import train_demo
 
 
 @entry_point

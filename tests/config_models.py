@@ -15,8 +15,8 @@ from mindvis.chain.settings import SCHEMAS as STAGES
 from mindvis.checkpoints import DEMO_LDM, ENCODER_SETTINGS
 from mindvis.config import schemas as config
 from mindvis.config.loading import from_plain
+from mindvis.config.tools import ScoreMBMConfig
 from mindvis.dc_ldm import build_ldm
-from mindvis.inspection.hidden_voxels import ScoreMBMConfig
 from mindvis.sc_mbm import FMRIEncoder, MaskedBrainModel
 from mindvis.simulation.experiment import choose_protocol
 

@@ -10,11 +10,11 @@ from torch.nn import functional as F
 from mindvis.benchmarks.growth import CURVES, Point, growth_plot
 from mindvis.benchmarks.machine import count_flops, matmul_rate, peak_bytes
 from mindvis.benchmarks.plain import CopyingModel, correlation, plain_layers
-from mindvis.benchmarks.settings import BenchmarkConfig
 from mindvis.benchmarks.solvers import SolverRow, suggestion
 from mindvis.benchmarks.training import stage_b
 from mindvis.benchmarks.work import Variant
 from mindvis.config.schemas import ModelConfig
+from mindvis.config.tools import BenchmarkConfig
 from mindvis.sc_mbm import MaskedBrainModel
 from mindvis.sc_mbm.module import pearson
 

@@ -7,10 +7,11 @@ import yaml
 
 from mindvis.checkpoints import load_published
 from mindvis.common.errors import InputError
+from mindvis.config.tools import DemoRecipe
 from mindvis.data.images import to_float
 from mindvis.dc_ldm import build_class_ldm
 from mindvis.evaluation.classifiers import DEMO_ASSETS, load_demo_classifier
-from mindvis.simulation.demo_models import DemoRecipe, draw_pictures, judge
+from mindvis.simulation.demo_models import draw_pictures, judge
 from mindvis.simulation.stimuli import CLASS_NAMES
 from mindvis.simulation.train_denoiser import PREFIXES, sample_classes
 from mindvis.simulation.train_image_models import accuracy, encode_all, peak_signal_to_noise, reconstruct

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from torch.utils.data import DataLoader
 
-from mindvis.benchmarks.settings import BenchmarkConfig
 from mindvis.benchmarks.work import Variant, Work
+from mindvis.config.tools import BenchmarkConfig
 from mindvis.data import load_hcp
 from mindvis.data.hcp import FILE_NAME, VISUAL_CORTEX
 

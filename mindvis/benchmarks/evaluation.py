@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from mindvis.benchmarks.settings import BenchmarkConfig
 from mindvis.benchmarks.work import Variant, Work
 from mindvis.common.errors import InputError
+from mindvis.config.tools import BenchmarkConfig
 from mindvis.evaluation import n_way_table, similarity_matrix
 
 NUM_CLASSES = 1000

@@ -9,11 +9,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
 from mindvis.benchmarks.run import measure_variants
-from mindvis.benchmarks.settings import BenchmarkConfig
 from mindvis.benchmarks.work import Variant
 from mindvis.common.files import write_atomic, write_json
 from mindvis.common.plots import ACCENT, INK, MUTED, PAPER_DPI
 from mindvis.config.schemas import ModelConfig
+from mindvis.config.tools import BenchmarkConfig
 
 SMALL = ModelConfig(embed_dim=256, depth=6, num_heads=8, decoder_embed_dim=128, decoder_depth=2, decoder_num_heads=8)
 BATCH_SIZES = (4, 8, 16, 32, 64)

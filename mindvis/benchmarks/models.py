@@ -7,9 +7,9 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from mindvis.benchmarks.memory_estimate import LABEL2IMG
-from mindvis.benchmarks.settings import BenchmarkConfig
 from mindvis.checkpoints import DEMO_LDM, ENCODER_SETTINGS
 from mindvis.common.errors import InputError
+from mindvis.config.tools import BenchmarkConfig
 from mindvis.dc_ldm import LatentDiffusion, build_ldm
 from mindvis.sc_mbm import FMRIEncoder
 

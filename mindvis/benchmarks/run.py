@@ -6,11 +6,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mindvis.benchmarks.machine import matmul_rate
-from mindvis.benchmarks.settings import BenchmarkConfig
 from mindvis.benchmarks.timing import Timing
 from mindvis.benchmarks.work import Usage, Variant
 from mindvis.benchmarks.worker import Worker
 from mindvis.common.errors import InputError
+from mindvis.config.tools import BenchmarkConfig
 
 PARTS = {
     "stage_a": ["stage_a"],

@@ -3,8 +3,8 @@
 import torch
 
 from mindvis.benchmarks.models import build_diffusion, seeded_rows
-from mindvis.benchmarks.settings import BenchmarkConfig
 from mindvis.benchmarks.work import Variant, Work
+from mindvis.config.tools import BenchmarkConfig
 from mindvis.decoding.decode import autocast, decode, make_ready
 
 PLAIN_STEPS = 250

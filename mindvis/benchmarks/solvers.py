@@ -11,11 +11,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mindvis.benchmarks.settings import BenchmarkConfig
 from mindvis.benchmarks.table import line
 from mindvis.checkpoints import DEMO_LDM
 from mindvis.common.files import write_json, write_text
 from mindvis.common.progress import Progress
+from mindvis.config.tools import BenchmarkConfig
 from mindvis.dc_ldm import LatentDiffusion, noise_for, sample_ddim
 from mindvis.dc_ldm.samplers import SAMPLERS
 from mindvis.decoding.decode import time_embeddings

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from mindvis.benchmarks import plain
 from mindvis.benchmarks.models import build_diffusion, seeded_rows
-from mindvis.benchmarks.settings import BenchmarkConfig
 from mindvis.benchmarks.work import Variant, Work
+from mindvis.config.tools import BenchmarkConfig
 from mindvis.dc_ldm.module import LDMModule
 from mindvis.sc_mbm import MaskedBrainModel, MBMModule
 from mindvis.training.optim import adamw, decay_groups

@@ -12,9 +12,9 @@ from mindvis.benchmarks.evaluation import n_way, pairwise_ssim
 from mindvis.benchmarks.machine import count_flops, peak_bytes, timed
 from mindvis.benchmarks.plain import plain_layers
 from mindvis.benchmarks.sampling import pictures, unet_evaluation
-from mindvis.benchmarks.settings import BenchmarkConfig
 from mindvis.benchmarks.training import stage_a, stage_b
 from mindvis.benchmarks.work import Usage, Variant
+from mindvis.config.tools import BenchmarkConfig
 
 WORKS = {
     work.__name__: work for work in (stage_a, stage_b, unet_evaluation, pictures, pairwise_ssim, n_way, first_batch)

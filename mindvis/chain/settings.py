@@ -8,6 +8,7 @@ from omegaconf import OmegaConf
 
 from mindvis.common.errors import InputError
 from mindvis.config.loading import from_plain, plain, read_yaml
+from mindvis.config.ranges import number, seed_field
 from mindvis.config.schemas import (
     EvaluateConfig,
     FinetuneLDMConfig,
@@ -16,7 +17,7 @@ from mindvis.config.schemas import (
     PretrainMBMConfig,
     SimulateConfig,
 )
-from mindvis.inspection.hidden_voxels import ScoreMBMConfig
+from mindvis.config.tools import ScoreMBMConfig
 
 # In the order in which they run. Those that come before finetune_mbm are shared by all subjects.
 SCHEMAS = {
@@ -46,8 +47,8 @@ class ChainConfig:
 
     root: str = "runs/chain"  # folder of all runs, of chain.json and of the table
     subjects: list[str] = field(default_factory=list)  # each gets Stage A tuning, Stage B, pictures and scores
-    seed: int | None = None  # of every stage but simulate; null: as in the stage files
-    devices: int = 1  # subjects at a time, one a device; 1: in a row, and trainer.devices counts
+    seed: int | None = seed_field(None)  # of every stage but simulate; null: as in the stage files
+    devices: int = number(1, 1, 1024)  # subjects at a time, one a device; 1: in a row, and trainer.devices counts
     controls: list[str] = field(default_factory=lambda: ["shuffled"])  # decoded beside the pictures
     dry_run: bool = False  # show what would run, and why
     simulate: StageConfig | None = None  # simulated data: {config: FILE, settings: {key: value}}, as below
@@ -77,7 +78,7 @@ def stage_settings(stage: str, config: StageConfig, *wired: dict) -> dict:
 
     Raises `InputError` naming the stage, its file and the setting that is wrong.
     """
-    layers = [read_yaml(Path(config.config))] if config.config else []
+    layers = [read_yaml(Path(config.config), as_text=True)] if config.config else []
     merged = OmegaConf.merge(*layers, config.settings, *wired)
     source = f"stage {stage} of the chain" + (f" ({config.config})" if config.config else "")
     return plain(from_plain(SCHEMAS[stage], OmegaConf.to_container(merged), source))

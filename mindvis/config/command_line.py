@@ -8,26 +8,30 @@ import inspect
 import io
 import json
 import logging
+import os
 import re
 import sys
 import textwrap
 import tokenize
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import is_dataclass
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_type_hints
 
 from omegaconf import MISSING
 
 from mindvis.common.errors import InputError, nearest
-from mindvis.config.loading import dataclass_of, load_config
+from mindvis.config.conform import dataclass_of, own_first
+from mindvis.config.loading import load_config
 
 Settings = TypeVar("Settings")
 
 USER_ERROR = 2
 INTERRUPTED = 130
+CLOSED_PIPE = 141  # as the shell gives it for SIGPIPE
 # What an operating system refuses for reasons of the user's: no such file, no rights, read-only, no space, quota.
 _USER_ERRNOS = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR}
-_USER_ERRNOS |= {errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG}
+_USER_ERRNOS |= {errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EFBIG}
 
 
 def entry_point(main: Callable[..., int | None]) -> Callable[..., int]:
@@ -40,10 +44,14 @@ def entry_point(main: Callable[..., int | None]) -> Callable[..., int]:
     def wrapped(argv: Sequence[str] | None = None) -> int:
         _show_log()
         try:
-            return main(argv) or 0
+            status = main(argv) or 0
+            sys.stdout.flush()
+            return status
         except InputError as error:
             return _fail(str(error))
         except OSError as error:
+            if error.errno == errno.EPIPE and _reader_has_left():
+                return CLOSED_PIPE
             if error.errno not in _USER_ERRNOS:
                 raise
             return _fail(f"{error.filename or 'file system'}: {error.strerror}")
@@ -52,6 +60,16 @@ def entry_point(main: Callable[..., int | None]) -> Callable[..., int]:
             return INTERRUPTED
 
     return wrapped
+
+
+def _reader_has_left() -> bool:
+    """Whether nobody reads stdout any more (`... | head`); what is still to be said there then goes nowhere."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
 
 
 def _fail(message: str) -> int:
@@ -85,6 +103,14 @@ class Parser(argparse.ArgumentParser):
         form = argparse.RawDescriptionHelpFormatter
         super().__init__(prog, description=inspect.cleandoc(description), epilog=epilog, formatter_class=form)
 
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse does it; a path may begin with `~`, which no shell replaces in `--out=~/data`."""
+        found = super().parse_args(args, namespace)
+        for name, value in vars(found).items():
+            if isinstance(value, Path):
+                setattr(found, name, value.expanduser())
+        return found
+
     def error(self, message: str) -> NoReturn:
         unknown = re.match(r"unrecognized arguments: (--[\w-]+)", message)
         near = nearest(unknown[1], re.findall(r"--[\w-]+", self.format_usage())) if unknown else []
@@ -109,7 +135,7 @@ def _describe(schema: type, settings: Any, prefix: str = "") -> list[str]:
     """One line a setting, nested ones by their dotted name; the comments are those of the dataclass source."""
     comments, hints = _comments(schema), get_type_hints(schema)
     lines = []
-    for item in fields(schema):
+    for item in own_first(schema):
         value, nested = getattr(settings, item.name), dataclass_of(hints[item.name])
         if nested is None or value is None:
             lines.append(f"  {prefix}{item.name} = {_as_typed(value)}".ljust(44) + "  " + comments.get(item.name, ""))
@@ -126,7 +152,14 @@ def _as_typed(value: Any) -> str:
 
 
 def _comments(schema: type) -> dict[str, str]:
-    """The trailing comment of every field, also where its default takes several lines."""
+    """The trailing comment of every field, also where its default takes several lines, or a class above declares it."""
+    comments: dict[str, str] = {}
+    for part in filter(is_dataclass, reversed(schema.__mro__)):
+        comments |= _own_comments(part)
+    return comments
+
+
+def _own_comments(schema: type) -> dict[str, str]:
     source = textwrap.dedent(inspect.getsource(schema))
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
     by_line = {token.start[0]: token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT}

@@ -3,10 +3,9 @@
 What costs time, networks and pairs of pictures, is computed in tables by row that several processes can share.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ import torch
 
 from mindvis.common.errors import InputError
 from mindvis.common.shares import Compute, Shares
+from mindvis.config.schemas import Protocol
 from mindvis.evaluation.classifiers import Classified, Classifier, classifier_agreement
 from mindvis.evaluation.fid import INCEPTION_SIZES, frechet_distance, load_inception, small_sample_caveat
 from mindvis.evaluation.identification import (
@@ -34,24 +34,6 @@ from mindvis.evaluation.similarity import (
 
 PAIRED = {"pixcorr_425": pixel_correlation, "ssim_grey_425": grey_ssim}
 Measured = dict[str, np.ndarray]  # tables by name, see `Tables`
-
-
-@dataclass
-class Protocol:
-    """What is measured. Weights are paths; a measure without its weights is skipped with a line in the report."""
-
-    num_ways: Sequence[int] = (50, 100)
-    top_k: Sequence[int] = (1, 5)
-    num_trials: int = 0  # also the sampled n-way protocol with so many trials (the paper: 1000)
-    metrics: Sequence[str] = ("mse", "pcc", "ssim")
-    lpips_weights: str | Path | None = None
-    fid: Sequence[str] = ("classifier",)  # "classifier", "64", "2048" (Inception)
-    fid_weights: str | Path | None = None
-    nsd_suite: bool = True  # also the measures of the NSD line of work
-    features: Mapping[str, str] = field(default_factory=dict)  # NSD suite: network -> weights
-    num_bootstrap: int = 10_000
-    seed: int = 2022
-    batch_size: int = 32
 
 
 @dataclass

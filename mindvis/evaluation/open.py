@@ -1,6 +1,6 @@
 """Evaluation as the settings ask for it: from an EvaluateConfig to a report on disk and in wandb."""
 
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import numpy as np
 from mindvis.common.devices import choose_device
 from mindvis.common.errors import InputError
 from mindvis.common.shares import Process, Shares, parts_folder
+from mindvis.config.loading import part
 from mindvis.config.schemas import DataConfig, EvaluateConfig, LoggingConfig
 from mindvis.data.open import open_pairs
 from mindvis.evaluation import Protocol, Report, evaluate_folder, load_classifier, write_report
@@ -25,7 +26,7 @@ def evaluate(config: EvaluateConfig) -> tuple[Report, Path] | None:
     check_wandb(config.logging)
     device = choose_device(config.device, process.rank)
     classifier = load_classifier(config.classifier, config.classifier_weights, device)
-    protocol = _protocol(config)
+    protocol = part(Protocol, config)
     shares = _shares(output, process, config.wait_minutes, [asdict(protocol), classifier.weights_sha256])
     report = evaluate_folder(
         config.decoded,
@@ -48,10 +49,6 @@ def _shares(output: Path, process: Process, wait_minutes: float, settings: list)
     if process.count == 1:
         return Shares()
     return Shares(parts_folder(output, settings, process), process, wait_minutes)
-
-
-def _protocol(config: EvaluateConfig) -> Protocol:
-    return Protocol(**{each.name: getattr(config, each.name) for each in fields(Protocol)})
 
 
 def _training_images(config: EvaluateConfig) -> np.ndarray | None:

@@ -8,11 +8,11 @@ from matplotlib.figure import Figure
 from mindvis.common.errors import InputError
 from mindvis.common.plots import save_png_and_pdf
 from mindvis.common.progress import Progress
+from mindvis.config.tools import FIGURES, PaperFiguresConfig
 from mindvis.figures.grids import consistency_figure, failures_figure, subjects_figure
 from mindvis.figures.inputs import Subject, find_subjects, shared_stimuli
 from mindvis.figures.masked import masked_figure
 from mindvis.figures.scores import accuracy_figure
-from mindvis.figures.settings import FIGURES, PaperFiguresConfig
 
 NEEDED = {
     "masked": "run=FOLDER, a run of pretrain_mbm",

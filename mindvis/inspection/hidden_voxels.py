@@ -1,16 +1,16 @@
 """Hidden-voxel score of a Stage A run, from settings."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-from omegaconf import MISSING
 
 from mindvis.checkpoints import build_mbm
 from mindvis.common.errors import InputError
 from mindvis.common.files import write_json
 from mindvis.config.loading import from_plain
 from mindvis.config.schemas import PretrainMBMConfig
+from mindvis.config.tools import ScoreMBMConfig
 from mindvis.data import FMRIDataset
 from mindvis.data.open import hold_out_tail, open_pretraining
 from mindvis.sc_mbm import MaskedBrainModel
@@ -18,17 +18,6 @@ from mindvis.sc_mbm.scoring import score_hidden_voxels
 from mindvis.training.runs import open_run
 
 SCORE_FILE = "hidden_voxels.json"
-
-
-@dataclass
-class ScoreMBMConfig:
-    """Hidden-voxel score of a Stage A run."""
-
-    run: str = MISSING  # run folder of pretrain_mbm
-    checkpoint: str = "best"  # best (by val/loss) | last
-    mask_ratio: float | None = None  # share of patches hidden; null: as in the training
-    num_masks: int = 20  # masks a row
-    seed: int = 0  # the masks follow from it
 
 
 def open_held_out(path: str, checkpoint: str) -> tuple[PretrainMBMConfig, MaskedBrainModel, FMRIDataset, FMRIDataset]:

@@ -11,13 +11,13 @@ from mindvis.common.errors import InputError
 from mindvis.common.files import to_csv, write_json, write_text
 from mindvis.common.plots import save_png_and_pdf, score_label
 from mindvis.config.schemas import plain
+from mindvis.config.tools import PARTS, LookInsideConfig
 from mindvis.inspection.attention import RegionAttention, region_attention, voxel_attention
 from mindvis.inspection.occlusion import ALL, Drop, occlusion
 from mindvis.inspection.opening import Opened, open_model
 from mindvis.inspection.plots import attention_bars, drop_bars, flat_map_figure
 from mindvis.inspection.rollout import patch_attention
 from mindvis.inspection.scoring import make_score
-from mindvis.inspection.settings import PARTS, LookInsideConfig
 from mindvis.inspection.surface import load_flat_map, on_surface
 
 SUMMARY = "inside.json"

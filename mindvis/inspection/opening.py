@@ -8,12 +8,12 @@ from mindvis.checkpoints import build_mbm, read_weights
 from mindvis.common.devices import choose_device
 from mindvis.common.errors import InputError
 from mindvis.config.schemas import DataConfig, GenerateConfig
+from mindvis.config.tools import LookInsideConfig
 from mindvis.data import FMRIDataset, PairedDataset
 from mindvis.data.open import hold_out_tail, open_pairs, open_pretraining
 from mindvis.dc_ldm import LatentDiffusion
 from mindvis.decoding.open import load_decoder, open_generation
 from mindvis.inspection.regions import Regions, find_regions
-from mindvis.inspection.settings import LookInsideConfig
 from mindvis.sc_mbm import MaskedBrainModel
 from mindvis.sc_mbm.model import BrainEncoder
 

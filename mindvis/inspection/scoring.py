@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
+from mindvis.config.tools import LookInsideConfig
 from mindvis.decoding.decode import decode
 from mindvis.evaluation import Protocol, load_classifier
 from mindvis.evaluation.measures import Judge
 from mindvis.evaluation.pictures import DecodedSet
 from mindvis.inspection.occlusion import RowScores, hidden_voxel_correlation
 from mindvis.inspection.opening import Opened
-from mindvis.inspection.settings import LookInsideConfig
 
 HIDDEN = "hidden_voxel_correlation"
 MASK_RATIO = 0.75  # where the training names none

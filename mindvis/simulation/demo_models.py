@@ -17,9 +17,10 @@ from mindvis.common.errors import InputError
 from mindvis.common.files import write_atomic, write_json, write_text
 from mindvis.common.progress import Progress
 from mindvis.common.tensor_files import load_tensors, save_tensors
+from mindvis.config.tools import DemoRecipe
 from mindvis.data.images import to_float, to_uint8
 from mindvis.dc_ldm import LatentDiffusion, build_class_ldm
-from mindvis.evaluation.classifiers import CLASSIFIER_FILE, DEMO_ASSETS, DemoClassifier, save_demo_classifier
+from mindvis.evaluation.classifiers import CLASSIFIER_FILE, DemoClassifier, save_demo_classifier
 from mindvis.simulation.stimuli import CLASS_NAMES, draw_stimuli
 from mindvis.simulation.train_denoiser import published_state, sample_classes, scale_context, train_denoiser
 from mindvis.simulation.train_image_models import (
@@ -38,31 +39,6 @@ CONFIG_FILE, WEIGHTS_FILE, REPORT_FILE = "config.yaml", "model.ckpt", "report.js
 TRAINING_PICTURES, FRESH_PICTURES = 7_000_000, 7_000_001
 DRAWN_AT_ONCE = 240
 NUM_RECONSTRUCTED = 6000  # pictures that the classifier also sees through the autoencoder
-
-
-@dataclass
-class DemoRecipe:
-    """Sizes and lengths of the training. How the shipped weights came about is said in their config.yaml."""
-
-    out: str = "runs/demo_ldm"  # the folder to write config.yaml, model.ckpt, classifier.safetensors, report.json to
-    ldm_config: str = str(DEMO_ASSETS / CONFIG_FILE)  # the label-to-image model, in the published form
-    seed: int = 0  # every random draw follows from it
-    pictures_per_class: int = 1000  # drawings to train on
-    fresh_per_class: int = 20  # drawings, and samples, of each class to judge by
-    autoencoder_steps: int = 1600  # most of them without the codebook
-    autoencoder_batch: int = 16  # drawings a step
-    autoencoder_lr: float = 2e-3  # peak learning rate
-    decoder_steps: int = 400  # of the decoder alone
-    decoder_lr: float = 5e-4  # peak learning rate
-    classifier_steps: int = 1500  # half of the drawings seen through the autoencoder
-    classifier_batch: int = 64  # drawings a step
-    classifier_lr: float = 3e-3  # peak learning rate
-    denoiser_steps: int = 6000  # training of UNet and class embedding
-    denoiser_batch: int = 32  # latents a step
-    denoiser_lr: float = 1e-3  # peak learning rate
-    context_scale: float = 0.125  # the class embedding ends at about this deviation, keys and values make up for it
-    sampling_steps: int = 50  # DDIM steps of the samples that are judged
-    num_threads: int = 2  # CPU threads
 
 
 @dataclass(frozen=True)

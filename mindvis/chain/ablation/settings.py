@@ -7,6 +7,7 @@ from omegaconf import MISSING, OmegaConf
 from mindvis.chain import ChainConfig, StageConfig
 from mindvis.chain.ablation.tables import Row, Table
 from mindvis.common.errors import InputError
+from mindvis.config.ranges import number, seed_field
 from mindvis.config.schemas import load_config
 
 CHAINS = {"god": "configs/god.yaml", "demo": "configs/ablate_demo.yaml"}
@@ -20,14 +21,14 @@ class AblateConfig:
 
     table: str = MISSING  # name of the table, for the script several with commas; without key, its first word
     scale: str = "god"  # god (the paper's) | demo (scaled down, on the simulated cortex)
-    seeds: list[int] = field(default_factory=lambda: [2022])  # every row is trained and decoded with each
+    seeds: list[int] = seed_field([2022])  # every row is trained and decoded with each
     rows: list[str] = field(default_factory=list)  # names of the rows to run; empty: all
     chain: str | None = None  # chain that the rows are laid over; null: configs/god.yaml, configs/ablate_demo.yaml
     settings: dict[str, dict] = field(default_factory=dict)  # by stage, laid over the chain before the rows
     subject: str | None = None  # whose fMRI is decoded; null: sbj_3 for god, sbj_1 for demo
     root: str | None = None  # folder of the runs and tables; null: runs/ablation_<scale>
     decode: bool = False  # also decode where a table is scored by Stage A alone
-    jobs: int = 1  # rows at a time, as processes side by side on the same devices
+    jobs: int = number(1, 1, 1024)  # rows at a time, as processes side by side on the same devices
     dry_run: bool = False  # show what would run
 
 

@@ -4,8 +4,6 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from mindvis.common.errors import InputError
 from mindvis.config.loading import read_yaml
 
@@ -49,7 +47,7 @@ def load_table(name: str) -> Table:
     if name not in table_names():
         raise InputError(f"ablation table {name!r}: none of that name; needed: one of {', '.join(table_names())}")
     path = FOLDER / f"{name}.yaml"
-    content = OmegaConf.to_container(read_yaml(path))
+    content = read_yaml(path)
     try:
         rows = [
             Row(**row | {key: str(row[key]) for key in ("name", "scaled_to") if key in row}) for row in content["rows"]

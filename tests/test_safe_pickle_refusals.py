@@ -201,3 +201,32 @@ def test_an_archive_that_begins_like_a_stream_is_refused(tmp_path):
     (tmp_path / "x.pth").write_bytes(bytes(header) + bytes(1024))
     assert tarfile.is_tarfile(tmp_path / "x.pth")
     assert "not a torch file" in refusal(tmp_path / "x.pth")
+
+
+def whole_files() -> dict:
+    """A small file of each form, and what reads it."""
+    content = {"w": torch.arange(50.0), "t": torch.ones(3, 4).t(), "c": argparse.Namespace(lr=0.1), "n": np.arange(4)}
+    forms = {name: io.BytesIO() for name in ("zip", "stream", "npy")}
+    torch.save(content, forms["zip"])
+    torch.save(content, forms["stream"], _use_new_zipfile_serialization=False)
+    np.save(forms["npy"], np.array({"a.jpg": np.ones((2, 2), np.uint8)}, dtype=object), allow_pickle=True)
+    return {name: (form.getvalue(), load_object_npy if name == "npy" else load_torch) for name, form in forms.items()}
+
+
+@pytest.mark.parametrize("form", ["zip", "stream", "npy"])
+def test_changed_bytes_are_read_or_refused_in_one_line(tmp_path, rng, form):
+    """Bytes changed, cut out or put in at random: a value or an InputError, never another exception."""
+    whole, load = whole_files()[form]
+    path, refused = tmp_path / "x", 0
+    for _ in range(200):
+        content = bytearray(whole)
+        for place in rng.integers(0, len(whole), rng.choice([1, 2, 8])):
+            replaced = rng.bytes(rng.integers(0, 4))
+            content[place : place + rng.integers(0, 4)] = replaced
+        path.write_bytes(content)
+        try:
+            load(path)
+        except InputError as error:
+            assert "\n" not in str(error) and str(path) in str(error)
+            refused += 1
+    assert refused > 50

@@ -107,6 +107,24 @@ def test_wrong_kind_is_named(tmp_path):
         write_weights(tmp_path / "x.zip", load_published(ENCODER))
 
 
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("pretrains/GOD/fmri_encoder.pth", "figshare.com/s/94cd778e6afafb00946e; in its place: your own"),
+        ("pretrains/ldm/label2img/model.ckpt", "latent-diffusion/nitro/cin/model.ckpt; in its place: ldm=demo"),
+        ("pretrains/ldm/layout2img", "layout2img_model.zip; in its place: ldm=demo"),
+    ],
+)
+def test_an_absent_published_file_says_where_it_comes_from(path, words):
+    """Its address and what can be taken in its place, in the same line; other names have none."""
+    with pytest.raises(InputError, match="no such file") as caught:
+        read_weights(path)
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+    with pytest.raises(InputError) as caught:
+        read_weights("runs/mine")
+    assert "published at" not in str(caught.value)
+
+
 def test_finetuned_alone_asks_for_what_it_lacks(tmp_path, label2img):
     """finetuned.pth without a config.yaml asks for one; without an encoder it has 16 heads; a false one is named."""
     alone = tmp_path / "finetuned.pth"

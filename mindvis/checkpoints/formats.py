@@ -13,7 +13,7 @@ from mindvis.checkpoints.own import (
     save_checkpoint,
     save_safetensors,
 )
-from mindvis.checkpoints.published import published_weights, read_yaml, write_published
+from mindvis.checkpoints.published import published_source, published_weights, read_yaml, write_published
 from mindvis.checkpoints.torch_files import load_torch
 from mindvis.checkpoints.weights import DEFAULT_HEADS, State, Weights
 from mindvis.common.errors import InputError, beside
@@ -48,7 +48,8 @@ def weights_file(path: str | Path, checkpoint: str = "last") -> Path:
         raise InputError(f"setting checkpoint is {checkpoint!r}; needed: one of {', '.join(CHOICES)}")
     if not path.exists():
         needed = "needed: weights, a run folder or an exported model"
-        raise InputError("; ".join(filter(None, (f"{path}: no such file", needed, beside(path)))))
+        parts = (f"{path}: no such file", needed, published_source(path), beside(path))
+        raise InputError("; ".join(part for part in parts if part))
     if path.is_file():
         return path
     for name in (EXPORTED[0], "model.ckpt"):

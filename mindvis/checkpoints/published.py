@@ -33,6 +33,15 @@ PREFIXES = {  # published -> ours
 DROPPED = ("model_ema.", "cond_stage_model.embedding.weight", "cond_stage_model.transformer.")
 CLASS_EMBEDDING = {"conditioner.embedding.": "cond_stage_model.embedding."}  # ours -> published
 SCHEDULE = frozenset(NoiseSchedule(num_timesteps=2).buffers_published()) | {"lvlb_weights"}
+FIGSHARE = "https://figshare.com/s/94cd778e6afafb00946e"
+LATENT_DIFFUSION = "https://ommer-lab.com/files/latent-diffusion"
+ADDRESSES = {
+    "fmri_encoder.pth": FIGSHARE,
+    "finetuned.pth": FIGSHARE,
+    "label2img": f"{LATENT_DIFFUSION}/nitro/cin/model.ckpt",
+    "text2img": f"{LATENT_DIFFUSION}/nitro/txt2img-f8-large/model.ckpt",
+    "layout2img": f"{LATENT_DIFFUSION}/layout2img_model.zip",
+}
 PUBLISHED_DATA = {"god": ("kam_path", "kam_subs"), "bold5000": ("bold5000_path", "bold5000_subs")}
 NEEDED_YAML = "needed: the config.yaml that was published with model.ckpt"
 
@@ -79,6 +88,15 @@ def load_published(path: str | Path) -> Weights:
     where it is none of the three, damaged, would run code, or lacks what its kind needs.
     """
     return published_weights(load_torch(path), Path(path))
+
+
+def published_source(path: Path) -> str:
+    """Where a published file or its folder comes from, and a substitute; "" for a path of another name."""
+    name = path.parent.name if path.name == "model.ckpt" else path.name
+    if name not in ADDRESSES:
+        return ""
+    substitute = "your own, by scripts/run_chain.py" if ADDRESSES[name] == FIGSHARE else "ldm=demo, a small model"
+    return f"published at {ADDRESSES[name]}; in its place: {substitute}"
 
 
 def published_weights(content: object, path: Path) -> Weights:

@@ -160,8 +160,10 @@ class _TorchUnpickler(SafeUnpickler):
             refuse(f"the storage type {brief(kind)}")
         if not isinstance(key, str) or type(count) is not int or count < 0:
             refuse(f"storage {brief(key)} of {brief(count)} elements")
-        if self.limit is None and key not in self.sizes:
-            raise pickle.UnpicklingError(f"storage {key!r} is missing")
         size = count * dtype.itemsize
-        if size > (available := self.sizes.setdefault(key, size if size <= (self.limit or 0) else 0)):
-            refuse(f"storage {key!r}, said to be of {size} bytes, which has {available}")
+        if self.limit is not None:
+            self.sizes.setdefault(key, min(size, self.limit))
+        if key not in self.sizes:
+            raise pickle.UnpicklingError(f"storage {key!r} is missing")
+        if size > self.sizes[key]:
+            refuse(f"storage {key!r}, said to be of {size} bytes, which has {self.sizes[key]}")

@@ -96,24 +96,30 @@ def _storage_sizes(path: Path) -> dict[str, int]:
     return {name.removeprefix("data/"): info.file_size for name, info in entries.items() if name.startswith("data/")}
 
 
-def _tensor(storage: TypedStorage, offset: int, size: tuple, stride: tuple, *_: object, dtype: object = None) -> Tensor:
-    """View of a storage, its bounds checked. What follows the strides (gradient, hooks) is left out."""
-    if not isinstance(storage, TypedStorage) or type(offset) is not int or offset < 0:
-        refuse("a tensor without a storage")
-    dtype = storage.dtype if dtype is None else dtype
-    count, _ = check_shape(size), check_shape(stride)
+def _tensor(storage: TypedStorage, offset: int, size: tuple, stride: tuple, *_: object) -> Tensor:
+    """View of a storage as `_rebuild_tensor_v2` makes it. What follows the strides (gradient, hooks) is left out."""
+    return _view(storage, offset, size, stride, getattr(storage, "dtype", None))
+
+
+def _tensor_of_dtype(storage: TypedStorage, offset: int, size: tuple, stride: tuple, *rest: object) -> Tensor:
+    """As `_rebuild_tensor_v3`; `rest`: requires_grad, hooks, dtype."""
+    name = getattr(rest[2], "name", "") if len(rest) > 2 else ""
+    return _view(storage, offset, size, stride, getattr(torch, name.removeprefix("torch."), None))
+
+
+def _view(storage: TypedStorage, offset: int, size: tuple, stride: tuple, dtype: torch.dtype) -> Tensor:
+    """A tensor over a part of a storage, its bounds checked."""
+    if not isinstance(storage, TypedStorage) or not isinstance(dtype, torch.dtype):
+        refuse("a tensor without a storage or type")
+    if type(offset) is not int or offset < 0:
+        refuse(f"a tensor at offset {brief(offset)}")
+    count = check_shape(size)
+    check_shape(stride)
     available = storage._untyped_storage.nbytes() // dtype.itemsize
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
     if len(size) > MAX_DIMS or count > available or (count and last >= available):
         refuse(f"a tensor of shape {tuple(size)} over {available} elements")
     return torch.empty(0, dtype=dtype).set_(storage._untyped_storage, min(offset, available), size, stride)
-
-
-def _tensor_of_dtype(storage: TypedStorage, offset: int, size: tuple, stride: tuple, *rest: object) -> Tensor:
-    """`rest`: requires_grad, hooks, dtype."""
-    name = getattr(rest[2], "name", "") if len(rest) > 2 else ""
-    dtype = getattr(torch, name.removeprefix("torch."), None)
-    return _tensor(storage, offset, size, stride, dtype=dtype) if isinstance(dtype, torch.dtype) else refuse(name)
 
 
 def _parameter(data: Tensor, *_: object) -> Tensor:
@@ -151,7 +157,7 @@ class _TorchUnpickler(SafeUnpickler):
         pid = self.stack[-1]
         if not isinstance(pid, tuple) or len(pid) not in (5, 6) or pid[0] != "storage" or any(pid[5:]):
             refuse(f"the persistent id {brief(pid)}: not that of a storage")
-        self._check_storage(*pid[1:3], pid[4])
+        self._check_storage(pid[1], pid[2], pid[4])
         super().load_binpersid()
 
     def _check_storage(self, kind: object, key: object, count: object) -> None:

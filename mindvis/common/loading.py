@@ -79,7 +79,7 @@ def load_state(
     for name, tensor in state.items():
         if tensor.is_floating_point() and not tensor.is_meta and not torch.isfinite(tensor).all():
             raise InputError(f"{source}: weight {name!r} holds NaN or infinite values, finite ones are needed")
-    fitted = {name: resize(state[name], own[name].shape[1] - 1) for name in report.resized}
+    fitted = {name: resize(state[name], own[name].shape[1] - 1) for name in report.resized} if resize else {}
     module.load_state_dict({**state, **fitted}, strict=False, assign=any(tensor.is_meta for tensor in own.values()))
     return report
 

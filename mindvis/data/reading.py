@@ -83,7 +83,9 @@ def list_folder(folder: Path, passed: PassedOver, *, copies: bool = False) -> li
 
 def files_below(folder: Path, passed: PassedOver) -> list[Path]:
     """All files below a folder, sorted, as `list_folder` gives them; every folder is entered once, links last."""
-    waiting, links, seen, files = [folder], [], set(), []
+    waiting, files = [folder], []
+    links: list[Path] = []
+    seen: set[tuple[int, int]] = set()
     while waiting or links:
         current = waiting.pop() if waiting else links.pop(0)
         status = current.stat()
@@ -176,7 +178,7 @@ class Names:
         missing = [name for name, match in found.items() if match is None]
         if missing:
             raise InputError(error.format(count=len(missing), first=repr(missing[0])))
-        return [found[name] for name in wanted]
+        return [match for match in map(found.get, wanted) if match is not None]
 
 
 def one_line(error: BaseException) -> str:

@@ -14,7 +14,7 @@ from mindvis.config.command_line import entry_point, read_settings
 from mindvis.config.schemas import BaselineConfig, plain
 from mindvis.data.open import open_pairs
 from mindvis.decoding.output import check_output, write_decoded
-from mindvis.decoding.ridge_pictures import decode_with_ridge, load_class_ldm
+from mindvis.decoding.ridge_pictures import decode_with_ridge, load_class_ldm, usable_targets
 
 
 @entry_point
@@ -26,7 +26,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     ldm = load_class_ldm(find_ldm(config.ldm)).to(choose_device(config.device))
     pairs = open_pairs(config.data, config.patch_size)[:2]
     train, test = (part.with_image_size(ldm.autoencoder.encoder.resolution) for part in pairs)
-    for target in config.targets:
+    targets, notes = usable_targets(ldm, train, config.targets)
+    for note in notes:
+        print(note)
+    for target in targets:
         decoded, ridge = decode_with_ridge(ldm, train, test, target, config)
         use = {"stage_a_tuning": "none", "checkpoint_selection": "last"}
         facts = {"settings": plain(config), "alpha": ridge.alpha, "errors": ridge.errors, "test_set_use": use}

@@ -12,7 +12,7 @@ from mindvis.common.errors import InputError
 from mindvis.config.command_line import entry_point, read_settings
 from mindvis.config.schemas import DataConfig, EvaluateConfig
 from mindvis.data.open import open_pairs
-from mindvis.decoding.ridge_classes import ridge_accuracy
+from mindvis.decoding.ridge import ridge_accuracy
 
 
 @entry_point

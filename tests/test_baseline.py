@@ -10,7 +10,7 @@ import torch
 from mindvis.common.errors import InputError
 from mindvis.data import load_npz
 from mindvis.decoding.ridge import fit_ridge
-from mindvis.decoding.ridge_pictures import RidgeConditioner, fit_class, load_class_ldm
+from mindvis.decoding.ridge_pictures import RidgeConditioner, fit_class, load_class_ldm, usable_targets
 from mindvis.evaluation.pictures import read_decoded
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "baseline_ridge.py"
@@ -70,10 +70,37 @@ def test_conditioner_is_the_regression(rng):
     np.testing.assert_allclose(found[:, 0], ridge.predict(fmri), atol=1e-5)
 
 
-def test_data_without_classes_is_one_line(data, label2img, tmp_path):
-    """The class baseline needs class ids."""
+@pytest.fixture
+def bare(data, tmp_path):
+    """The same data without class ids."""
     with np.load(data) as file:
         np.savez(tmp_path / "bare.npz", **{k: file[k] for k in file.files if k != "class_ids"})
-    train, _, _ = load_npz(tmp_path / "bare.npz", roi="all")
+    return tmp_path / "bare.npz"
+
+
+def test_without_class_ids_the_class_baseline_is_skipped(bare, label2img, tmp_path, capsys):
+    """`latent` is decoded, `class` left out with a note; asked for alone, it is refused before anything is written."""
+    options = [f"data.root={bare}", "data.name=npz", "data.roi=all", f"ldm={label2img}", f"output={tmp_path / 'out'}"]
+    options += ["data.subjects=[]", "num_samples=1", "num_steps=2", "sampler=ddim"]
+    assert run(*options, "targets=[class]") == 2 and not (tmp_path / "out").exists()
+    assert run(*options) == 0
+    assert "class skipped: the class baseline needs class ids" in capsys.readouterr().out
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["latent"]
+
+
+def test_targets_are_checked_before_any_is_decoded(data, label2img, tmp_path):
+    """An unknown target, or a class that the LDM does not know, stops the script with an empty hand."""
+    with np.load(data) as file:
+        np.savez(tmp_path / "odd.npz", **{k: file[k] for k in file.files} | {"class_ids": file["class_ids"] + 5000})
+    ldm = load_class_ldm(label2img)
+    with pytest.raises(InputError, match="names 'pixels'; needed: latent or class"):
+        usable_targets(ldm, load_npz(data, roi="all")[0], ["latent", "pixels"])
+    with pytest.raises(InputError, match="the LDM knows 0 to"):
+        usable_targets(ldm, load_npz(tmp_path / "odd.npz", roi="all")[0], ["latent", "class"])
+
+
+def test_data_without_classes_is_one_line(bare, label2img):
+    """The class baseline needs class ids."""
+    train, _, _ = load_npz(bare, roi="all")
     with pytest.raises(InputError, match="needs class ids"):
         fit_class(load_class_ldm(label2img), train, [1.0])

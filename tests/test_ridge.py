@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 from sklearn.linear_model import Ridge as SklearnRidge
+from sklearn.linear_model import RidgeCV
 
 from mindvis.common.errors import InputError
-from mindvis.decoding.ridge import fit_ridge
-from mindvis.decoding.ridge_classes import class_scores
+from mindvis.decoding.ridge import ALPHAS, class_scores, fit_ridge
 
 
 def trials(rng, n=20, v=50, d=3):
@@ -37,6 +37,17 @@ def test_errors_are_those_of_refitting(rng, alpha):
         SklearnRidge(alpha=alpha).fit(x[rows != i], targets[rows != i]).predict(x[[i]])[0] - targets[i] for i in rows
     ]
     assert fit_ridge(fmri, targets, [alpha]).errors[alpha] == pytest.approx(np.mean(np.square(residuals)), rel=1e-6)
+
+
+def test_choice_and_errors_are_those_of_ridge_cv(rng):
+    """One penalty for all targets, by the mean leave-one-out error, with more voxels than trials and with fewer."""
+    for n, v in ((20, 50), (50, 20)):
+        fmri, targets = trials(rng, n, v)
+        wanted = RidgeCV(ALPHAS, store_cv_results=True).fit(standardised(fmri), targets)
+        found = fit_ridge(fmri, targets)
+        assert found.alpha == wanted.alpha_
+        np.testing.assert_allclose(list(found.errors.values()), wanted.cv_results_.mean(axis=(0, 1)), rtol=1e-8)
+        np.testing.assert_allclose(found.predict(fmri), wanted.predict(standardised(fmri)), rtol=1e-8)
 
 
 def test_penalty_of_least_error_is_taken(rng):

@@ -1,7 +1,7 @@
 """From fMRI to pictures: every (stimulus, sample) pair is one row of a batch, whatever stimulus it belongs to.
 
 The starting noise of sample k of stimulus s follows from (seed, s, k) alone, so a picture does not depend on the batch
-size, the order, the other stimuli or the number of devices (DESIGN 5).
+size, the order, the other stimuli or the number of devices.
 """
 
 from collections.abc import Iterator, Sequence

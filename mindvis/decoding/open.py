@@ -36,7 +36,7 @@ def open_generation(config: GenerateConfig, ldm: LatentDiffusion) -> tuple[Paire
 
 
 def generation_provenance(config: GenerateConfig, dataset: PairedDataset, ldm: LatentDiffusion) -> dict:
-    """What generate.json says: settings, data, and how the test set was used before (DESIGN 10)."""
+    """What generate.json says: settings, data, and how the test set was used before."""
     run = read_run_settings(config.run)
     data = config.data or _data_of(config.run)
     as_published = "dataset" in run  # a file of the published code, which tuned Stage A and selected on the test set

@@ -5,7 +5,6 @@ generate.json   settings and where the pictures come from       grid.png   the s
 pictures/       <stimulus>/stimulus.png and <stimulus>/<sample>.png
 """
 
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from mindvis.common.errors import InputError
 from mindvis.common.files import write_json
 from mindvis.common.plots import reconstruction_grid, save_png
 from mindvis.data import PairedDataset
+from mindvis.evaluation.pictures import ARRAYS, SETTINGS, read_settings
 
 CONTROLS = ("none", "shuffled", "mean_fmri")
 GRID_ROWS = 25  # stimuli in grid.png
@@ -57,13 +57,11 @@ def check_output(folder: Path, overwrite: bool, control: str = "none") -> None:
 
     Raises `InputError`.
     """
-    if not (folder / "decoded.npz").exists():
+    if not (folder / ARRAYS).exists():
         return
     if not overwrite:
         raise InputError(f"{folder}: pictures are there already; needed: another output, or overwrite=true")
-    said = folder / "generate.json"
-    settings = json.loads(said.read_text()).get("settings", {}) if said.is_file() else {}
-    held = settings.get("control", control)
+    held = read_settings(folder / SETTINGS).get("settings", {}).get("control", control)
     if held != control:
         raise InputError(f"{folder}: holds pictures of control={held}, these are of {control}; needed: another output")
 
@@ -79,8 +77,8 @@ def write_decoded(
     class_ids = np.asarray([] if dataset.class_ids is None else [dataset.class_ids[row] for row in rows], np.int64)
     ids = np.asarray(rows, np.int64)
     arrays = {"decoded": decoded, "stimuli": stimuli, "stimulus_ids": ids, "fmri_rows": ids, "class_ids": class_ids}
-    np.savez(staging / "decoded.npz", **arrays)
-    write_json(staging / "generate.json", provenance)
+    np.savez(staging / ARRAYS, **arrays)
+    write_json(staging / SETTINGS, provenance)
     for row, stimulus, samples in zip(rows, stimuli, decoded, strict=True):
         folder = staging / "pictures" / f"{row:04d}"
         folder.mkdir(parents=True)

@@ -186,3 +186,48 @@ def test_unknown_subject_and_folder(tmp_path):
         load_bold5000(ROOT, "CSI9")
     with pytest.raises(InputError, match="no such folder"):
         load_bold5000(tmp_path / "nowhere", "CSI1")
+
+
+def test_lists_of_another_system(folder):
+    """A byte-order mark, other line ends, blanks and another case: the same test set, no test picture in training."""
+    train, test = load_bold5000(folder, "CSI1")
+    repeated = (folder / REPEATED).read_text().split()
+    (folder / REPEATED).write_bytes(("\ufeff" + "".join(f"{name.upper()} \r\n" for name in repeated)).encode())
+    run_list(folder).write_text(run_list(folder).read_text().replace("\n", "\r"), newline="")
+    again = load_bold5000(folder, "CSI1")
+    assert np.array_equal(again[0].fmri, train.fmri)
+    assert np.array_equal(again[1].fmri, test.fmri)
+
+
+def test_other_peoples_files_are_no_runs(folder, caplog):
+    """Notes, hidden files and copies beside the presentation lists and the responses are passed over with a word."""
+    before = load_bold5000(folder, "CSI1")[0].fmri
+    session = run_list(folder).parent
+    (session / "notes.txt").write_text("slept badly\n")
+    (session / "._CSI1_sess01_run01.txt").write_bytes(b"\0\5\26\7")
+    shutil.copy(run_list(folder), session / "CSI1_sess01_run01 (1).txt")
+    (folder / RESPONSES / ("._" + BETAS.format("CSI1", "LHEarlyVis"))).write_bytes(b"\0\5\26\7")
+    with caplog.at_level("INFO"):
+        assert np.array_equal(load_bold5000(folder, "CSI1")[0].fmri, before)
+    for words in ("hidden", "copies of what is beside them", "no presentation list, which has the number of its run"):
+        assert words in caplog.text
+
+
+def test_some_regions():
+    """Both hemispheres of the regions asked for; "all" is the default."""
+    whole, _ = load_bold5000(ROOT, "CSI1")
+    some, _ = load_bold5000(ROOT, "CSI1", roi=["PPA", "LOC"], patch_size=4)
+    assert {name: mask.sum() for name, mask in some.roi_masks.items()} == {
+        name: whole.roi_masks[name].sum() for name in ("LOC", "PPA")
+    }
+    assert np.array_equal(load_bold5000(ROOT, "CSI1", roi="all")[0].fmri, whole.fmri)
+    with pytest.raises(InputError, match="ROI 'V1' is unknown, available: EarlyVis, LOC"):
+        load_bold5000(ROOT, "CSI1", roi="V1")
+
+
+def test_narrow_responses_are_scaled_like_wide_ones(folder):
+    """float16 estimates keep mean 0 and deviation 1."""
+    for path in (folder / RESPONSES).glob("CSI1*"):
+        np.save(path, (1000 + 100 * np.load(path)).astype(np.float16))
+    fmri = np.concatenate([part.fmri for part in load_bold5000(folder, "CSI1", include_single_trials=True)])
+    assert 0.5 < fmri.std() < 1.5

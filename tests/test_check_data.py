@@ -302,3 +302,31 @@ def test_the_parity_files_are_complete(shared, capsys):
     """Files in the published layouts pass, apart from their sizes."""
     assert run(shared / "parity" / "raw", "--any-size") == 0
     assert "img_dict.npy: 40 images" in capsys.readouterr().out
+
+
+def test_any_regions_that_were_prepared(tmp_path, rng, capsys):
+    """--any-size takes what `prepare_hcp --rois` wrote; subjects that differ are named; published sizes are not met."""
+    make_hcp(tmp_path, rng, {"V1": 5, "V2": 4})
+    assert run(tmp_path, "--datasets", "hcp", "--any-size") == 0
+    assert "1 subject with V1 5 V2 4 = 9 voxels" in capsys.readouterr().out
+    assert run(tmp_path, "--datasets", "hcp") == 2
+    assert "no V3, V4, has V1, V2; --any-size takes any regions" in capsys.readouterr().out
+    make_hcp(tmp_path, rng, {"V1": 5, "V3": 4}, "100408")
+    assert run(tmp_path, "--datasets", "hcp", "--any-size") == 1
+    assert "differs  subjects have different regions" in capsys.readouterr().out
+
+
+def test_absurd_values_are_named(tmp_path, rng, capsys, small_god):
+    """One value of 1e20 is finite, and no measurement."""
+    folder = make_god(tmp_path, rng)
+    save_with(folder / "sbj_2.npz", arr_0=np.where(np.arange(10) == 3, 1e20, ROWS))
+    assert run(tmp_path, "--datasets", "god") == 1
+    assert "sbj_2.npz: arr_0 has a value of 1e+20" in capsys.readouterr().out
+
+
+def test_copies_are_passed_over_with_a_word(tmp_path, rng, capsys, small_god):
+    """`sbj_1 (1).npz` is no subject."""
+    folder = make_god(tmp_path, rng)
+    shutil.copy(folder / "sbj_1.npz", folder / "sbj_1 (1).npz")
+    assert run(tmp_path, "--datasets", "god") == 0
+    assert "passed over 1: copies of what is beside them (sbj_1 (1).npz)" in capsys.readouterr().out

@@ -3,7 +3,15 @@
 import pytest
 
 from mindvis.common.errors import InputError
-from mindvis.config.schemas import FinetuneMBMConfig, GenerateConfig, PretrainMBMConfig, flatten, load_config, plain
+from mindvis.config.schemas import (
+    FinetuneLDMConfig,
+    FinetuneMBMConfig,
+    GenerateConfig,
+    PretrainMBMConfig,
+    flatten,
+    load_config,
+    plain,
+)
 
 
 def test_command_line_wins_over_yaml_wins_over_defaults(tmp_path):
@@ -63,3 +71,11 @@ def test_yaml_that_is_no_mapping_is_refused(tmp_path, text):
     path.write_text(text)
     with pytest.raises(InputError, match="bad.yaml"):
         load_config(PretrainMBMConfig, path)
+
+
+@pytest.mark.parametrize(("text", "roi"), [("V1", "V1"), ("[V1,V2]", ["V1", "V2"]), ("all", "all")])
+def test_regions_are_a_name_or_a_list(text, roi):
+    """`data.roi` on the command line."""
+    config = load_config(FinetuneLDMConfig, None, [f"data.roi={text}"])
+    assert config.data.roi == roi
+    assert plain(config)["data"]["roi"] == roi

@@ -200,3 +200,61 @@ def test_missing_folder(tmp_path):
         load_god(tmp_path / "nowhere", "sbj_3")
     with pytest.raises(InputError, match="no subject's files"):
         load_god(tmp_path)
+
+
+def test_narrow_rows_are_scaled_like_wide_ones(folder, caplog):
+    """float16 rows, z-scored or of the scanner's level, have mean 0 and deviation 1."""
+    raw = dict(np.load(folder / "sbj_3.npz"))
+    for level, spread in ((0, 1), (10_000, 300)):
+        rows = {name: (level + spread * raw[name]).astype(np.float16) for name in ("arr_0", "arr_1", "arr_2")}
+        rewrite(folder, **rows)
+        fmri = load_god(folder, "sbj_3")[0].fmri
+        assert abs(fmri.mean()) < 1e-3 and abs(fmri.std() - 1) < 1e-3
+    assert not caplog.records
+
+
+def test_a_value_far_from_all_others_is_named(folder, caplog):
+    """One value of 1e20 leaves little of the others: they are scaled as float64 says, and the log names it."""
+    rows = np.load(folder / "sbj_3.npz")["arr_0"].astype(np.float32)
+    rows[0, 0] = 1e20
+    rewrite(folder, arr_0=rows)
+    fmri = load_god(folder, "sbj_3")[0].fmri
+    assert np.isfinite(fmri).all() and fmri.any()
+    assert "sbj_3.npz: array 'arr_0' has a value of 1e+20" in caplog.text
+
+
+def test_several_regions_and_all(folder):
+    """Voxels in any of the regions, each once, in the order of the file; "all" takes those in no region too."""
+    overlap = np.arange(80) % 3 == 0
+    rewrite(folder, V9=overlap)
+    raw = np.load(folder / "sbj_3.npz")
+    either = raw["V1"] | overlap
+    _, test = load_god(folder, "sbj_3", roi=["V9", "V1"], patch_size=4)
+    assert np.allclose(test.fmri[:, : either.sum()], raw["arr_2"][:, either])
+    assert test.roi_masks["V9"].sum() == overlap.sum()
+    _, test = load_god(folder, "sbj_3", roi="all")
+    assert np.allclose(test.fmri[:, :80], raw["arr_2"])
+    for roi, message in (([], "needs a region"), (["V1", "V1"], "every region once"), (["V1", "V8"], "ROI 'V8'")):
+        with pytest.raises(InputError, match=message):
+            load_god(folder, "sbj_3", roi=roi)
+
+
+def test_copies_beside_the_data_are_no_subjects(folder, caplog):
+    """What browsers and file managers leave is passed over with a word, linked files count."""
+    for name in ("sbj_3 (1).npz", "sbj_3 - Copy.npz", "sbj_9 (1).npz", "._sbj_3.npz"):
+        shutil.copy(folder / "sbj_3.npz", folder / name)
+    (folder / "sbj_4.npz").symlink_to(folder / "sbj_3.npz")
+    with caplog.at_level("INFO"):
+        train, _ = load_god(folder)
+    assert sorted(set(train.subject)) == ["sbj_1", "sbj_3", "sbj_4"]
+    assert "passed over 2: copies of what is beside them" in caplog.text
+    assert "not called sbj_<number>.npz (sbj_9 (1).npz)" in caplog.text
+
+
+def test_label_tables_saved_again(folder):
+    """A byte-order mark, semicolons and zeros that a spreadsheet dropped change nothing."""
+    before = load_god(folder, "sbj_3")[0].class_ids
+    path = folder / "imagenet_training_label.csv"
+    rows = [line.split(",") for line in path.read_text().splitlines()]
+    path.write_text("\ufeff" + "".join(f"{float(row[0])};x\r\n" for row in rows), newline="")
+    assert load_god(folder, "sbj_3")[0].class_ids == before

@@ -250,3 +250,52 @@ def test_peak_memory_at_full_size(tmp_path, capsys):
     assert found["200 converting"]["peak_mb"] - found["20 converting"]["peak_mb"] < 300
     assert found["1000 cached"]["seconds_to_first_batch"] < 5
     assert found["1000 cached"]["peak_mb"] < 1000
+
+
+def test_linked_subjects_are_found_and_copies_are_not(root, tmp_path, caplog):
+    """A subject on another disk counts; a second copy of a folder is passed over with a word."""
+    write_subject(tmp_path / "disk", "c", seed=3)
+    (root / "c").symlink_to(tmp_path / "disk" / "c")
+    write_subject(root, "a (1)", seed=2)
+    with caplog.at_level("INFO"):
+        assert sorted(set(load_hcp(root).subject)) == ["a", "b", "c"]
+    assert "copies of what is beside them (a (1))" in caplog.text
+    assert f"no {FILE_NAME} in it (empty)" in caplog.text
+
+
+def test_fewer_regions_can_be_used(root):
+    """Files without V3 and V4: the error names the setting, and what there is can be taken by name or as a whole."""
+    for name in ("a", "b"):
+        write_subject(root, name, V3=None, V4=None)
+    with pytest.raises(InputError, match=r"no array 'V3', has V1, V2; the setting data.roi takes .*\[V1, V2\], or all"):
+        load_hcp(root)
+    assert np.array_equal(load_hcp(root, roi=["V1", "V2"]).fmri, load_hcp(root, roi="all").fmri)
+
+
+def test_narrow_frames_are_scaled_like_wide_ones(root):
+    """float16 of the scanner's level: deviation 1."""
+    rows = {name: (1e4 + 300 * RUN[:, :width]).astype(np.float16) for name, width in WIDTHS.items() if width <= 7}
+    write_subject(root, "a", **rows | {"V1": rows["V2"]})
+    fmri = load_hcp(root, subjects="a").fmri
+    assert abs(fmri.std() - 1) < 0.05
+
+
+def test_a_damaged_cache_is_made_again(root, caplog):
+    """A cache that a full disk or a crash cut short is no reason to stop."""
+    before = load_hcp(root)
+    folder = Path(before.fmri.filename).parent
+    rows = np.array(before.fmri)
+    (folder / "rows.npy").write_bytes(b"\x93NUMPY")
+    assert np.array_equal(load_hcp(root).fmri, rows)
+    assert "a damaged cache, made again" in caplog.text
+
+
+def test_a_user_without_a_home(root, tmp_path, monkeypatch):
+    """No HOME and no passwd entry: the cache lies where it is told to, or beside the data."""
+
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", no_home)
+    assert len(load_hcp(root, cache_dir=tmp_path / "cache")) == len(load_hcp(root))

@@ -218,3 +218,29 @@ def test_nothing_is_written_when_a_check_fails(arrays, path):
     with pytest.raises(InputError, match="cannot be written"):
         save_npz(path / "x.npz", arrays["fmri"][:7], arrays["images"], arrays["split"][:7])
     assert [entry.name for entry in path.parent.iterdir()] == ["own.npz"]
+
+
+def test_several_regions(arrays, path):
+    """Voxels in any of the regions, in the order of the file."""
+    train = load_npz(path, roi=["V4", "V1"], patch_size=4, scale="none").train
+    assert np.allclose(train.fmri[0, :11], arrays["fmri"][0, [0, 1, 2, 3, 4, 5, 15, 16, 17, 18, 19]], atol=1e-6)
+
+
+def test_labels_as_other_programs_write_them(arrays, path, tmp_path):
+    """Bytes, blanks, capitals, whole numbers kept as floats: the same data."""
+    splits = np.array([f" {name.title()} " for name in arrays["split"]])
+    names = np.char.encode(arrays["subject"], "utf-8")
+    stimulus = arrays["stimulus"].astype(np.float64)
+    np.savez(tmp_path / "b.npz", **arrays | {"split": splits, "subject": names, "stimulus": stimulus})
+    again = load_npz(tmp_path / "b.npz", "anna")
+    assert np.array_equal(again.train.fmri, load_npz(path, "anna").train.fmri)
+    assert again.train.subject.tolist() == ["anna"] * 4
+
+
+def test_narrow_and_offset_rows_are_scaled_in_float64(arrays, tmp_path):
+    """float16 rows, and float32 rows whose level is a million times their deviation."""
+    rng = np.random.default_rng(0)
+    for fmri in ((1e4 + 300 * rng.normal(size=(22, 20))).astype(np.float16), 1e6 + rng.normal(size=(22, 20))):
+        np.savez(tmp_path / "b.npz", **arrays | {"fmri": fmri})
+        train = load_npz(tmp_path / "b.npz").train.fmri
+        assert abs(train.mean()) < 0.05 and abs(train.std() - 1) < 0.05

@@ -248,3 +248,27 @@ def test_error_of_the_script_is_one_line(tmp_path):
     assert result.returncode == 2
     assert result.stderr.count("\n") == 1
     assert "no such folder, needs presentation lists" in result.stderr
+
+
+def test_other_peoples_files_are_passed_over_with_a_word(root, capsys):
+    """Notes, hidden files and copies among pictures and lists; the end says what was found."""
+    session = (root / RUN1).parent
+    (session / "notes.txt").write_text("slept badly\n")
+    (session / "._CSI1_sess01_run01.txt").write_bytes(b"\0\5\26\7")
+    (root / STIMULI / "Scene" / ".ipynb_checkpoints").mkdir()
+    (root / STIMULI / "Scene" / "zoo2 (1).jpg").write_bytes((root / STIMULI / "Scene" / "zoo2.jpg").read_bytes())
+    assert run(root) == 0
+    out = capsys.readouterr().out
+    assert "img_dict_images.npy: 6 images" in out and "found 2 subjects" in out
+    for words in (
+        "passed over 2: hidden",
+        "passed over 1: copies",
+        "number of its run in its name (notes.txt)",
+    ):
+        assert words in out
+
+
+def test_lists_in_another_case(root):
+    """Names in capitals, with blanks and a byte-order mark, are the pictures they mean."""
+    (root / REPEATED).write_text("\ufeffAIRPORT1.JPG \r\n", newline="")
+    assert run(root) == 0

@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import h5py
 import numpy as np
 import pytest
 from god_files import (
@@ -157,3 +158,53 @@ def test_fmri_alone_uses_the_tables_that_are_there(study):
     assert main(["--fmri", str(study / "fmri"), "--out", str(study / "apart")]) == 0
     with np.load(study / "apart" / "sbj_3.npz") as arrays:
         np.testing.assert_array_equal(arrays["arr_0"], whole["arr_0"])
+
+
+def test_other_peoples_files_are_passed_over_with_a_word(study, capsys):
+    """Features, the same subject as .mat, hidden files, notes and copies beside subjects and pictures."""
+    with h5py.File(study / "fmri" / "ImageFeatures_vgg19.h5", "w") as file:
+        file["cnn1"] = np.zeros(3)
+    write_matlab(study / "fmri" / "Subject3.mat", make_rows(np.random.default_rng(1)), columns())
+    shutil.copy(study / "fmri" / "Subject3.h5", study / "fmri" / "Subject3 (1).h5")
+    (study / "fmri" / "._Subject3.h5").write_bytes(b"\0\5\26\7")
+    (study / "images" / "test" / "notes.txt").write_text("")
+    assert run(study) == 0
+    out = capsys.readouterr().out
+    assert "found 1 subjects" in out
+    for words in (
+        "hidden (._Subject3.h5)",
+        "copies of what is beside them (Subject3 (1).h5)",
+        "no fMRI (BData) in it (ImageFeatures_vgg19.h5)",
+        "the same subject as a .h5 file (Subject3.mat)",
+        "no picture (notes.txt)",
+    ):
+        assert f"passed over 1: {words}" in out
+
+
+def test_pictures_behind_a_link_are_found(study, tmp_path):
+    """The folder of training pictures may lie on another disk."""
+    assert run(study) == 0
+    before = written(study, "images_256.npz")["train_images"]
+    (study / "images" / "training").rename(tmp_path / "elsewhere")
+    (study / "images" / "training").symlink_to(tmp_path / "elsewhere")
+    assert run(study) == 0
+    assert np.array_equal(written(study, "images_256.npz")["train_images"], before)
+
+
+def test_rows_without_a_picture_may_hold_anything(study, rng):
+    """Imagery rows whose label and run are NaN refuse no file."""
+    fmri, kind, runs, stimuli = make_rows(rng)
+    unused = kind == 3
+    fmri[unused] = np.nan
+    stimuli = [np.nan if skip else name for skip, name in zip(unused, stimuli, strict=True)]
+    write_bdpy(study / "fmri" / "Subject3.h5", (fmri, kind, np.where(unused, np.nan, runs), stimuli), columns())
+    assert run(study, "--scaling", "run") == 0
+
+
+def test_label_tables_saved_by_a_spreadsheet(study, tmp_path):
+    """Dropped zeros, a byte-order mark and semicolons: the same order."""
+    for name, ids in (("imagenet_training_label.csv", TRAIN_IDS[::-1]), ("imagenet_testing_label.csv", TEST_IDS)):
+        text = "\ufeff" + "".join(f"{float(i)};x\r\n" for i in ids)
+        (tmp_path / name).write_text(text, newline="")
+    assert run(study, "--labels", str(tmp_path)) == 0
+    assert written(study)["train_stimuli"].tolist() == TRAIN_IDS[::-1]

@@ -200,3 +200,24 @@ def test_nothing_to_do_and_absent_subject(study, capsys):
     assert_one_line(capsys, "needs --fmri, --stimuli or both")
     assert run(study, "--subjects", "5") == 2
     assert_one_line(capsys, "no file of subject 5; it has [3]")
+
+
+def test_numbers_too_short_for_stimulus_ids(study, capsys):
+    """float32 cannot hold 1518878.005958: the line says so."""
+    edit(study, replace("dataset", lambda a: a.astype(np.float32)))
+    assert run(study) == 2
+    assert_one_line(capsys, "the file keeps its numbers as float32, too short for stimulus ids")
+
+
+def test_keys_of_the_string_class(study, capsys):
+    """MATLAB's string objects cannot be read from HDF5: one line says what can."""
+    (study / "fmri" / "Subject3.h5").unlink()
+    with h5py.File(study / "fmri" / "Subject3.mat", "w") as file:
+        file["dataSet"] = np.zeros((2, 3))
+        file["metaData/value"] = np.zeros((2, 1))
+        text = file.create_dataset("#refs#/a", data=np.array([[0xDD000000, 2, 1, 1, 1, 1]], np.uint32))
+        key = file.create_dataset("metaData/key", (1, 1), dtype=h5py.ref_dtype)
+        key[0, 0] = text.ref
+        key.attrs["MATLAB_class"] = np.bytes_("cell")
+    assert run(study) == 2
+    assert_one_line(capsys, "metadata keys are MATLAB strings, needs char")

@@ -1,5 +1,7 @@
 """scripts/prepare_hcp.py on malformed runs, labels and settings."""
 
+import shutil
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -242,3 +244,59 @@ def test_missing_package_is_named(study, capsys, monkeypatch):
     monkeypatch.setattr(parcellation.importlib.util, "find_spec", lambda name: None)
     assert main([str(study / "raw"), "--out", str(study / "out")]) == 2
     assert_one_line(capsys, "pip install mindvis[prepare]")
+
+
+# What is there and not meant, or meant and not where it was looked for.
+
+
+def test_linked_folders_are_searched_and_copies_passed_over(study, tmp_path, rng, capsys):
+    """A subject on another disk is prepared; a run that lies in two folders counts once; the end says all of it."""
+    other = RUN.replace("100307", "100509")
+    save_run(tmp_path / "disk" / other, 1e4 + rng.standard_normal((20, 54)))
+    (study / "raw" / "linked").symlink_to(tmp_path / "disk")
+    (study / "raw" / "backup").mkdir()
+    shutil.copy(study / "raw" / RUN, study / "raw" / "backup" / RUN)
+    (study / "raw" / "notes.txt").write_text("")
+    (study / "raw" / f"._{RUN}").write_bytes(b"\0\5\26\7")
+    assert run(study) == 0
+    out = capsys.readouterr().out
+    assert "found 3 runs of 3 subjects" in out
+    for reason in ("hidden", "the same run again, in another folder", "not called *_Atlas_MSMAll"):
+        assert f"passed over 1: {reason}" in out
+
+
+def test_a_full_disk_is_not_blamed_on_the_run(study, capsys, monkeypatch):
+    """The line names the file that could not be written."""
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", full)
+    assert run(study) == 1
+    failed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("failed")]
+    assert all("out/100" in line and "No space left" in line for line in failed) and len(failed) == 2
+
+
+def test_default_regions_name_the_option(study, capsys):
+    """An atlas without V3: the message says which regions there are and how to choose."""
+    assert (
+        main([str(study / "raw"), "--out", str(study / "out"), "--parcellation", str(study / "areas.dlabel.nii")]) == 2
+    )
+    assert_one_line(capsys, "no region 'V3'; it has V1, V2: choose with --rois")
+
+
+def test_labels_as_a_series_of_one_volume(volumes, capsys):
+    """A label image of shape (x, y, z, 1), and names saved by another system."""
+    labels = nib.load(volumes / "labels.nii.gz")
+    one = nib.Nifti1Image(np.asarray(labels.dataobj)[..., None], labels.affine)
+    nib.save(one, volumes / "labels.nii.gz")
+    (volumes / "names.txt").write_text("\ufeff# label name\r\n1; L_V1 \r\n3\tR_V1\r\n", newline="")
+    assert run_volumes(volumes) == 0
+    assert "V1 60" in capsys.readouterr().out
+
+
+def test_label_numbers_in_other_digits(volumes, capsys):
+    """A superscript is a digit and no number."""
+    (volumes / "names.txt").write_text("1\u00b2 V1\n")
+    assert run_volumes(volumes) == 2
+    assert_one_line(capsys, "needs `<label> <name>`")

@@ -160,3 +160,13 @@ def test_a_file_in_place_of_the_folder_is_named(tmp_path):
     (tmp_path / "run").write_text("")
     with pytest.raises(InputError, match="run: cannot be written"):
         create(tmp_path / "run")
+
+
+def test_the_cache_may_move_when_a_run_goes_on():
+    """Where mapped rows are kept changes no result; where the data lies could."""
+    old = {"data": {"root": "a", "cache_dir": None}, "extra_data": {"cache_dir": "x"}}
+    new = {"data": {"root": "a", "cache_dir": "/scratch"}, "extra_data": {"cache_dir": "y"}}
+    assert changed_settings(old, new) == []
+    assert changed_settings(old, {"data": {"root": "b", "cache_dir": None}, "extra_data": {"cache_dir": "x"}}) == [
+        "data.root (a -> b)"
+    ]

@@ -83,9 +83,8 @@ def list_folder(folder: Path, passed: PassedOver, *, copies: bool = False) -> li
 
 def files_below(folder: Path, passed: PassedOver) -> list[Path]:
     """All files below a folder, sorted, as `list_folder` gives them; every folder is entered once, links last."""
-    waiting, files = [folder], []
-    links: list[Path] = []
-    seen: set[tuple[int, int]] = set()
+    waiting, links, files = [folder], list[Path](), list[Path]()
+    seen: set[tuple[int, int]] = set()  # device and inode
     while waiting or links:
         current = waiting.pop() if waiting else links.pop(0)
         status = current.stat()
@@ -178,7 +177,7 @@ class Names:
         missing = [name for name, match in found.items() if match is None]
         if missing:
             raise InputError(error.format(count=len(missing), first=repr(missing[0])))
-        return [match for match in map(found.get, wanted) if match is not None]
+        return [match for name in wanted if (match := found[name]) is not None]
 
 
 def one_line(error: BaseException) -> str:

@@ -9,7 +9,7 @@ from mindvis.common.errors import InputError
 log = logging.getLogger(__name__)
 
 PAD_MODES = ("wrap", "constant", "cut")
-OUTLIER = 1e4  # times the spread of the middle nine tenths: far beyond what motion or veins do
+OUTLIER = 1e4  # times the spread of the middle half: far beyond what motion or veins do
 AGREEMENT = 1e-4  # of a deviation: what float32 may be off by
 ABSURD = 1e10  # no signal, z-scored or as the scanner gives it, comes near
 SAMPLE = 100_000  # values by which that spread is judged
@@ -92,13 +92,13 @@ def moments(fmri: np.ndarray, label: str = "fmri") -> tuple[float, float]:
 
 
 def find_outlier(fmri: np.ndarray) -> str | None:
-    """`has a value of 1e+20, nine in ten lie between -1.6 and 1.6`, or None where no value lies that far out."""
+    """`has a value of 1e+20, half of them lie between -0.7 and 0.7`, or None where no value lies that far out."""
     sample = fmri.reshape(-1)[:: max(1, fmri.size // SAMPLE)].astype(np.float64)
-    low, middle, high = np.quantile(sample, (0.05, 0.5, 0.95))
+    low, middle, high = np.quantile(sample, (0.25, 0.5, 0.75))
     farthest = max(map(float, (fmri.min(), fmri.max())), key=lambda value: abs(value - middle))
-    if abs(farthest - middle) <= (OUTLIER * (high - low) or ABSURD):
+    if abs(farthest - middle) <= min(OUTLIER * (high - low) or ABSURD, ABSURD):
         return None
-    return f"has a value of {farthest:.3g}, nine in ten lie between {low:.3g} and {high:.3g}"
+    return f"has a value of {farthest:.3g}, half of them lie between {low:.3g} and {high:.3g}"
 
 
 def normalise(fmri: np.ndarray, mean: float | None = None, deviation: float | None = None) -> np.ndarray:

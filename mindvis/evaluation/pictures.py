@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from mindvis.common.errors import InputError
+from mindvis.data.images import SUFFIXES, is_picture, read_picture
+from mindvis.data.reading import PassedOver, list_folder
 
 Array = np.ndarray | Tensor
 
@@ -23,7 +24,6 @@ IMAGE_ARRAYS = ("train_images", "images")  # in an .npz of pictures
 CONTROLS = ("shuffled", "mean_fmri")
 STIMULUS = "stimulus"
 OUTPUT_FILES, OUTPUT_FOLDERS = (STIMULUS, "grid", "grid_sorted"), ("figures", "wandb", *CONTROLS)
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
 MODES = {"L": "grey", "LA": "grey with transparency", "RGBA": "with transparency", "1": "black and white"}
 
 
@@ -199,7 +199,7 @@ def _from_pictures(path: Path, stimuli: str | Path | None) -> DecodedSet:
 def _own_stimuli(path: Path) -> dict[str, Path]:
     """NAME/stimulus.png below a folder of decoded pictures, or below its `pictures`."""
     root = path / PICTURES if (path / PICTURES).is_dir() else path
-    true = {file.parent.name: file for file in root.glob(f"*/{STIMULUS}.*") if _is_picture(file)}
+    true = {file.parent.name: file for file in _files_of(root) if file.parent != root and file.stem == STIMULUS}
     if not true:
         needed = "needed: <run>/decoded, or images= the folder of true pictures"
         raise InputError(f"{path}: no {ARRAYS} and no */{STIMULUS}.png; {needed}")
@@ -210,7 +210,7 @@ def _list_pictures(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; need the folder of true pictures")
     pictures: dict[str, Path] = {}
-    for file in filter(_is_picture, sorted(folder.iterdir())):
+    for file in filter(is_picture, list_folder(folder, PassedOver(), copies=True)):
         if pictures.setdefault(file.stem, file) != file:
             raise InputError(f"{folder}: {file.name} and {pictures[file.stem].name} name the same stimulus")
     if not pictures:
@@ -218,11 +218,18 @@ def _list_pictures(folder: Path) -> dict[str, Path]:
     return pictures
 
 
+def _files_of(root: Path) -> list[Path]:
+    """Pictures in a folder and in the folders in it, links followed; one that cannot be read is an error."""
+    found = list_folder(root, PassedOver(), copies=True)
+    folders = [path for path in found if path.is_dir()]
+    nested = [path for folder in folders for path in list_folder(folder, PassedOver(), copies=True)]
+    return [path for path in found + nested if is_picture(path)]
+
+
 def _assign(path: Path, true: dict[str, Path]) -> dict[str, list[Path]]:
     """Decoded pictures of each stimulus, by name; one that belongs to no stimulus, or none for one, is an error."""
     root = path / PICTURES if (path / PICTURES).is_dir() else path
-    found = [file for pattern in ("*", "*/*") for file in sorted(root.glob(pattern))]
-    files = [f for f in found if _is_picture(f) and not _is_output(f, root, true)]
+    files = [file for file in _files_of(root) if not _is_output(file, root, true)]
     samples: dict[str, list[Path]] = {name: [] for name in true}
     for file in files:
         if file in true.values():
@@ -235,11 +242,6 @@ def _assign(path: Path, true: dict[str, Path]) -> dict[str, list[Path]]:
     if missing is not None:
         raise InputError(f"{path}: no decoded picture of stimulus {missing!r} ({true[missing].name})")
     return samples
-
-
-def _is_picture(file: Path) -> bool:
-    """By its name; a hidden one is no picture but what another system keeps beside it (._NAME.png)."""
-    return file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
 
 
 def _is_output(file: Path, root: Path, true: dict[str, Path]) -> bool:
@@ -260,15 +262,12 @@ def _stimulus_of(file: Path, root: Path, true: dict[str, Path]) -> str | None:
 
 def _natural(name: str | Path) -> list:
     """Sort key by which 10 comes after 9."""
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", str(name)) if part]
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", str(name)) if part]
 
 
 def _read_picture(path: Path, size: tuple[int, ...] | None = None) -> np.ndarray:
-    try:
-        with Image.open(path) as image:
-            mode, pixels = image.mode, np.asarray(image)
-    except Exception as error:  # Pillow's decoders raise unrelated classes for damaged and for monstrous files
-        raise InputError(f"{path}: not a picture that can be read") from error
+    picture = read_picture(path)
+    mode, pixels = picture.mode, np.asarray(picture)
     if mode != "RGB":
         raise InputError(f"{path}: a picture of mode {mode} ({MODES.get(mode, 'not RGB')}), need RGB")
     if size is not None and pixels.shape != size:

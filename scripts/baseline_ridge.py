@@ -8,18 +8,20 @@ Example:
 from collections.abc import Sequence
 from pathlib import Path
 
-from mindvis.checkpoints import find_ldm
-from mindvis.common.devices import choose_device, use_threads
 from mindvis.config.command_line import entry_point, read_settings
 from mindvis.config.schemas import BaselineConfig, plain
-from mindvis.data.open import open_pairs
-from mindvis.decoding.output import check_output, write_decoded
-from mindvis.decoding.ridge_pictures import decode_with_ridge, load_class_ldm, usable_targets
 
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> None:
     config = read_settings(BaselineConfig, __doc__, argv)
+    # imported once the settings are right: torch takes seconds
+    from mindvis.checkpoints import find_ldm
+    from mindvis.common.devices import choose_device, use_threads
+    from mindvis.data.open import open_pairs
+    from mindvis.decoding.output import check_output, write_decoded
+    from mindvis.decoding.ridge_pictures import decode_with_ridge, load_class_ldm, usable_targets
+
     for target in config.targets:
         check_output(Path(config.output) / target, config.overwrite)
     use_threads(config.num_threads)

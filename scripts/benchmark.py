@@ -11,26 +11,27 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
-from mindvis.benchmarks.growth import benchmark_growth
-from mindvis.benchmarks.run import benchmark, check
-from mindvis.benchmarks.solvers import benchmark_solvers
-from mindvis.benchmarks.table import heading, row_line
-from mindvis.common.devices import use_threads
 from mindvis.common.files import write_json
 from mindvis.config.command_line import entry_point, read_settings
 from mindvis.config.tools import BenchmarkConfig
-
-STUDIES = {"solvers": benchmark_solvers, "growth": benchmark_growth}
 
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> None:
     config = read_settings(BenchmarkConfig, __doc__, argv)
-    check(config, tuple(STUDIES))
+    # imported once the settings are right: torch takes seconds
+    import torch
+
+    from mindvis.benchmarks.growth import benchmark_growth
+    from mindvis.benchmarks.run import benchmark, check
+    from mindvis.benchmarks.solvers import benchmark_solvers
+    from mindvis.benchmarks.table import heading, row_line
+    from mindvis.common.devices import use_threads
+
+    studies = {"solvers": benchmark_solvers, "growth": benchmark_growth}
+    check(config, tuple(studies))
     use_threads(config.num_threads)
-    compared = [part for part in config.parts if part not in STUDIES]
+    compared = [part for part in config.parts if part not in studies]
     rows = []
     if compared:
         print("\n".join(heading()), flush=True)
@@ -41,8 +42,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         Path(config.output).mkdir(parents=True, exist_ok=True)
         content = {"threads": torch.get_num_threads(), "torch": torch.__version__, "rows": rows}
         write_json(Path(config.output) / "benchmark.json", json.loads(json.dumps(content)))
-    for name in (part for part in config.parts if part in STUDIES):
-        print("\n".join(STUDIES[name](config)), flush=True)
+    for name in (part for part in config.parts if part in studies):
+        print("\n".join(studies[name](config)), flush=True)
 
 
 if __name__ == "__main__":

@@ -4,14 +4,8 @@ import argparse
 from pathlib import Path
 
 from mindvis.config.command_line import Parser, entry_point
-from mindvis.prepare.check import Settings
-from mindvis.prepare.check_datasets import check_bold5000, check_god, check_hcp
 
-DATASETS = {
-    "hcp": (check_hcp, Path("HCP/npz")),
-    "god": (check_god, Path("Kamitani/npz")),
-    "bold5000": (check_bold5000, Path("BOLD5000")),
-}
+DATASETS = {"hcp": Path("HCP/npz"), "god": Path("Kamitani/npz"), "bold5000": Path("BOLD5000")}
 EXAMPLE = """example:
   python scripts/check_data.py --root data --datasets god
 
@@ -32,11 +26,15 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 @entry_point
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
+    # imported once the options are right: torch takes seconds
+    from mindvis.prepare.check import Settings
+    from mindvis.prepare.check_datasets import check_bold5000, check_god, check_hcp
+
+    checks = {"hcp": check_hcp, "god": check_god, "bold5000": check_bold5000}
     settings = Settings(published_sizes=not args.any_size, read_values=not args.quick)
     status = 0
     for name in args.datasets:
-        check, folder = DATASETS[name]
-        report = check(args.root / folder, settings)
+        report = checks[name](args.root / DATASETS[name], settings)
         print("\n".join(report.lines()), end="\n\n")
         status = max(status, report.status)
     return status

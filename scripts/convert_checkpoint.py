@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from mindvis.checkpoints import blank_module, compare, complete_ldm, find_ldm, read_weights, weights_file, write_weights
-from mindvis.checkpoints.builders import EXPECTED_MISSING
-from mindvis.checkpoints.formats import CHOICES, FORMATS, SELECTED
 from mindvis.common.files import sha256
 from mindvis.config.command_line import Parser, entry_point
+from mindvis.config.options import CHECKPOINTS, FORMATS, SELECTED
 
 EXAMPLE = """example:
   python scripts/convert_checkpoint.py pretrains/GOD/finetuned.pth decoder.safetensors \\
@@ -24,13 +22,18 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--to", choices=sorted(set(FORMATS.values())), help="form of target; default: by its suffix")
     parser.add_argument("--label2img", help="finetuned.pth only: label2img model.ckpt, for its config.yaml; or demo")
     parser.add_argument("--fmri-encoder", help="finetuned.pth only: the fmri_encoder.pth it came from, for its heads")
-    parser.add_argument("--checkpoint", choices=CHOICES, default="selected", help=SELECTED)
+    parser.add_argument("--checkpoint", choices=CHECKPOINTS, default="selected", help=SELECTED)
     return parser.parse_args(argv)
 
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> None:
     arguments = parse(argv)
+    # imported once the options are right: torch takes seconds
+    from mindvis.checkpoints import blank_module, compare, complete_ldm, find_ldm, read_weights, weights_file
+    from mindvis.checkpoints.builders import EXPECTED_MISSING
+    from mindvis.checkpoints.formats import write_weights
+
     files = {"fmri_encoder": arguments.fmri_encoder, "label2img": arguments.label2img and find_ldm(arguments.label2img)}
     file = weights_file(arguments.source, arguments.checkpoint)
     weights = complete_ldm(read_weights(file), arguments.source, **files)

@@ -11,13 +11,15 @@ from pathlib import Path
 from mindvis.common.errors import InputError
 from mindvis.config.command_line import entry_point, read_settings
 from mindvis.config.schemas import DataConfig, EvaluateConfig
-from mindvis.data.open import open_pairs
-from mindvis.decoding.ridge import ridge_accuracy
 
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> None:
     config = read_settings(EvaluateConfig, __doc__, argv)
+    # imported once the settings are right: torch takes seconds
+    from mindvis.data.open import open_pairs
+    from mindvis.decoding.ridge import ridge_accuracy
+
     folder, ways = Path(config.output or config.decoded), config.num_ways[0]
     if not (folder / "report.json").is_file():
         raise InputError(f"{folder}: no report.json; needed: run scripts/evaluate.py on it first")

@@ -7,7 +7,6 @@ Examples:
 
 from collections.abc import Sequence
 
-from mindvis.benchmarks.memory_estimate import GB, STAGES, estimate, measure
 from mindvis.common.errors import InputError
 from mindvis.config.command_line import Parser, entry_point
 
@@ -22,25 +21,27 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser(__doc__)
     parser.add_argument("--measure", nargs="+", default=[], metavar="STAGE:BATCH", help="train on this CPU as well")
     measured = [parse(item) for item in parser.parse_args(argv).measure]
+    # imported once the options are right: torch takes seconds
+    from mindvis.benchmarks.memory_estimate import GB, estimate, measure
+
     print(table_row(COLUMNS))
     print(table_row(["---"] * len(COLUMNS)))
     for stage, batch in BATCHES:
         for precision in ("32-true", "bf16-mixed"):
             for checkpointing in (False, True):
-                print(row(stage, batch, precision, checkpointing))
+                cost = estimate(stage, batch, precision=precision, checkpointing=checkpointing)
+                print(row([stage, str(batch), precision, "on" if checkpointing else "off"], cost))
     for stage, batch in measured:
         expected, found = estimate(stage, batch).total, measure(stage, batch)
         ratio = f"{found / expected:.2f}"
         print(f"stage {stage}, batch {batch}: estimated {expected / GB:.2f} GB, measured {found / GB:.2f} GB ({ratio})")
 
 
-def row(stage: str, batch: int, precision: str, checkpointing: bool) -> str:
+def row(setting: list[str], cost) -> str:
     """One line of the table, in GB."""
-    cost = estimate(stage, batch, precision=precision, checkpointing=checkpointing)
     counts = f"{cost.num_parameters / 1e6:.1f} ({cost.num_tuned / 1e6:.1f})"
     parts = (cost.weights, cost.gradients, cost.moments, cost.activations, cost.total)
-    words = [stage, str(batch), precision, "on" if checkpointing else "off", counts, *(f"{p / GB:.2f}" for p in parts)]
-    return table_row(words)
+    return table_row([*setting, counts, *(f"{part / 1e9:.2f}" for part in parts)])
 
 
 def table_row(words: Sequence[str]) -> str:
@@ -49,7 +50,7 @@ def table_row(words: Sequence[str]) -> str:
 
 def parse(item: str) -> tuple[str, int]:
     stage, _, batch = item.partition(":")
-    if stage not in STAGES or not batch.isdigit() or int(batch) < 1:
+    if stage not in ("A", "B") or not batch.isdigit() or int(batch) < 1:
         raise InputError(f"--measure {item}: needed: A:BATCH or B:BATCH, such as B:1")
     return stage, int(batch)
 

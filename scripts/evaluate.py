@@ -15,11 +15,8 @@ The pictures are shared, in batches, by the processes that torchrun or SLURM sta
 import sys
 from collections.abc import Sequence
 
-from mindvis.common.devices import use_threads
 from mindvis.config.command_line import Parser, entry_point, read_settings
 from mindvis.config.schemas import EvaluateConfig
-from mindvis.evaluation import compare_reports, comparison_text, text_table
-from mindvis.evaluation.open import evaluate
 
 COMPARE = """Compare evaluations of the same stimuli: paired bootstrap intervals of their differences from the first.
 
@@ -37,9 +34,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments[:1] == ["compare"]:
         parser = Parser(COMPARE, prog="evaluate.py compare")
         parser.add_argument("reports", nargs="+", help="two or more folders that were evaluated, or their report.json")
-        print(comparison_text(compare_reports(parser.parse_args(arguments[1:]).reports)))
+        reports = parser.parse_args(arguments[1:]).reports
+        from mindvis.evaluation import compare_reports, comparison_text
+
+        print(comparison_text(compare_reports(reports)))
         return
     config = read_settings(EvaluateConfig, __doc__, arguments)
+    # imported once the settings are right: torch takes seconds
+    from mindvis.common.devices import use_threads
+    from mindvis.evaluation import text_table
+    from mindvis.evaluation.open import evaluate
+
     use_threads(config.num_threads)
     done = evaluate(config)
     if done is not None:

@@ -6,10 +6,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mindvis.checkpoints import complete_ldm, describe_data, export_model, read_weights, weights_file
-from mindvis.checkpoints.formats import CHOICES, SELECTED
 from mindvis.common.errors import InputError
 from mindvis.config.command_line import Parser, entry_point
+from mindvis.config.options import CHECKPOINTS, SELECTED
 
 EXAMPLE = """example:
   python scripts/export_model.py runs/finetune_ldm shared/god_sbj_3 \\
@@ -26,7 +25,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--report", help="report.json of evaluate.py, for the figures of the model card")
     parser.add_argument("--label2img", help="finetuned.pth only: the label2img model.ckpt, for its config.yaml")
     parser.add_argument("--fmri-encoder", help="finetuned.pth only: the fmri_encoder.pth it came from, for its heads")
-    parser.add_argument("--checkpoint", choices=CHOICES, default="selected", help=SELECTED)
+    parser.add_argument("--checkpoint", choices=CHECKPOINTS, default="selected", help=SELECTED)
     return parser.parse_args(argv)
 
 
@@ -44,6 +43,9 @@ def read_report(path: str | None) -> dict:
 @entry_point
 def main(argv: Sequence[str] | None = None) -> None:
     arguments = parse(argv)
+    # imported once the options are right: torch takes seconds
+    from mindvis.checkpoints import complete_ldm, describe_data, export_model, read_weights, weights_file
+
     report = read_report(arguments.report)
     files = {"fmri_encoder": arguments.fmri_encoder, "label2img": arguments.label2img}
     file = weights_file(arguments.source, arguments.checkpoint)

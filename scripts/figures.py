@@ -12,12 +12,14 @@ from collections.abc import Sequence
 
 from mindvis.config.command_line import entry_point, read_settings
 from mindvis.config.tools import PaperFiguresConfig
-from mindvis.figures.make import make_figures
 
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> None:
     config = read_settings(PaperFiguresConfig, __doc__, argv)
+    # imported once the settings are right: torch takes seconds
+    from mindvis.figures.make import make_figures
+
     written = make_figures(config)
     print(f"figures: {', '.join(path.name for path in written)} in {config.output}")
 

@@ -6,13 +6,8 @@ Example:
 
 from collections.abc import Sequence
 
-from mindvis.checkpoints import DescribeWeights, build_ldm_module, build_stage_b, history, read_encoder
 from mindvis.config.command_line import entry_point, read_settings
 from mindvis.config.schemas import FinetuneLDMConfig
-from mindvis.data.open import data_facts, open_stage_b
-from mindvis.dc_ldm.latents import kept_crops, kept_latents
-from mindvis.decoding.previews import DecodedStimuli
-from mindvis.training.fit import begin_run, train
 from mindvis.training.signals import stoppable
 
 
@@ -20,6 +15,13 @@ from mindvis.training.signals import stoppable
 @stoppable
 def main(argv: Sequence[str] | None = None) -> None:
     config = read_settings(FinetuneLDMConfig, __doc__, argv)
+    # imported once the settings are right: torch takes seconds
+    from mindvis.checkpoints import DescribeWeights, build_ldm_module, build_stage_b, history, read_encoder
+    from mindvis.data.open import data_facts, open_stage_b
+    from mindvis.dc_ldm.latents import kept_crops, kept_latents
+    from mindvis.decoding.previews import DecodedStimuli
+    from mindvis.training.fit import begin_run, train
+
     encoder, state = read_encoder(config)
     train_set, val_set, test_set = open_stage_b(config, encoder["patch_size"])
     ldm, settings = build_stage_b(config, {**encoder, "num_voxels": train_set.num_voxels}, state)

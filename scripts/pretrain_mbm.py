@@ -6,12 +6,8 @@ Example:
 
 from collections.abc import Sequence
 
-from mindvis.checkpoints import DescribeWeights, build_mbm_module, start_mbm
 from mindvis.config.command_line import entry_point, read_settings
 from mindvis.config.schemas import PretrainMBMConfig, plain
-from mindvis.data.open import data_facts, hold_out_tail, open_pretraining
-from mindvis.decoding.previews import MaskedReconstructions
-from mindvis.training.fit import begin_run, train
 from mindvis.training.signals import stoppable
 
 
@@ -19,6 +15,12 @@ from mindvis.training.signals import stoppable
 @stoppable
 def main(argv: Sequence[str] | None = None) -> None:
     config = read_settings(PretrainMBMConfig, __doc__, argv)
+    # imported once the settings are right: torch takes seconds
+    from mindvis.checkpoints import DescribeWeights, build_mbm_module, start_mbm
+    from mindvis.data.open import data_facts, hold_out_tail, open_pretraining
+    from mindvis.decoding.previews import MaskedReconstructions
+    from mindvis.training.fit import begin_run, train
+
     data = open_pretraining(config.data, config.extra_data, config.model.patch_size)
     train_set, val_set = hold_out_tail(data, config.trainer.val_fraction)
     network, settings = start_mbm(config.model, data.num_voxels, config.seed)

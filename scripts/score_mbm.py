@@ -10,12 +10,15 @@ from collections.abc import Sequence
 
 from mindvis.config.command_line import entry_point, read_settings
 from mindvis.config.tools import ScoreMBMConfig
-from mindvis.inspection.hidden_voxels import score_run
 
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> None:
-    score = score_run(read_settings(ScoreMBMConfig, __doc__, argv))
+    config = read_settings(ScoreMBMConfig, __doc__, argv)
+    # imported once the settings are right: torch takes seconds
+    from mindvis.inspection.hidden_voxels import score_run
+
+    score = score_run(config)
     print(
         f"correlation on hidden voxels of {score['rows']} held-out rows: {score['model']:.3f} model, "
         f"{score['voxel_mean']:.3f} voxel mean, {score['nearest_patch']:.3f} nearest visible patch"

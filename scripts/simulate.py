@@ -11,13 +11,15 @@ from dataclasses import asdict
 
 from mindvis.config.command_line import entry_point, read_settings
 from mindvis.config.schemas import SimulateConfig
-from mindvis.simulation.experiment import Experiment, choose_protocol
-from mindvis.simulation.simulate import simulate
 
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> None:
     config = read_settings(SimulateConfig, __doc__, argv)
+    # imported once the settings are right: torch takes seconds
+    from mindvis.simulation.experiment import Experiment, choose_protocol
+    from mindvis.simulation.simulate import simulate
+
     settings = {name: value for name, value in asdict(config).items() if name in Experiment.__dataclass_fields__}
     protocol = choose_protocol(config.protocol, config.snr, config.train_repeats, config.test_repeats)
     experiment = Experiment(**settings | {"protocol": protocol})

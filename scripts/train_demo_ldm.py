@@ -11,13 +11,16 @@ import sys
 
 from mindvis.config.command_line import entry_point, read_settings
 from mindvis.config.tools import DemoRecipe
-from mindvis.simulation.demo_models import train_demo
 
 
 @entry_point
 def main(argv=None):
     """Read the settings, train, print the figures."""
-    figures = train_demo(read_settings(DemoRecipe, __doc__, argv))
+    recipe = read_settings(DemoRecipe, __doc__, argv)
+    # imported once the settings are right: torch takes seconds
+    from mindvis.simulation.demo_models import train_demo
+
+    figures = train_demo(recipe)
     print(
         "autoencoder {autoencoder_psnr_db:.1f} dB; recognised: {classifier_fresh:.1%} of fresh drawings, "
         "{classifier_reconstructed:.1%} reconstructed, {samples_recognised:.1%} of samples".format(**figures)

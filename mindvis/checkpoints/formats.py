@@ -17,12 +17,9 @@ from mindvis.checkpoints.published import published_source, published_weights, r
 from mindvis.checkpoints.torch_files import load_torch
 from mindvis.checkpoints.weights import DEFAULT_HEADS, State, Weights
 from mindvis.common.errors import InputError, beside
+from mindvis.config.options import CHECKPOINTS, FORMATS
 from mindvis.training.runs import STAGES, open_run
 
-CHOICES = ("selected", "best", "last")  # which checkpoint of a run folder
-SELECTED = "of a run folder: selected, as its setting `selection` says (a run without it: last), best or last; "
-SELECTED += "default: selected, as for generate"
-FORMATS = {".safetensors": "safetensors", ".pt": "mindvis", ".pth": "published", ".ckpt": "published"}
 NAMES = {"mbm": "a Stage A model", "label2img": "a label-to-image LDM", "ldm": "a tuned decoder"}
 
 
@@ -44,8 +41,8 @@ def weights_file(path: str | Path, checkpoint: str = "last") -> Path:
     such setting), `best` (by val/loss) or `last`. Raises InputError where `path` is none of these, or is not there.
     """
     path = Path(path)
-    if checkpoint not in CHOICES:
-        raise InputError(f"setting checkpoint is {checkpoint!r}; needed: one of {', '.join(CHOICES)}")
+    if checkpoint not in CHECKPOINTS:
+        raise InputError(f"setting checkpoint is {checkpoint!r}; needed: one of {', '.join(CHECKPOINTS)}")
     if not path.exists():
         needed = "needed: weights, a run folder or an exported model"
         parts = (f"{path}: no such file", needed, published_source(path), beside(path))

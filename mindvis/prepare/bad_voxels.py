@@ -1,13 +1,9 @@
 """What preparing does with voxels that carry no signal."""
 
-from typing import Literal, get_args
-
 import numpy as np
 
 from mindvis.common.errors import InputError
-
-BadVoxels = Literal["zero", "drop", "fail"]
-POLICIES: tuple[str, ...] = get_args(BadVoxels)
+from mindvis.config.options import BadVoxels
 
 
 def check_bad(bad: np.ndarray, policy: BadVoxels, where: str) -> None:

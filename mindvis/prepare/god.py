@@ -7,26 +7,24 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, get_args
 
 import numpy as np
 
 from mindvis.common.errors import InputError
 from mindvis.common.files import write_npz, write_text
 from mindvis.common.progress import Progress
+from mindvis.config.options import BadVoxels, Scaling
 from mindvis.data.god import IMAGE_FILE, INDEX_FILE, LABEL_TABLES, read_class_index, read_labels, wnid_of
 from mindvis.data.images import is_picture, read_square
 from mindvis.data.reading import PassedOver, files_below, list_folder, original_of, read_lines, require_folder
 from mindvis.data.voxels import bad_voxels, zscore
-from mindvis.prepare.bad_voxels import BadVoxels, check_bad
+from mindvis.prepare.bad_voxels import check_bad
 from mindvis.prepare.bdata import BData, is_bdata, read_bdata
 
 TRAIN, TEST = 1, 2  # DataType; 3 is imagery
 SUFFIXES = (".h5", ".hdf5", ".mat")  # of two forms of one subject the first is taken
 PICTURE_FOLDERS = {"train": "training", "test": "test"}
 NUM_CLASSES = 1000
-Scaling = Literal["train", "run", "none"]
-SCALINGS: tuple[str, ...] = get_args(Scaling)
 
 
 def find_subjects(folder: Path, passed: PassedOver, wanted: Sequence[int] | None = None) -> dict[int, Path]:

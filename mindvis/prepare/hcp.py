@@ -16,15 +16,15 @@ import numpy as np
 from mindvis.common.errors import InputError
 from mindvis.common.files import write_npz
 from mindvis.common.progress import Progress
+from mindvis.config.options import HCP_PATTERN, BadVoxels
 from mindvis.data.hcp import FILE_NAME, regions_of
 from mindvis.data.reading import PassedOver, files_below, one_line, require_folder
 from mindvis.data.voxels import bad_voxels, zscore
-from mindvis.prepare.bad_voxels import BadVoxels, check_bad
+from mindvis.prepare.bad_voxels import check_bad
 from mindvis.prepare.cifti import read_series
 from mindvis.prepare.parcellation import load_parcellation
 from mindvis.prepare.volumes import load_label_image, read_volumes
 
-PATTERN = "*_Atlas_MSMAll_hp2000_clean.dtseries.nii"
 Run = dict[str, np.ndarray]
 
 
@@ -84,7 +84,7 @@ class Outcome:
     detail: str
 
 
-def find_runs(raw: Path, passed: PassedOver, pattern: str = PATTERN) -> dict[str, list[Path]]:
+def find_runs(raw: Path, passed: PassedOver, pattern: str = HCP_PATTERN) -> dict[str, list[Path]]:
     """Runs of each subject, both in sorted order, anywhere below `raw`; a second copy of a run is passed over."""
     runs: dict[str, list[Path]] = {}
     for path in files_below(require_folder(raw, "the downloaded time series"), passed):

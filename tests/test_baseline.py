@@ -89,7 +89,7 @@ def test_without_class_ids_the_class_baseline_is_skipped(bare, label2img, tmp_pa
 
 
 def test_targets_are_checked_before_any_is_decoded(data, label2img, tmp_path):
-    """An unknown target, or a class that the LDM does not know, stops the script with an empty hand."""
+    """An unknown target, or a class that the LDM does not know, is refused before anything is decoded."""
     with np.load(data) as file:
         np.savez(tmp_path / "odd.npz", **{k: file[k] for k in file.files} | {"class_ids": file["class_ids"] + 5000})
     ldm = load_class_ldm(label2img)

@@ -13,12 +13,10 @@ from script_runner import run
 from mindvis.common.errors import InputError
 from mindvis.data import FMRIDataset
 from mindvis.data.voxels import pad_to, pad_to_patches
-from mindvis.inspection.attention import region_attention, voxel_attention
+from mindvis.inspection.cortex import NUM_VERTICES, flat_map_figure, load_flat_map, on_surface
 from mindvis.inspection.occlusion import ALL, hidden_voxel_correlation, occlusion
-from mindvis.inspection.plots import flat_map_figure
 from mindvis.inspection.regions import Regions, find_regions
-from mindvis.inspection.rollout import attention_weights, patch_attention, rollout
-from mindvis.inspection.surface import NUM_VERTICES, load_flat_map, on_surface
+from mindvis.inspection.rollout import attention_weights, patch_attention, region_attention, rollout, voxel_attention
 from mindvis.prepare.parcellation import KNOWN_COUNTS
 from mindvis.sc_mbm import FMRIEncoder, MaskedBrainModel
 
@@ -347,3 +345,11 @@ def test_one_of_several_resting_subjects(runs, tmp_path):
     outcome = run("look_inside", *settings)
     assert outcome.status == 2 and "needed: subject=, one of 100001, 100002" in outcome.err
     assert run("look_inside", *settings, "subject=100002").status == 0
+
+
+def test_three_rows_are_no_evidence(rng):
+    """Three rows that all lose by a region give p = 1/4, the least that their signs allow."""
+    regions = Regions({"V1": np.arange(8) < 4}, np.zeros(8, bool), np.arange(8))
+    fmri = rng.uniform(1, 2, (3, 8)).astype(np.float32)
+    table = occlusion(fmri, regions, lambda rows: {"sum": rows.sum(axis=1).astype(float)}, seed=0)
+    assert [drop.p for drop in table] == [0.25, 0.25] and table[0].low > 0

@@ -10,12 +10,13 @@ from script_runner import run
 
 from mindvis.common.errors import InputError
 from mindvis.common.plots import score_label
-from mindvis.figures.grids import consistency_figure, failures_figure, subjects_figure
-from mindvis.figures.inputs import at_most, find_subjects, shared_stimuli, spread
-from mindvis.figures.scores import accuracy_figure
+from mindvis.figures.panels import accuracy_figure, consistency_figure, failures_figure, subjects_figure
+from mindvis.figures.subjects import at_most, find_subjects, shared_stimuli, spread
+from mindvis.inspection.hidden_voxels import open_held_out
 
 MAIN = "50_way_top_1/tiny"
 IDS = [3, 5, 8, 9]
+OWN = {"name": "npz", "subjects": ["sbj_3"]}
 
 
 def figure_of(name: str, value: float, of: str = "decoded", **changes) -> dict:
@@ -76,6 +77,24 @@ def test_every_figure_as_png_and_pdf(folders, tmp_path):
         assert (tmp_path / "out" / f"{stem}.pdf").read_bytes().startswith(b"%PDF")
         assert f"{stem}.pdf" in outcome.out
     assert len(list((tmp_path / "out").iterdir())) == 14
+
+
+def test_masked_rows_of_a_tuned_run(tmp_path):
+    """A run of finetune_mbm on test fMRI, which held out nothing, is shown by training rows; one on both by none."""
+    tiny_stages.simulate_experiment(tmp_path)
+    stages = {"pretrain_mbm": (), "finetune_mbm": ("fmri=test", "trainer.val_fraction=0")}
+    for stage, settings in stages.items():
+        command = tiny_stages.command(stage, tmp_path, tmp_path / stage, "trainer.max_epochs=1", *settings)
+        assert run(stage, *command[2:]).status == 0
+    tuned = tmp_path / "finetune_mbm"
+    outcome = run("figures", "figures=[masked]", f"run={tuned}", f"output={tmp_path / 'out'}")
+    assert outcome.status == 0, outcome.err
+    assert np.asarray(Image.open(tmp_path / "out" / "masked.png").convert("L")).std() > 5
+    assert open_held_out(str(tuned), "last")[3].num_rows > open_held_out(str(tuned), "last")[2].num_rows
+    settings = (tuned / "config.yaml").read_text()
+    (tuned / "config.yaml").write_text(settings.replace("fmri: test", "fmri: both"))
+    outcome = run("figures", "figures=[masked]", f"run={tuned}", f"output={tmp_path / 'none'}")
+    assert outcome.status == 2 and "held out no rows" in outcome.err
 
 
 def test_subjects_share_rows(folders):
@@ -164,6 +183,18 @@ def test_two_subjects_of_one_name_need_labels(folders):
     with pytest.raises(InputError, match="two are named 'sbj_1'; needed: labels"):
         find_subjects([str(folders[0]), str(folders[0])])
     assert [s.label for s in find_subjects([str(folders[0])] * 2, ["a", "b"])] == ["a", "b"]
+
+
+def test_runs_are_named_apart(tmp_path):
+    """Two runs of one subject by their folders, own data by its run and not by a subject that it has not."""
+    for name, data in (("a", {"subjects": ["sbj_3"]}), ("b", {"subjects": ["sbj_3"]}), ("mine", OWN)):
+        (tmp_path / name / "decoded").mkdir(parents=True)
+        (tmp_path / name / "decoded" / "decoded.npz").write_bytes(b"")
+        said = json.dumps({"data": {"settings": data}})
+        (tmp_path / name / "decoded" / "generate.json").write_text(said)
+    entries = [str(tmp_path / name) for name in ("a", "b", "mine")]
+    assert [subject.label for subject in find_subjects(entries)] == ["a", "b", "mine"]
+    assert [subject.label for subject in find_subjects(entries[1:])] == ["sbj_3", "mine"]
 
 
 def test_spread_keeps_both_ends():

@@ -17,7 +17,7 @@ DEMO_CONFIG = Path(__file__).resolve().parents[1] / "assets" / "demo" / "config.
 class ScoreMBMConfig:
     """Hidden-voxel score of a Stage A run."""
 
-    run: str = MISSING  # run folder of pretrain_mbm
+    run: str = MISSING  # run folder of pretrain_mbm or finetune_mbm
     checkpoint: str = "best"  # best (by val/loss) | last
     mask_ratio: float | None = number(None, above=0, below=1)  # share of patches hidden; null: as in the training
     num_masks: int = number(20, 1, 10**6)  # masks a row
@@ -30,9 +30,9 @@ class PaperFiguresConfig:
 
     output: str = "figures"  # folder to write <figure>.png and <figure>.pdf to
     figures: list[str] = field(default_factory=lambda: list(FIGURES))  # masked subjects consistency failures accuracy
-    run: str | None = None  # masked: run folder of pretrain_mbm
+    run: str | None = None  # masked: run folder of pretrain_mbm or finetune_mbm
     checkpoint: str = "best"  # masked: best (by val/loss) | last
-    num_rows: int = number(3, 1, 10**4)  # masked: held-out rows
+    num_rows: int = number(3, 1, 10**4)  # masked: rows the run has not seen
     decoded: list[str] = field(default_factory=list)  # the others, one a subject: decoded folder, run or report.json
     labels: list[str] | None = None  # names of the subjects; null: as generate.json says
     stimuli: list[str] | None = None  # stimuli of subjects and consistency, by id; null: spread over all

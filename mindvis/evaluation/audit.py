@@ -195,7 +195,7 @@ def _measure(spaces: list[figures.Rows], known: figures.Known) -> tuple[list[Fin
     copied: list[np.ndarray] = []
     for rows in spaces:
         findings += figures.identification(rows, known)
-        per_stimulus[f"score/{rows.space}"] = figures.scores(rows)
+        per_stimulus[f"score/{rows.space}"] = figures.panels(rows)
         if rows.training is None:
             continue
         true, of_decoded = near.neighbours(rows.true, rows.training), near.neighbours(rows.decoded, rows.training)

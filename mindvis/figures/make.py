@@ -9,13 +9,11 @@ from mindvis.common.errors import InputError
 from mindvis.common.plots import save_png_and_pdf
 from mindvis.common.progress import Progress
 from mindvis.config.tools import FIGURES, PaperFiguresConfig
-from mindvis.figures.grids import consistency_figure, failures_figure, subjects_figure
-from mindvis.figures.inputs import Subject, find_subjects, shared_stimuli
-from mindvis.figures.masked import masked_figure
-from mindvis.figures.scores import accuracy_figure
+from mindvis.figures.panels import accuracy_figure, consistency_figure, failures_figure, masked_figure, subjects_figure
+from mindvis.figures.subjects import Subject, find_subjects, shared_stimuli
 
 NEEDED = {
-    "masked": "run=FOLDER, a run of pretrain_mbm",
+    "masked": "run=FOLDER, a run of pretrain_mbm or finetune_mbm",
     "subjects": "decoded=[FOLDER,...], the output of generate for each subject",
     "consistency": "decoded=[FOLDER], the output of generate",
     "failures": "decoded=[FOLDER], the output of generate and evaluate",

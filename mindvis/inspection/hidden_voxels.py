@@ -9,29 +9,41 @@ from mindvis.checkpoints import build_mbm
 from mindvis.common.errors import InputError
 from mindvis.common.files import write_json
 from mindvis.config.loading import from_plain
-from mindvis.config.schemas import PretrainMBMConfig
+from mindvis.config.schemas import FinetuneMBMConfig, PretrainMBMConfig
 from mindvis.config.tools import ScoreMBMConfig
 from mindvis.data import FMRIDataset
-from mindvis.data.open import hold_out_tail, open_pretraining
+from mindvis.data.open import choose_tuning_fmri, hold_out_tail, open_pretraining
 from mindvis.sc_mbm import MaskedBrainModel
 from mindvis.sc_mbm.scoring import score_hidden_voxels
 from mindvis.training.runs import open_run
 
 SCORE_FILE = "hidden_voxels.json"
+OTHER_SPLIT = {"train": "test", "test": "train"}
 
 
-def open_held_out(path: str, checkpoint: str) -> tuple[PretrainMBMConfig, MaskedBrainModel, FMRIDataset, FMRIDataset]:
-    """Settings and model of a Stage A run, the rows it was trained on and those it held out.
+def open_held_out(
+    path: str, checkpoint: str
+) -> tuple[PretrainMBMConfig | FinetuneMBMConfig, MaskedBrainModel, FMRIDataset, FMRIDataset]:
+    """Settings and model of a Stage A run, the rows it was trained on and rows it has not seen.
 
-    Raises InputError for a run that held out no rows, or that is none of pretrain_mbm.
+    Those are the rows it held out; a run of finetune_mbm that held out none has not seen the other split (train or
+    test). Raises InputError for a run that has seen all rows, or that is none of Stage A.
     """
-    trained = from_plain(PretrainMBMConfig, open_run(path, stages=("pretrain_mbm",)).settings)
+    run = open_run(path, stages=("pretrain_mbm", "finetune_mbm"))
+    tuned = run.stage == "finetune_mbm"
+    trained = from_plain(FinetuneMBMConfig if tuned else PretrainMBMConfig, run.settings)
     network, _ = build_mbm(path, checkpoint=checkpoint)
-    data = open_pretraining(trained.data, trained.extra_data, network.patch_size)
-    train, held_out = hold_out_tail(data, trained.trainer.val_fraction)
-    if held_out is None:
+    sizes = (network.patch_size, network.num_voxels)
+    if tuned:
+        data = choose_tuning_fmri(trained.data, trained.fmri, *sizes)
+    else:
+        data = open_pretraining(trained.data, trained.extra_data, network.patch_size)
+    train, unseen = hold_out_tail(data, trained.trainer.val_fraction)
+    if unseen is None and tuned and trained.fmri in OTHER_SPLIT:
+        unseen = choose_tuning_fmri(trained.data, OTHER_SPLIT[trained.fmri], *sizes)
+    if unseen is None:
         raise InputError(f"{path}: held out no rows; needed: a run with trainer.val_fraction above 0")
-    return trained, network.eval(), train, held_out
+    return trained, network.eval(), train, unseen
 
 
 def score_run(config: ScoreMBMConfig) -> dict[str, float]:

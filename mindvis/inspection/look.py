@@ -9,16 +9,13 @@ from matplotlib.figure import Figure
 
 from mindvis.common.errors import InputError
 from mindvis.common.files import to_csv, write_json, write_text
-from mindvis.common.plots import save_png_and_pdf, score_label
+from mindvis.common.plots import interval_bars, save_png_and_pdf, score_label
 from mindvis.config.schemas import plain
 from mindvis.config.tools import PARTS, LookInsideConfig
-from mindvis.inspection.attention import RegionAttention, region_attention, voxel_attention
-from mindvis.inspection.occlusion import ALL, Drop, occlusion
-from mindvis.inspection.opening import Opened, open_model
-from mindvis.inspection.plots import attention_bars, drop_bars, flat_map_figure
-from mindvis.inspection.rollout import patch_attention
-from mindvis.inspection.scoring import make_score
-from mindvis.inspection.surface import load_flat_map, on_surface
+from mindvis.inspection.cortex import flat_map_figure, load_flat_map, on_surface
+from mindvis.inspection.occlusion import ALL, Drop, make_score, occlusion
+from mindvis.inspection.open import Opened, open_model
+from mindvis.inspection.rollout import RegionAttention, patch_attention, region_attention, voxel_attention
 
 SUMMARY = "inside.json"
 ATTENTION_LABEL = "attention per voxel (average voxel: 1)"
@@ -74,6 +71,20 @@ def look_at_occlusion(opened: Opened, config: LookInsideConfig, found: Inside) -
         found.pictures[name] = drop_bars([drop for drop in table if drop.score == score], label)
     drops = {drop.roi: drop.drop for drop in table if drop.score == scores[0] and drop.roi != ALL}
     _add_flat_map(found, opened, config, OnCortex("occlusion", f"drop in {score_label(scores[0])}", 0.0, drops))
+
+
+def attention_bars(table: Sequence[RegionAttention], label: str) -> Figure:
+    """A bar a region above or below 1, the attention of the average voxel."""
+    names = [f"{row.roi}\n({row.num_voxels})" for row in table]
+    values, spans = [row.attention for row in table], [(row.low, row.high) for row in table]
+    return interval_bars(names, values, spans, label=label, base=1.0)
+
+
+def drop_bars(drops: Sequence[Drop], label: str) -> Figure:
+    """A bar a region: what the score loses without it."""
+    names = [f"{drop.roi}\n({drop.num_voxels})" for drop in drops]
+    spans = [(drop.low, drop.high) for drop in drops]
+    return interval_bars(names, [drop.drop for drop in drops], spans, label=label)
 
 
 @dataclass(frozen=True)

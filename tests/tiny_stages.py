@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from omegaconf import OmegaConf
 
-from mindvis.dc_ldm.model import build_class_ldm
+from mindvis.dc_ldm import build_class_ldm
 from mindvis.simulation.experiment import Experiment
 from mindvis.simulation.simulate import simulate
 

@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
-from mindvis.benchmarks.run import measure_variants
-from mindvis.benchmarks.work import Variant
+from mindvis.benchmarks.measure import measure_variants
+from mindvis.benchmarks.works import Variant
 from mindvis.common.files import write_atomic, write_json
 from mindvis.common.plots import ACCENT, INK, MUTED, PAPER_DPI
 from mindvis.config.schemas import ModelConfig
@@ -100,8 +100,7 @@ def growth_plot(points: dict[str, list[Point]]) -> Figure:
 def _measure(config: BenchmarkConfig, curve: Curve) -> Iterator[Point]:
     for size in curve.sizes:
         variant = Variant(curve.work)
-        _, measured = measure_variants(curve.change(config, size), [variant])
-        found = measured[variant]
+        found = measure_variants(curve.change(config, size), [variant])[variant]
         yield Point(size, found.timing.median, found.usage.peak_bytes)
 
 

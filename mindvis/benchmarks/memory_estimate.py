@@ -6,15 +6,14 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
-from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode  # torch's only shape-and-dtype tracer that picks the real kernels
 
 from mindvis.dc_ldm import build_ldm
-from mindvis.sc_mbm import FMRIEncoder, MaskedBrainModel, attention
-from mindvis.training.memory import recompute
+from mindvis.dc_ldm.precision import cast_frozen
+from mindvis.sc_mbm import FMRIEncoder, MaskedBrainModel
 
 GB = 1e9
 NUM_VOXELS = 4656
@@ -45,7 +44,7 @@ class StageA(nn.Module):
         return self.network(torch.randn(batch_size, 1, NUM_VOXELS), 0.75, noise).loss
 
     def enable_activation_checkpointing(self) -> None:
-        recompute([*self.network.blocks, *self.network.decoder_blocks])
+        self.network.use_checkpoint = True
 
 
 class StageB(nn.Module):
@@ -61,7 +60,7 @@ class StageB(nn.Module):
         return self.ldm.loss(latent, context, torch.randint(1000, (batch_size,)), eps)
 
     def enable_activation_checkpointing(self) -> None:
-        recompute(self.ldm.conditioner.encoder.blocks)
+        self.ldm.conditioner.encoder.use_checkpoint = True
         self.ldm.unet.use_checkpoint = True
 
 
@@ -87,19 +86,27 @@ class Estimate:
 def estimate(stage: str, batch_size: int, *, precision: str = "32-true", checkpointing: bool = False) -> Estimate:
     """Memory of one step of a stage (`A` or `B`) at the published size, on one device.
 
-    Weights, gradients and moments are float32 in every precision; what a kernel needs while it runs, and with
-    checkpointing the inside of one block, come on top.
+    Gradients, moments and the weights of what is tuned are float32 in every precision; frozen weights of products are
+    bfloat16 in bf16-mixed. What a kernel needs while it runs, and with checkpointing the inside of one block, come on
+    top.
     """
     with FakeTensorMode():
         model = STAGES[stage]()
         if checkpointing:
             model.enable_activation_checkpointing()
+        if precision == "bf16-mixed":
+            cast_frozen(model)
         activations = _kept_bytes(model, batch_size, precision)
         parameters = list(model.parameters())
-    tuned = [p for p in parameters if p.requires_grad]
-    sizes = [4 * sum(p.numel() for p in group) for group in (parameters, tuned)]
-    counts = [size // 4 for size in sizes]
-    return Estimate(*counts, weights=sizes[0], gradients=sizes[1], moments=2 * sizes[1], activations=activations)
+    num_tuned = sum(p.numel() for p in parameters if p.requires_grad)
+    return Estimate(
+        num_parameters=sum(p.numel() for p in parameters),
+        num_tuned=num_tuned,
+        weights=sum(p.nbytes for p in parameters),
+        gradients=4 * num_tuned,
+        moments=8 * num_tuned,
+        activations=activations,
+    )
 
 
 def _kept_bytes(model: nn.Module, batch_size: int, precision: str) -> int:
@@ -113,9 +120,7 @@ def _kept_bytes(model: nn.Module, batch_size: int, precision: str) -> int:
         return tensor
 
     half = torch.autocast("cpu", torch.bfloat16) if precision == "bf16-mixed" else nullcontext()
-    # as on a GPU, where attention is fused at every length and keeps no weights
-    fused = patch.object(attention, "LARGE_PRODUCT", 0)
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), half, fused:
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), half:
         loss = model(batch_size)
     del loss
     return sum(size for key, (size, _) in kept.items() if key not in weights)

@@ -1,11 +1,59 @@
-"""The benchmark as a table."""
+"""The benchmark as rows of a table: a work in one precision beside the plain version of it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
-from mindvis.benchmarks.run import Measured, Row
+from mindvis.benchmarks.measure import Measured, measure_variants
+from mindvis.benchmarks.works import ON_THE_CPU, PARTS, WITHOUT_PLAIN, Variant
+from mindvis.config.tools import BenchmarkConfig
 
 COLUMNS = ("work", "precision", "s (fastest to slowest)", "items/s", "GB", "GFLOP/s (of matmul)")
 COLUMNS += ("plain: s", "plain: GB", "times faster", "memory ratio")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: a work in one precision, and the plain version of it (None: there is none)."""
+
+    work: str
+    precision: str
+    items: float
+    unit: str
+    ours: Measured
+    plain: Measured | None = None
+
+    @property
+    def ratio(self) -> float | None:
+        """How many times faster than the plain version."""
+        return None if self.plain is None else self.plain.timing.median / self.ours.timing.median
+
+    @property
+    def memory_ratio(self) -> float | None:
+        """Peak memory over that of the plain version."""
+        peaks = [None if part is None else part.usage.peak_bytes for part in (self.ours, self.plain)]
+        return None if None in peaks else peaks[0] / peaks[1]
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything measured and what follows from it."""
+        measured = asdict(self)
+        for part in (measured["ours"], measured["plain"] or {}):
+            part.pop("work", None)
+        derived = {"ratio": self.ratio, "memory_ratio": self.memory_ratio}
+        derived["items_per_second"] = self.items / self.ours.timing.median
+        rates = {"flops_per_second": self.ours.flops_per_second, "share_of_matmul": self.ours.share_of_matmul}
+        return measured | derived | rates
+
+
+def benchmark(config: BenchmarkConfig) -> Iterator[Row]:
+    """Rows of the parts in `config.parts`, as they are measured. Raises InputError for settings that cannot be."""
+    for part in config.parts:
+        without_networks = part in ON_THE_CPU
+        sizes = replace(config, device="cpu") if without_networks else config
+        precisions = config.precisions[:1] if without_networks else config.precisions
+        for work in PARTS[part]:
+            if work != "pictures" or config.num_pictures:
+                yield from _compare(sizes, work, precisions)
 
 
 def heading() -> list[str]:
@@ -25,6 +73,15 @@ def row_line(row: Row) -> str:
     return line(
         [row.work, row.precision, _seconds(row.ours), rate, _gigabytes(row.ours), _flops(row.ours), *beside, *ratios]
     )
+
+
+def _compare(config: BenchmarkConfig, work: str, precisions: list[str]) -> list[Row]:
+    ours = [Variant(work, precision) for precision in precisions]
+    plain = [] if work in WITHOUT_PLAIN else [Variant(work, plain=True)]
+    measured = measure_variants(config, [*ours, *plain])
+    beside = measured[plain[0]] if plain else None
+    name, items, unit = measured[ours[0]].work
+    return [Row(name, variant.precision, items, unit, measured[variant], beside) for variant in ours]
 
 
 def _seconds(part: Measured) -> str:

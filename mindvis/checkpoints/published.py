@@ -17,7 +17,7 @@ from mindvis.checkpoints.weights import DEFAULT_HEADS, State, Weights, check_sta
 from mindvis.common.errors import InputError, one_line, reading
 from mindvis.common.files import write_atomic, write_text
 from mindvis.common.safe_pickle import as_settings
-from mindvis.dc_ldm.model import build_schedule
+from mindvis.dc_ldm import build_schedule
 from mindvis.dc_ldm.schedule import NoiseSchedule
 
 STATE_KEYS = {"model_state_dict": "ldm", "state_dict": "label2img", "model": "mbm"}

@@ -1,10 +1,11 @@
 """Stage B: latent diffusion, doubly conditioned on fMRI."""
 
-from mindvis.dc_ldm.autoencoder import KLAutoencoder, VQAutoencoder, build_autoencoder
+from mindvis.dc_ldm.autoencoder import KLAutoencoder, VQAutoencoder
 from mindvis.dc_ldm.averaging import averaged_embeddings
 from mindvis.dc_ldm.conditioner import ClassEmbedder, FMRIConditioner
-from mindvis.dc_ldm.model import LatentDiffusion, build_class_ldm, build_ldm, build_schedule
+from mindvis.dc_ldm.model import LatentDiffusion
 from mindvis.dc_ldm.module import LDMModule
+from mindvis.dc_ldm.published import build_autoencoder, build_class_ldm, build_ldm, build_schedule, build_unet
 from mindvis.dc_ldm.samplers import (
     averaged_timesteps,
     noise_for,
@@ -15,7 +16,7 @@ from mindvis.dc_ldm.samplers import (
     sample_unipc_averaged,
 )
 from mindvis.dc_ldm.schedule import NoiseSchedule
-from mindvis.dc_ldm.unet import PreparedContext, UNet, build_unet
+from mindvis.dc_ldm.unet import PreparedContext, UNet
 
 __all__ = [
     "ClassEmbedder",

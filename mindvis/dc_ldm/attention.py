@@ -10,18 +10,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mindvis.dc_ldm.layers import GROUPS, memory_format_of, zero_init
-from mindvis.sc_mbm.attention import SMALL_PRODUCT, fused_pays
-from mindvis.sc_mbm.products import linear
 
 KeyValue = tuple[Tensor, Tensor]
 
 
 class CrossAttention(nn.Module):
-    """Multi-head attention from x [b n c] to a context [b m context_dim]; without one, to x itself."""
+    """Multi-head attention from x [b n c] to a context [b m context_dim]; without one, to x itself.
+
+    `fused_attn` chooses torch's fused kernel, as it does in timm.
+    """
 
     def __init__(self, dim: int, *, context_dim: int | None = None, num_heads: int = 1):
         super().__init__()
         self.num_heads = num_heads
+        self.fused_attn = True
         self.to_q = nn.Linear(dim, dim, bias=False)
         self.to_k = nn.Linear(context_dim or dim, dim, bias=False)
         self.to_v = nn.Linear(context_dim or dim, dim, bias=False)
@@ -29,13 +31,13 @@ class CrossAttention(nn.Module):
 
     def keys_values(self, context: Tensor) -> KeyValue:
         """Keys and values of a context [b m context_dim], each [b heads m c/heads]."""
-        return self._split(linear(context, self.to_k)), self._split(linear(context, self.to_v))
+        return self._split(self.to_k(context)), self._split(self.to_v(context))
 
     def forward(self, x: Tensor, key_value: KeyValue | None = None) -> Tensor:
         """[b n c] -> [b n c], attending to prepared keys and values, or to x."""
         key, value = key_value or self.keys_values(x)
-        attended = attend(self._split(linear(x, self.to_q)), key, value)  # [b heads n c/heads]
-        return linear(rearrange(attended, "b g n c -> b n (g c)"), self.to_out[0])
+        attended = attend(self._split(self.to_q(x)), key, value, fused=self.fused_attn)  # [b heads n c/heads]
+        return self.to_out(rearrange(attended, "b g n c -> b n (g c)"))
 
     def _split(self, x: Tensor) -> Tensor:
         return rearrange(x, "b n (g c) -> b g n c", g=self.num_heads)
@@ -50,12 +52,7 @@ class GEGLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[b n c] -> [b n hidden]."""
-        return self.gate(linear(x, self.proj))
-
-    @staticmethod
-    def gate(projected: Tensor) -> Tensor:
-        """[b n 2*hidden] -> [b n hidden]."""
-        hidden, gate = projected.chunk(2, dim=-1)
+        hidden, gate = self.proj(x).chunk(2, dim=-1)
         return hidden * F.gelu(gate)
 
 
@@ -69,7 +66,7 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[b n c] -> [b n c]."""
-        return linear(self.net[0](x), self.net[2])
+        return self.net(x)
 
 
 class TransformerBlock(nn.Module):
@@ -117,16 +114,10 @@ class SpatialTransformer(nn.Module):
         return x + self.proj_out(hidden.contiguous(memory_format=memory_format_of(x)))
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+def attend(query: Tensor, key: Tensor, value: Tensor, *, fused: bool = True) -> Tensor:
     """Softmax attention of queries [b heads n c] to keys and values [b heads m c] -> [b heads n c]."""
-    num_queries, num_keys = query.shape[-2], key.shape[-2]
-    if num_keys > 1 and not _is_small(query, key) and fused_pays(query, num_queries, num_keys):
+    if fused and key.shape[-2] > 1:
         return F.scaled_dot_product_attention(query, key, value)
     # a softmax over one token has no gradient; fused kernels leave round-off there, which AdamW makes whole steps of
     weights = (query @ key.transpose(-2, -1) * query.shape[-1] ** -0.5).softmax(dim=-1)
     return weights @ value
-
-
-def _is_small(query: Tensor, key: Tensor) -> bool:
-    """Whether products and softmax apart are faster: the fused kernel of the CPU loses on short sequences."""
-    return query.device.type == "cpu" and query.shape[-2] * key.shape[-2] <= SMALL_PRODUCT

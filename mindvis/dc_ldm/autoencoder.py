@@ -5,46 +5,16 @@ for its use as a first stage: of VQ, the diffusion sees the latent before the co
 Attribute names are those of the published weights.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
 from torch import Tensor, nn
 
 from mindvis.dc_ldm.coders import Decoder, Encoder
 from mindvis.dc_ldm.quantizer import Quantizer
-from mindvis.dc_ldm.settings import read_options, section
-
-WHERE = "model.params.first_stage_config.params"
-SHAPE = ("z_channels", "resolution", "in_channels", "out_ch", "ch", "ch_mult", "num_res_blocks")
-SHAPE_OPTIONS = (*SHAPE, "attn_resolutions", "dropout")
-SHAPE_FIXED = {
-    "resamp_with_conv": True,
-    "give_pre_end": False,
-    "tanh_out": False,
-    "use_linear_attn": False,
-    "attn_type": "vanilla",
-    "use_timestep": False,
-}
-FIXED = {"remap": None}
-# how the published autoencoder was trained and where its own file lay
-WITHOUT_EFFECT = (
-    "ddconfig",
-    "lossconfig",
-    "ckpt_path",
-    "ignore_keys",
-    "image_key",
-    "colorize_nlabels",
-    "monitor",
-    "batch_resize_range",
-    "scheduler_config",
-    "lr_g_factor",
-    "sane_index_shape",
-    "use_ema",
-)
 
 
 class Autoencoder(nn.Module):
     """Images <-> latents; `scale_factor` brings the latents the diffusion sees to about unit variance."""
+
+    post_quant_conv: nn.Conv2d
 
     def __init__(self, encoder: Encoder, decoder: Decoder, embed_dim: int, scale_factor: float):
         super().__init__()
@@ -61,6 +31,10 @@ class Autoencoder(nn.Module):
     def decode(self, latent: Tensor, quantize: bool = True) -> Tensor:
         """Images [b 3 h w], about [-1, 1], of latents [b embed_dim h/f w/f]; `quantize` where there is a codebook."""
         raise NotImplementedError
+
+    def _decode(self, latent: Tensor) -> Tensor:
+        # the codebook is float32 whatever the type of the decoder
+        return self.decoder(self.post_quant_conv(latent.to(self.post_quant_conv.weight.dtype)))
 
 
 class VQAutoencoder(Autoencoder):
@@ -90,7 +64,7 @@ class VQAutoencoder(Autoencoder):
         latent = latent / self.scale_factor
         if quantize:
             latent = self.quantize.look_up(self.quantize.nearest(latent))
-        return self.decoder(self.post_quant_conv(latent))
+        return self._decode(latent)
 
 
 class KLAutoencoder(Autoencoder):
@@ -114,26 +88,4 @@ class KLAutoencoder(Autoencoder):
 
     def decode(self, latent: Tensor, quantize: bool = True) -> Tensor:
         """[b embed_dim h/f w/f] -> [b 3 h w]."""
-        return self.decoder(self.post_quant_conv(latent / self.scale_factor))
-
-
-def build_autoencoder(options: Mapping[str, Any], scale_factor: float = 1.0) -> Autoencoder:
-    """Autoencoder from `first_stage_config.params` of a published config: KL where it doubles z and has no codebook.
-
-    Raises InputError for an option that would change the results and is not supported.
-    """
-    ddconfig = section(options, "ddconfig", f"{WHERE}.")
-    is_kl = bool(ddconfig.get("double_z")) and "n_embed" not in options
-    sizes = ("embed_dim",) if is_kl else ("embed_dim", "n_embed")
-    found = read_options(options, WHERE, used=sizes, required=sizes, fixed=FIXED, without_effect=WITHOUT_EFFECT)
-    fixed = {**SHAPE_FIXED, "double_z": is_kl}
-    shape = read_options(ddconfig, f"{WHERE}.ddconfig", used=SHAPE_OPTIONS, required=SHAPE, fixed=fixed)
-    in_channels, out_ch = shape.pop("in_channels"), shape.pop("out_ch")
-    kind = KLAutoencoder if is_kl else VQAutoencoder
-    return kind(
-        encoder=Encoder(in_channels=in_channels, double_z=is_kl, **shape),
-        decoder=Decoder(out_ch=out_ch, **shape),
-        z_channels=shape["z_channels"],
-        scale_factor=scale_factor,
-        **found,
-    )
+        return self._decode(latent / self.scale_factor)

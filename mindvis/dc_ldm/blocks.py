@@ -4,7 +4,6 @@ Source: Dhariwal & Nichol 2021 (arXiv 2105.05233), appendix A. Attribute names a
 """
 
 import math
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -63,21 +62,18 @@ class Downsample(nn.Module):
 class UNetBlock(nn.Sequential):
     """Layers run one after another, each handed what it takes besides the feature map."""
 
-    def keys_values(self, context: Tensor) -> list[KeyValue]:
-        """Keys and values of a context [b m context_dim] for every transformer block, in order."""
-        return [pair for layer in self._transformers() for pair in layer.keys_values(context)]
+    def keys_values(self, context: Tensor) -> list[list[KeyValue]]:
+        """Keys and values of a context [b m context_dim] for every spatial transformer, in order."""
+        return [layer.keys_values(context) for layer in self if isinstance(layer, SpatialTransformer)]
 
-    def forward(self, x: Tensor, embedding: Tensor, keys_values: list[KeyValue]) -> Tensor:
+    def forward(self, x: Tensor, embedding: Tensor, keys_values: list[list[KeyValue]]) -> Tensor:
         """[b c h w], time embedding [b e], the block's keys and values -> [b c' h' w']."""
+        prepared = iter(keys_values)
         for layer in self:
             if isinstance(layer, ResidualBlock):
                 x = layer(x, embedding)
             elif isinstance(layer, SpatialTransformer):
-                depth = len(layer.transformer_blocks)
-                x, keys_values = layer(x, keys_values[:depth]), keys_values[depth:]
+                x = layer(x, next(prepared))
             else:
                 x = layer(x)
         return x
-
-    def _transformers(self) -> Iterator[SpatialTransformer]:
-        return (layer for layer in self if isinstance(layer, SpatialTransformer))

@@ -37,6 +37,7 @@ class AttentionBlock(nn.Module):
 
     def __init__(self, channels: int):
         super().__init__()
+        self.fused_attn = True  # as in timm
         self.norm = _norm(channels)
         self.q = nn.Conv2d(channels, channels, 1)
         self.k = nn.Conv2d(channels, channels, 1)
@@ -47,7 +48,7 @@ class AttentionBlock(nn.Module):
         """[b c h w] -> [b c h w]."""
         normed = self.norm(x)
         query, key, value = (rearrange(f(normed), "b c h w -> b 1 (h w) c") for f in (self.q, self.k, self.v))
-        attended = rearrange(attend(query, key, value), "b 1 (h w) c -> b c h w", h=x.shape[2])
+        attended = rearrange(attend(query, key, value, fused=self.fused_attn), "b 1 (h w) c -> b c h w", h=x.shape[2])
         return x + self.proj_out(attended.contiguous(memory_format=memory_format_of(x)))
 
 

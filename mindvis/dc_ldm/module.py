@@ -3,14 +3,14 @@
 from typing import Any, cast
 
 import pytorch_lightning as pl
-from torch import Tensor, nn
+import torch
+from torch import Tensor
 
 from mindvis.common import draws
 from mindvis.common.errors import InputError
-from mindvis.dc_ldm.mapped import map_unused
+from mindvis.dc_ldm.conditioner import FMRIConditioner
 from mindvis.dc_ldm.model import LatentDiffusion
-from mindvis.dc_ldm.speed import is_wide, make_fast
-from mindvis.training.memory import recompute
+from mindvis.dc_ldm.precision import cast_frozen, channels_last
 from mindvis.training.optim import adamw, steps_per_epoch, with_warmup_cosine
 
 Batch = dict[str, Tensor]
@@ -51,21 +51,10 @@ class LDMModule(pl.LightningModule):
         self.level_weights = _level_weights(ldm, weighting)
 
     def setup(self, stage: str) -> None:
-        """Before the model is placed: layout and, in mixed precision, kept casts of what is frozen."""
-        strategy = self.trainer.strategy
-        compiled = self.ldm.unet._compiled_call_impl is not None  # which fuses casts itself
-        self.ldm.frozen_forms = not compiled
-        alone = self.trainer.world_size == 1 and strategy.root_device.type == "cpu"
-        self.make_ready(mixed=self.trainer.precision != "32-true", mapped=alone)
-
-    def make_ready(self, *, mixed: bool, mapped: bool = False) -> None:
-        """Layout and the forms of frozen weights that `make_fast` makes.
-
-        `mapped` (a CPU alone): what no step looks at lies in a file, and freed memory of a wide model is given back.
-        """
-        make_fast(self.ldm, mixed=mixed, mapped=mapped)
-        if mapped and self.ldm.frozen_forms and is_wide(self.ldm):
-            map_unused(self.ldm.autoencoder.decoder)  # previews read it there
+        """Layout, and in bf16-mixed the frozen weights in bfloat16, before a checkpoint is loaded."""
+        channels_last(self.ldm)
+        if self.trainer.precision == "bf16-mixed":
+            cast_frozen(self.ldm)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Loss (scalar) of a batch, logged as train/loss beside train/lr."""
@@ -104,28 +93,41 @@ class LDMModule(pl.LightningModule):
 
     def enable_activation_checkpointing(self) -> None:
         """Keep the inputs of the encoder's and of the UNet's blocks alone for the backward pass."""
-        encoder = cast(nn.Module, self.ldm.conditioner.encoder)
-        recompute(cast(nn.ModuleList, encoder.blocks))
+        cast(FMRIConditioner, self.ldm.conditioner).encoder.use_checkpoint = True
         self.ldm.unet.use_checkpoint = True
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        # keys and flags stay on the CPU, where draws and choices are made: reading them back would wait for the device
+        kept = {name: batch[name] for name in ("key", "cropped") if name in batch}
+        moved = {name: value for name, value in batch.items() if name not in kept}
+        return {**super().transfer_batch_to_device(moved, device, dataloader_idx), **kept}
 
     def loss(self, batch: Batch) -> Tensor:
         """Loss (scalar) of a batch; steps and noise follow from its keys alone."""
         latent = self._latent(batch)  # [b c h w]
-        t = draws.integers(batch["key"], "t", self.ldm.schedule.num_timesteps).to(latent.device)
-        eps = draws.normal(batch["key"], "eps", latent.shape[1:]).to(latent)
-        weights = None if self.level_weights is None else self.level_weights[t.cpu()].to(latent)
+        t = draws.integers(batch["key"], "t", self.ldm.schedule.num_timesteps)  # [b], on the CPU
+        eps = draws.normal(batch["key"], "eps", latent.shape[1:])  # [b c h w], on the CPU
+        weights = None if self.level_weights is None else self._move(self.level_weights[t], latent)
         context = self.ldm.conditioner(batch["fmri"])  # [b 77 c]
-        return self.ldm.loss(latent, context, t, eps, weights)
+        t = t.to(latent.device, non_blocking=True)
+        return self.ldm.loss(latent, context, t, self._move(eps, latent), weights)
 
     def _latent(self, batch: Batch) -> Tensor:
         if "latent" not in batch:
             return self.ldm.encode(batch["image"])
-        cropped = batch.get("cropped")
-        if cropped is None or not cropped.any():
-            return batch["latent"]
-        latent = batch["latent"].clone()
-        latent[cropped] = self.ldm.encode(batch["image"][cropped]).to(latent.dtype)
-        return latent
+        latent = batch["latent"]
+        if "cropped" not in batch:
+            return latent
+        rows = batch["cropped"].nonzero()[:, 0]  # on the CPU
+        if len(rows) == 0:
+            return latent
+        rows = rows.to(latent.device, non_blocking=True)
+        encoded = self.ldm.encode(batch["image"].index_select(0, rows))
+        return latent.index_copy(0, rows, encoded.to(latent.dtype))
+
+    @staticmethod
+    def _move(values: Tensor, latent: Tensor) -> Tensor:
+        return values.to(latent.device, latent.dtype, non_blocking=True)
 
 
 def _tunes_heads(tune: str) -> bool:

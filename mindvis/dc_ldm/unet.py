@@ -5,7 +5,7 @@ cross-attention, Chen et al. 2023 (arXiv 2211.06956), section 3.3, for the secon
 of the published weights, `time_embed_condtion` and its spelling included.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,47 +14,50 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mindvis.common.errors import InputError
 from mindvis.dc_ldm.attention import KeyValue, SpatialTransformer
 from mindvis.dc_ldm.blocks import Downsample, ResidualBlock, UNetBlock, time_embedding
 from mindvis.dc_ldm.layers import GROUPS, Upsample, zero_init
-from mindvis.dc_ldm.settings import read_options
 
 CONTEXT_TOKENS = 77
 
-REQUIRED = (
-    "in_channels",
-    "out_channels",
-    "model_channels",
-    "attention_resolutions",
-    "num_res_blocks",
-    "channel_mult",
-    "context_dim",
-)
-USED = (*REQUIRED, "num_heads", "num_head_channels", "transformer_depth", "dropout", "use_checkpoint")
-FIXED = {
-    "use_spatial_transformer": True,
-    "cond_scale": 1.0,
-    "conv_resample": True,
-    "dims": 2,
-    "num_classes": None,
-    "use_fp16": False,
-    "num_heads_upsample": -1,
-    "use_scale_shift_norm": False,
-    "resblock_updown": False,
-    "n_embed": None,
-}
-# sizes of images nobody asks for, an attention layout that spatial transformers do not have, and what arguments set
-WITHOUT_EFFECT = ("image_size", "legacy", "use_new_attention_order", "use_time_cond", "global_pool")
+BlockKeysValues = list[list[KeyValue]]  # of a block: one list a spatial transformer, one pair a transformer block in it
 
 
 @dataclass
 class PreparedContext:
     """What the UNet needs of a context and that no diffusion step changes; made by `UNet.prepare_context`."""
 
-    keys_values: list[list[KeyValue]]  # one list a block of `UNet.blocks`, one pair a transformer block in it
+    down: list[BlockKeysValues]
+    middle: BlockKeysValues
+    up: list[BlockKeysValues]
     time_condition: Tensor | None  # [b e], added to the time embedding
     time_embeddings: Tensor | None = None  # [num_timesteps e], in the place of those `UNet.embed_times` gives
+
+
+@dataclass(frozen=True)
+class Layers:
+    """What the residual blocks and the spatial transformers of a UNet have in common."""
+
+    embedding_dim: int
+    context_dim: int
+    num_heads: int
+    num_head_channels: int | None
+    transformer_depth: int
+    dropout: float
+
+    def residual(self, in_channels: int, out_channels: int) -> ResidualBlock:
+        return ResidualBlock(in_channels, out_channels, embedding_dim=self.embedding_dim, dropout=self.dropout)
+
+    def transformer(self, channels: int) -> SpatialTransformer:
+        num_heads = channels // self.num_head_channels if self.num_head_channels else self.num_heads
+        return SpatialTransformer(
+            channels, context_dim=self.context_dim, num_heads=num_heads, depth=self.transformer_depth
+        )
+
+    def block(self, in_channels: int, out_channels: int, *, attend: bool) -> UNetBlock:
+        """A residual block, and a spatial transformer after it where the level attends."""
+        residual = self.residual(in_channels, out_channels)
+        return UNetBlock(residual, self.transformer(out_channels)) if attend else UNetBlock(residual)
 
 
 class UNet(nn.Module):
@@ -63,6 +66,9 @@ class UNet(nn.Module):
     `attention_resolutions` are downsampling factors (1, 2, 4 ...), not sizes. Either `num_heads` or `num_head_channels`
     sets the heads. `use_checkpoint` may be switched at any time: it trades a second forward pass for memory.
     """
+
+    input_blocks: Any  # ModuleList of UNetBlock, which its type does not say
+    output_blocks: Any
 
     def __init__(
         self,
@@ -84,33 +90,29 @@ class UNet(nn.Module):
         super().__init__()
         self.in_channels, self.model_channels, self.context_dim = in_channels, model_channels, context_dim
         self.use_checkpoint = False
-        self._attention = {"context_dim": context_dim, "depth": transformer_depth}
-        self._heads = (num_heads, num_head_channels)
-        self._dropout = dropout
-        self._attended = set(attention_resolutions)
         embedding_dim = 4 * model_channels
+        layers = Layers(embedding_dim, context_dim, num_heads, num_head_channels, transformer_depth, dropout)
+        widths = [factor * model_channels for factor in channel_mult]
+        attends = [2**level in attention_resolutions for level in range(len(widths))]
+
         self.time_embed = nn.Sequential(
             nn.Linear(model_channels, embedding_dim), nn.SiLU(), nn.Linear(embedding_dim, embedding_dim)
         )
-        self.time_embed_condtion = None
-        if use_time_condition:
-            self.time_embed_condtion = _time_condition(context_dim, embedding_dim, global_pool)
-        widths = self._build_down(in_channels, channel_mult, num_res_blocks)
-        width = widths[-1]
-        self.middle_block = UNetBlock(
-            self._residual(width, width), self._transformer(width), self._residual(width, width)
+        self.time_embed_condtion = (
+            _time_condition(context_dim, embedding_dim, global_pool) if use_time_condition else None
         )
-        self._build_up(widths, channel_mult, num_res_blocks)
+        first = UNetBlock(nn.Conv2d(in_channels, model_channels, 3, padding=1))
+        self.input_blocks, skips = _down_path(first, model_channels, widths, attends, num_res_blocks, layers)
+        lowest = widths[-1]
+        self.middle_block = UNetBlock(
+            layers.residual(lowest, lowest), layers.transformer(lowest), layers.residual(lowest, lowest)
+        )
+        self.output_blocks = _up_path(skips, widths, attends, num_res_blocks, layers)
         self.out = nn.Sequential(
             nn.GroupNorm(GROUPS, model_channels),
             nn.SiLU(),
             zero_init(nn.Conv2d(model_channels, out_channels, 3, padding=1)),
         )
-
-    @property
-    def blocks(self) -> list[UNetBlock]:
-        """All blocks in the order in which they run."""
-        return [*self.input_blocks, self.middle_block, *self.output_blocks]
 
     def prepare_context(self, context: Tensor, time_embeddings: Tensor | None = None) -> PreparedContext:
         """Keys, values and time condition of a context [b m context_dim]: the part that is the same in every step.
@@ -119,105 +121,78 @@ class UNet(nn.Module):
         """
         condition = None
         if self.time_embed_condtion is not None:
-            condition = self.time_embed_condtion(context)  # [b 1 e]
-            condition = rearrange(condition, "b 1 e -> b e")
-        keys_values = [block.keys_values(context) for block in self.blocks]
-        return PreparedContext(keys_values, condition, time_embeddings)
+            condition = rearrange(self.time_embed_condtion(context), "b 1 e -> b e")
+        return PreparedContext(
+            down=[block.keys_values(context) for block in self.input_blocks],
+            middle=self.middle_block.keys_values(context),
+            up=[block.keys_values(context) for block in self.output_blocks],
+            time_condition=condition,
+            time_embeddings=time_embeddings,
+        )
 
     def forward(self, x_t: Tensor, t: Tensor, context: Tensor | PreparedContext) -> Tensor:
         """Noise [b c h w] in the latent x_t [b c h w] at step t (long [b]), given a context [b m context_dim]."""
         prepared = context if isinstance(context, PreparedContext) else self.prepare_context(context)
-        embedding = self._embed(t, prepared, x_t.dtype)
-        num_inputs = len(self.input_blocks)
+        embedding = self._embed(t, prepared)  # [b e]
         x = x_t
         skips: list[Tensor] = []
-        for index, (block, keys_values) in enumerate(zip(self.blocks, prepared.keys_values, strict=True)):
-            if index > num_inputs:
-                x = torch.cat([x, skips.pop()], dim=1)
+        for block, keys_values in zip(self.input_blocks, prepared.down, strict=True):
             x = self._run(block, x, embedding, keys_values)
-            if index < num_inputs:
-                skips.append(x)
+            skips.append(x)
+        x = self._run(self.middle_block, x, embedding, prepared.middle)
+        for block, keys_values in zip(self.output_blocks, prepared.up, strict=True):
+            x = torch.cat([x, skips.pop()], dim=1)
+            x = self._run(block, x, embedding, keys_values)
         return self.out(x)
 
-    def embed_times(self, t: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    def embed_times(self, t: Tensor) -> Tensor:
         """Embeddings [b e] of diffusion steps (long [b])."""
-        return self.time_embed(time_embedding(t, self.model_channels).to(dtype))
+        return self.time_embed(time_embedding(t, self.model_channels).to(self._dtype))
 
-    def _embed(self, t: Tensor, prepared: PreparedContext, dtype: torch.dtype) -> Tensor:
-        table, condition = prepared.time_embeddings, prepared.time_condition
-        embedding = self.embed_times(t, dtype) if table is None else table[t]
-        return embedding if condition is None else embedding + condition
+    @property
+    def _dtype(self) -> torch.dtype:
+        return next(self.time_embed.parameters()).dtype
 
-    def _run(self, block: UNetBlock, x: Tensor, embedding: Tensor, keys_values: list[KeyValue]) -> Tensor:
+    def _embed(self, t: Tensor, prepared: PreparedContext) -> Tensor:
+        table = prepared.time_embeddings
+        embedding = self.embed_times(t) if table is None else table[t].to(self._dtype)
+        return embedding if prepared.time_condition is None else embedding + prepared.time_condition
+
+    def _run(self, block: UNetBlock, x: Tensor, embedding: Tensor, keys_values: BlockKeysValues) -> Tensor:
         if self.use_checkpoint and torch.is_grad_enabled():
             return checkpoint(block, x, embedding, keys_values, use_reentrant=False)
         return block(x, embedding, keys_values)
 
-    def _build_down(self, in_channels: int, channel_mult: Sequence[int], num_res_blocks: int) -> list[int]:
-        """Make the input blocks and return the channels of what each of them hands to its output block."""
-        blocks, widths = [UNetBlock(nn.Conv2d(in_channels, self.model_channels, 3, padding=1))], [self.model_channels]
-        for level, factor in enumerate(channel_mult):
-            for _ in range(num_res_blocks):
-                blocks.append(self._level_block(widths[-1], factor * self.model_channels, level))
-                widths.append(factor * self.model_channels)
-            if level + 1 < len(channel_mult):
-                blocks.append(UNetBlock(Downsample(widths[-1])))
-                widths.append(widths[-1])
-        self.input_blocks = nn.ModuleList(blocks)
-        return widths
 
-    def _build_up(self, widths: list[int], channel_mult: Sequence[int], num_res_blocks: int) -> None:
-        widths, width, blocks = list(widths), widths[-1], []
-        for level, factor in reversed(list(enumerate(channel_mult))):
-            for index in range(num_res_blocks + 1):
-                block = self._level_block(width + widths.pop(), factor * self.model_channels, level)
-                width = factor * self.model_channels
-                if level and index == num_res_blocks:
-                    block.append(Upsample(width))
-                blocks.append(block)
-        self.output_blocks = nn.ModuleList(blocks)
-
-    def _level_block(self, in_channels: int, out_channels: int, level: int) -> UNetBlock:
-        block = UNetBlock(self._residual(in_channels, out_channels))
-        if 2**level in self._attended:
-            block.append(self._transformer(out_channels))
-        return block
-
-    def _residual(self, in_channels: int, out_channels: int) -> ResidualBlock:
-        embedding_dim = 4 * self.model_channels
-        return ResidualBlock(in_channels, out_channels, embedding_dim=embedding_dim, dropout=self._dropout)
-
-    def _transformer(self, channels: int) -> SpatialTransformer:
-        num_heads, head_channels = self._heads
-        return SpatialTransformer(
-            channels, num_heads=channels // head_channels if head_channels else num_heads, **self._attention
-        )
+def _down_path(
+    first: UNetBlock, width: int, widths: list[int], attends: list[bool], num_res_blocks: int, layers: Layers
+) -> tuple[nn.ModuleList, list[int]]:
+    """Blocks from the full resolution to the lowest, and the channels that each of them hands over to the way up."""
+    blocks, skips = [first], [width]
+    for level, level_width in enumerate(widths):
+        for _ in range(num_res_blocks):
+            blocks.append(layers.block(width, level_width, attend=attends[level]))
+            width = level_width
+            skips.append(width)
+        if level < len(widths) - 1:
+            blocks.append(UNetBlock(Downsample(width)))
+            skips.append(width)
+    return nn.ModuleList(blocks), skips
 
 
-def build_unet(options: Mapping[str, Any], *, global_pool: bool = False, use_time_condition: bool = True) -> UNet:
-    """UNet from `unet_config.params` of a published config; the arguments win over the options of the same meaning.
-
-    Raises InputError for an option that would change the results and is not supported.
-    """
-    where = "model.params.unet_config.params"
-    found = read_options(options, where, used=USED, required=REQUIRED, fixed=FIXED, without_effect=WITHOUT_EFFECT)
-    use_checkpoint = bool(found.pop("use_checkpoint", False))
-    if found.get("num_head_channels") in (-1, None):
-        found.pop("num_head_channels", None)
-    _check_widths(found, where)
-    unet = UNet(**found, global_pool=global_pool, use_time_condition=use_time_condition)
-    unet.use_checkpoint = use_checkpoint
-    return unet
-
-
-def _check_widths(options: Mapping[str, Any], where: str) -> None:
-    """GroupNorm and heads must divide the channels of every level."""
-    for factor in options["channel_mult"]:
-        width = factor * options["model_channels"]
-        heads = options.get("num_head_channels") or options.get("num_heads") or 1
-        if width % GROUPS or width % heads:
-            found = f"{width} channels at channel_mult {factor}"
-            raise InputError(f"{where}.model_channels: {found}, needed a multiple of {GROUPS} and of {heads} (heads)")
+def _up_path(
+    skips: list[int], widths: list[int], attends: list[bool], num_res_blocks: int, layers: Layers
+) -> nn.ModuleList:
+    """Blocks from the lowest resolution to the full one; each takes what the one of the way down handed over."""
+    blocks, waiting, width = [], list(skips), widths[-1]
+    for level in reversed(range(len(widths))):
+        for index in range(num_res_blocks + 1):
+            block = layers.block(width + waiting.pop(), widths[level], attend=attends[level])
+            width = widths[level]
+            if level > 0 and index == num_res_blocks:
+                block.append(Upsample(width))
+            blocks.append(block)
+    return nn.ModuleList(blocks)
 
 
 def _time_condition(context_dim: int, embedding_dim: int, global_pool: bool) -> nn.Module:

@@ -14,10 +14,12 @@ from mindvis.common.errors import InputError
 from mindvis.common.progress import Progress
 from mindvis.data.images import to_uint8
 from mindvis.dc_ldm import LatentDiffusion, averaged_embeddings, averaged_timesteps, noise_for
+from mindvis.dc_ldm.precision import channels_last, with_dtype
 from mindvis.dc_ldm.samplers import SAMPLERS, EpsModel
-from mindvis.dc_ldm.speed import make_fast
+from mindvis.training import on_cpu
 
 Pair = tuple[int, int]  # (position among the stimuli, sample)
+DTYPES = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16}  # of UNet and autoencoder
 
 
 def decode(
@@ -45,12 +47,12 @@ def decode(
         raise InputError(f"setting sampler is {sampler!r}; needed: one of {', '.join(SAMPLERS)}")
     if guidance < 0:
         raise InputError(f"setting guidance is {guidance}; needed: 0 or more (1: as published)")
-    make_ready(ldm, precision)
+    ldm = make_ready(ldm, precision)
     pairs = [(row, k) for row in range(len(fmri)) for k in range(num_samples)]
     images = []
-    with torch.no_grad(), autocast(ldm, precision), Progress(total=len(pairs), unit="picture") as bar:
+    with torch.no_grad(), Progress(total=len(pairs), unit="picture") as bar:
         times = time_embeddings(ldm, sampler, num_steps)
-        mean = None if guidance == 1 else ldm.conditioner(_as_input(ldm, mean_fmri[None]))  # [1 77 c]
+        mean = None if guidance == 1 else context_of(ldm, mean_fmri[None])  # [1 77 c]
         for batch in _batches(pairs, batch_size):
             eps_model = _eps_model(ldm, _context(ldm, fmri, batch), times, mean, guidance)
             noise = torch.cat([noise_for(seed, stimuli[row], k, ldm.latent_shape) for row, k in batch])
@@ -62,10 +64,18 @@ def decode(
     return stacked.reshape(len(fmri), num_samples, *stacked.shape[1:])
 
 
-def make_ready(ldm: LatentDiffusion, precision: str) -> None:
-    """Layout, casts and forms of weights for many evaluations of the same ones."""
-    on_cpu = next(ldm.parameters()).device.type == "cpu"
-    make_fast(ldm, mixed=precision != "32-true", mapped=on_cpu)
+def make_ready(ldm: LatentDiffusion, precision: str) -> LatentDiffusion:
+    """The model for many evaluations: for "bf16-mixed" a copy with UNet and autoencoder in bfloat16.
+
+    Raises InputError for another precision than that and "32-true".
+    """
+    if precision not in DTYPES:
+        raise InputError(f"setting precision is {precision!r}; needed: {' or '.join(DTYPES)}")
+    ready = with_dtype(ldm, DTYPES[precision])
+    channels_last(ready)
+    if next(ready.parameters()).device.type == "cpu":
+        on_cpu.attach(ready, mixed=precision == "bf16-mixed")
+    return ready
 
 
 def time_embeddings(ldm: LatentDiffusion, sampler: str, num_steps: int) -> Tensor | None:
@@ -76,12 +86,12 @@ def time_embeddings(ldm: LatentDiffusion, sampler: str, num_steps: int) -> Tenso
     return averaged_embeddings(ldm.unet, averaged_timesteps(alphas_cumprod, num_steps), len(alphas_cumprod))
 
 
-def autocast(ldm: LatentDiffusion, precision: str) -> torch.autocast:
-    """Autocast context of the device `ldm` is on: bfloat16 for "bf16-mixed", none for "32-true"."""
-    if precision not in ("32-true", "bf16-mixed"):
-        raise InputError(f"setting precision is {precision!r}; needed: 32-true or bf16-mixed")
-    device = next(ldm.parameters()).device
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16-mixed")
+def context_of(ldm: LatentDiffusion, fmri: np.ndarray) -> Tensor:
+    """Contexts [n 77 c] of rows of fMRI [n v], in the type of the UNet of a model that `make_ready` has given."""
+    unet = next(ldm.unet.parameters())
+    with torch.autocast(unet.device.type, torch.bfloat16, enabled=unet.dtype == torch.bfloat16):
+        context = ldm.conditioner(_as_input(ldm, fmri))
+    return context.to(unet.dtype)
 
 
 def _batches(pairs: list[Pair], size: int) -> Iterator[list[Pair]]:
@@ -96,7 +106,7 @@ def _as_input(ldm: LatentDiffusion, fmri: np.ndarray) -> Tensor:
 def _context(ldm: LatentDiffusion, fmri: np.ndarray, batch: list[Pair]) -> Tensor:
     """Context of each pair; the encoder sees every stimulus of the batch once."""
     rows = sorted({row for row, _ in batch})
-    context = ldm.conditioner(_as_input(ldm, fmri[rows]))  # [b 77 c]
+    context = context_of(ldm, fmri[rows])  # [r 77 c]
     return context[[rows.index(row) for row, _ in batch]]
 
 
@@ -106,13 +116,16 @@ def _eps_model(
     """Noise predicted by the UNet under `context` [b 77 c], guided away from that under `mean` [1 77 c] if it is given.
 
     eps_mean + guidance (eps - eps_mean): classifier-free guidance (Ho and Salimans 2022, arXiv 2207.12598, equation
-    6), with the mean fMRI in the place of no condition, which Stage B never sees. It costs a second evaluation.
+    6), with the mean fMRI in the place of no condition, which Stage B never sees. Both are one batch.
     """
-    prepared = ldm.unet.prepare_context(context, times)
-    averaged = None if mean is None else ldm.unet.prepare_context(mean.expand_as(context), times)
+    unet, dtype = ldm.unet, context.dtype
+    if mean is None:
+        prepared = unet.prepare_context(context, times)
+        return lambda x_t, t: unet(x_t.to(dtype), t, prepared).float()
+    both = unet.prepare_context(torch.cat([mean.expand_as(context), context]), times)
 
-    def eps_model(x_t: Tensor, t: Tensor) -> Tensor:
-        eps = ldm.unet(x_t, t, prepared).float()
-        return eps if averaged is None else torch.lerp(ldm.unet(x_t, t, averaged).float(), eps, guidance)
+    def guided(x_t: Tensor, t: Tensor) -> Tensor:
+        eps_mean, eps = unet(x_t.to(dtype).repeat(2, 1, 1, 1), t.repeat(2), both).float().chunk(2)
+        return torch.lerp(eps_mean, eps, guidance)
 
-    return eps_model
+    return guided

@@ -61,5 +61,6 @@ class DecodedStimuli(_Preview):
         fmri = np.stack([self.dataset.fmri[int(row)] for row in self.rows])
         stimuli: Sequence[int] = self.rows.tolist()
         settings = {"num_samples": 3, "num_steps": self.num_steps, "sampler": "dpm_solver", "seed": self.seed}
-        decoded = decode(module.ldm, fmri, stimuli, **settings)
+        precision = "bf16-mixed" if module.ldm.unet.time_embed[0].weight.dtype == torch.bfloat16 else "32-true"
+        decoded = decode(module.ldm, fmri, stimuli, precision=precision, **settings)
         return reconstruction_grid(self.dataset.stimuli[self.dataset.stimulus[self.rows]], decoded)

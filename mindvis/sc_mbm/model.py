@@ -11,13 +11,12 @@ import torch.nn.functional as F
 from einops import rearrange
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from mindvis.common.errors import InputError
 from mindvis.common.loading import LoadReport, load_state
-from mindvis.sc_mbm.attention import self_attention
 from mindvis.sc_mbm.masking import choose_visible
 from mindvis.sc_mbm.positions import resize_positions, sincos_positions
-from mindvis.sc_mbm.products import linear
 
 
 @dataclass(frozen=True)
@@ -41,25 +40,11 @@ class PatchEmbedding(nn.Module):
         return F.linear(patches, self.proj.weight[:, 0], self.proj.bias)
 
 
-class BrainBlock(Block):
-    """timm's pre-norm block with a bias on queries, keys and values; products and attention as suit the device."""
-
-    def __init__(self, dim: int, num_heads: int, mlp_ratio: float):
-        super().__init__(dim, num_heads, mlp_ratio, qkv_bias=True, norm_layer=nn.LayerNorm)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """[b n d] -> [b n d]."""
-        tokens = tokens + self._attend(self.norm1(tokens))
-        hidden = self.mlp.act(linear(self.norm2(tokens), self.mlp.fc1))
-        return tokens + linear(hidden, self.mlp.fc2)
-
-    def _attend(self, tokens: Tensor) -> Tensor:
-        qkv = linear(tokens, self.attn.qkv).unflatten(-1, (3, self.attn.num_heads, -1))  # [b n 3 heads c]
-        return linear(self_attention(qkv).flatten(2), self.attn.proj)
-
-
 class BrainEncoder(nn.Module):
-    """What the autoencoder and the encoder of Stage B share: patch embedding, class token, positions, blocks, norm."""
+    """What the autoencoder and the encoder of Stage B share: patch embedding, class token, positions, blocks, norm.
+
+    `use_checkpoint` may be switched at any time: it trades a second forward pass of the blocks for memory.
+    """
 
     def __init__(
         self, num_voxels: int, patch_size: int, embed_dim: int, *, depth: int, num_heads: int, mlp_ratio: float
@@ -70,6 +55,7 @@ class BrainEncoder(nn.Module):
                 f"num_voxels is {num_voxels}: a positive multiple of patch_size = {patch_size} is needed, pad the fMRI"
             )
         self.num_voxels, self.patch_size, self.num_patches = num_voxels, patch_size, num_voxels // patch_size
+        self.use_checkpoint = False
         self.patch_embed = PatchEmbedding(patch_size, embed_dim)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
         self.blocks = transformer(embed_dim, depth=depth, num_heads=num_heads, mlp_ratio=mlp_ratio)
@@ -81,6 +67,13 @@ class BrainEncoder(nn.Module):
         if fmri.ndim != 3 or fmri.shape[1:] != (1, self.num_voxels):
             raise InputError(f"fmri has shape {list(fmri.shape)}: the model takes [batch, 1, {self.num_voxels}]")
         return rearrange(fmri, "b 1 (l p) -> b l p", p=self.patch_size)
+
+    def run(self, blocks: nn.ModuleList, tokens: Tensor) -> Tensor:
+        """Tokens [b n d] through blocks, one after another."""
+        recompute = self.use_checkpoint and torch.is_grad_enabled()
+        for block in blocks:
+            tokens = checkpoint(block, tokens, use_reentrant=False) if recompute else block(tokens)
+        return tokens
 
 
 class MaskedBrainModel(BrainEncoder):
@@ -143,7 +136,7 @@ class MaskedBrainModel(BrainEncoder):
         tokens = self.patch_embed(shown) + self.pos_embed[0, 1:][visible]  # [b k d]
         class_token = (self.cls_token + self.pos_embed[:, :1]).expand(len(tokens), -1, -1)
         tokens = torch.cat([class_token, tokens], dim=1)  # [b 1+k d]
-        return self.norm(run(self.blocks, tokens))
+        return self.norm(self.run(self.blocks, tokens))
 
     def decode(self, latent: Tensor, visible: Tensor) -> Tensor:
         """Voxels of every patch from the latent of the visible ones: [b 1+k d], [b k] -> [b l p]."""
@@ -151,7 +144,7 @@ class MaskedBrainModel(BrainEncoder):
         places = F.pad(visible + 1, (1, 0))[..., None].expand_as(shown)  # row 0 is the class token
         hidden = self.mask_token.to(shown.dtype).expand(len(shown), 1 + self.num_patches, -1)
         tokens = hidden.scatter(1, places, shown) + self.decoder_pos_embed  # [b 1+l d']
-        tokens = self.decoder_norm(run(self.decoder_blocks, tokens))
+        tokens = self.decoder_norm(self.run(self.decoder_blocks, tokens))
         return self.decoder_pred(tokens[:, 1:])
 
 
@@ -181,7 +174,7 @@ class FMRIEncoder(BrainEncoder):
     def forward(self, fmri: Tensor) -> Tensor:
         """Tokens of fmri [b 1 v]: [b l d], or their mean [b 1 d] with `global_pool`."""
         tokens = self.patch_embed(self.patchify(fmri)) + self.pos_embed[:, 1:]  # [b l d]
-        tokens = run(self.blocks, tokens)
+        tokens = self.run(self.blocks, tokens)
         if self.global_pool:
             tokens = tokens.mean(dim=1, keepdim=True)  # [b 1 d]
         return self.norm(tokens)
@@ -205,13 +198,8 @@ def transformer(dim: int, *, depth: int, num_heads: int, mlp_ratio: float) -> nn
         raise InputError(f"embedding dimension is {dim}: an even multiple of num_heads = {num_heads} is needed")
     if depth < 1:
         raise InputError(f"depth is {depth}: at least one block is needed")
-    return nn.ModuleList(BrainBlock(dim, num_heads, mlp_ratio) for _ in range(depth))
-
-
-def run(blocks: nn.ModuleList, tokens: Tensor) -> Tensor:
-    for block in blocks:
-        tokens = block(tokens)
-    return tokens
+    options = {"qkv_bias": True, "norm_layer": nn.LayerNorm}
+    return nn.ModuleList(Block(dim, num_heads, mlp_ratio, **options) for _ in range(depth))
 
 
 def initialise(model: nn.Module) -> None:

@@ -13,7 +13,6 @@ from mindvis.common import draws
 from mindvis.common.errors import InputError
 from mindvis.sc_mbm.masking import focus_noise, focus_weights
 from mindvis.sc_mbm.model import MaskedBrainModel, MBMOutput
-from mindvis.training.memory import recompute
 from mindvis.training.optim import adamw, decay_groups, steps_per_epoch, with_warmup_cosine
 
 
@@ -88,7 +87,7 @@ class MBMModule(pl.LightningModule):
 
     def enable_activation_checkpointing(self) -> None:
         """Keep the inputs of the blocks alone for the backward pass."""
-        recompute([*self.network.blocks, *self.network.decoder_blocks])
+        self.network.use_checkpoint = True
 
     def transfer_batch_to_device(self, batch: dict[str, Tensor], device: torch.device, dataloader_idx: int) -> dict:
         # keys stay on the CPU, where draws are made: reading them back would wait for the device in every step

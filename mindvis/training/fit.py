@@ -23,6 +23,7 @@ from mindvis.config.schemas import (
     TrainerConfig,
     plain,
 )
+from mindvis.training import on_cpu
 from mindvis.training.callbacks import (
     LossWatch,
     ProgressLines,
@@ -144,6 +145,8 @@ def fit(
         loggers = [] if trainer.fast_dev_run else make_loggers(run, logging, metrics)
         watchers = _callbacks(run, trainer, metrics, signals, data.batch_size)
         engine = _engine(trainer, run, clip=clip, loggers=loggers, callbacks=[*callbacks, *watchers])
+        if engine.strategy.root_device.type == "cpu" and not trainer.compile:
+            on_cpu.attach(module, mixed=trainer.precision != "32-true")
         _fit_quietly(engine, module, data, run)
     return _finish(engine, run, fast=trainer.fast_dev_run)
 

@@ -1,22 +1,14 @@
-"""Less memory or more speed from the same network, and the largest batch that fits."""
+"""Compilation of the networks of a module, and the largest batch that fits in memory."""
 
 import copy
-import functools
 import gc
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 
 log = logging.getLogger(__name__)
-
-
-def recompute(blocks: Iterable[nn.Module]) -> None:
-    """Let each block keep its inputs only, and compute its inside again in the backward pass (to the same bits)."""
-    for block in blocks:
-        block.forward = functools.partial(checkpoint, block.forward, use_reentrant=False)
 
 
 def compile_networks(module: nn.Module) -> None:

@@ -1,15 +1,22 @@
-"""Evaluation as works: pairwise SSIM beside scikit-image's, and exact n-way identification."""
+"""Works without a network: pairwise SSIM beside scikit-image's, exact n-way identification, a first batch of data."""
 
+import shutil
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
+from torch.utils.data import DataLoader
 
-from mindvis.benchmarks.work import Variant, Work
+from mindvis.benchmarks.works import Variant, Work
 from mindvis.common.errors import InputError
 from mindvis.config.tools import BenchmarkConfig
+from mindvis.data import load_hcp
+from mindvis.data.hcp import FILE_NAME, VISUAL_CORTEX
 from mindvis.evaluation import n_way_table, similarity_matrix
 
 NUM_CLASSES = 1000
+BATCH_SIZE = 100
 
 
 def pairwise_ssim(config: BenchmarkConfig, variant: Variant) -> Work:
@@ -20,8 +27,7 @@ def pairwise_ssim(config: BenchmarkConfig, variant: Variant) -> Work:
     pairs = len(decoded) * len(true)
     name = f"pairwise SSIM, {len(decoded)} x {len(true)} images of {config.size}"
     if variant.plain:
-        call, scale = _scikit_image(decoded, true), pairs / len(true)
-        return Work(name, call, pairs, "pairs", scale=scale)
+        return Work(name, _scikit_image(decoded, true), pairs, "pairs", scale=pairs / len(true))
     return Work(name, lambda: similarity_matrix(decoded, true, metric="ssim"), pairs, "pairs")
 
 
@@ -37,6 +43,32 @@ def n_way(config: BenchmarkConfig, variant: Variant) -> Work:
 
     name = f"exact 50- and 100-way top-1 and top-5, {number} images of {NUM_CLASSES} classes"
     return Work(name, table, number, "images")
+
+
+def first_batch(config: BenchmarkConfig, variant: Variant) -> Work:
+    """Opening the data set and drawing a batch from it, the cache being there; plain reads every file at each start."""
+    folder = Path(tempfile.mkdtemp(prefix="mindvis-benchmark-"))
+    root = folder / "HCP" / "npz"
+    write_subjects(root, config)
+    if not variant.plain:
+        load_hcp(root)
+
+    def load() -> None:
+        cache = Path(tempfile.mkdtemp(dir=folder)) if variant.plain else None
+        next(iter(DataLoader(load_hcp(root, cache_dir=cache), batch_size=BATCH_SIZE, shuffle=True)))
+
+    name = f"first batch of {BATCH_SIZE} from {config.num_subjects} HCP subjects"
+    return Work(name, load, 1, "starts", close=lambda: shutil.rmtree(folder))
+
+
+def write_subjects(root: Path, config: BenchmarkConfig) -> None:
+    """Files of `num_subjects` resting subjects in the published layout, with random responses."""
+    rng = np.random.default_rng(config.seed)
+    for subject in range(config.num_subjects):
+        (root / str(100_000 + subject)).mkdir(parents=True)
+        shape = (config.num_frames, config.region_voxels)
+        regions = {name: rng.standard_normal(shape, dtype=np.float32) for name in VISUAL_CORTEX}
+        np.savez(root / str(100_000 + subject) / FILE_NAME, **regions)
 
 
 def _scikit_image(decoded: np.ndarray, true: np.ndarray) -> Callable[[], None]:

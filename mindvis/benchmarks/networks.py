@@ -1,0 +1,182 @@
+"""Training steps and sampling as works, with networks of any size, random weights and random inputs."""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from unittest.mock import patch
+
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from mindvis.benchmarks import plain
+from mindvis.benchmarks.memory_estimate import LABEL2IMG
+from mindvis.benchmarks.works import Variant, Work
+from mindvis.checkpoints import DEMO_LDM, ENCODER_SETTINGS
+from mindvis.common.errors import InputError
+from mindvis.config.tools import BenchmarkConfig
+from mindvis.dc_ldm import LatentDiffusion, LDMModule, build_ldm
+from mindvis.dc_ldm.precision import cast_frozen, channels_last
+from mindvis.decoding import decode as decoding
+from mindvis.sc_mbm import FMRIEncoder, MaskedBrainModel, MBMModule
+from mindvis.training import on_cpu
+from mindvis.training.optim import adamw, decay_groups
+
+CLIP = {"stage_a": 0.8, "stage_b": 0.5}
+PLAIN_STEPS = 250
+
+
+def stage_a(config: BenchmarkConfig, variant: Variant) -> Work:
+    """One optimiser step of Stage A, with the correlation that a training step logs."""
+    torch.manual_seed(config.seed)
+    build = plain.CopyingModel if variant.plain else MaskedBrainModel
+    network = build(num_voxels=config.num_voxels, **vars(config.model))
+    module = MBMModule(network).to(config.device)
+    _make_ready(module, config, variant)
+    batch = seeded_rows(config, config.stage_a_batch)
+    optimizer = _optimizer(decay_groups(network, module.weight_decay), variant, lr=module.lr, betas=module.betas)
+
+    def loss() -> Tensor:
+        out = module(batch)
+        if variant.plain:
+            plain.correlation(batch["fmri"][:, 0], network.unpatchify(out.reconstruction))
+        else:
+            module.correlation(batch["fmri"], out)
+        return out.loss
+
+    def step() -> None:
+        _optimise(loss, optimizer, CLIP["stage_a"], config.device, variant.precision)
+
+    name = f"Stage A step, {config.num_voxels} voxels, batch {config.stage_a_batch}"
+    return Work(name, step, config.stage_a_batch, "rows")
+
+
+def stage_b(config: BenchmarkConfig, variant: Variant) -> Work:
+    """Two optimiser steps of Stage B, with cropped images and with whole ones: the mean of the default augmentation.
+
+    The plain version encodes both, without gradients; ours takes the kept latents of the whole ones, and with
+    `crops_per_image` those of the cropped ones too.
+    """
+    ldm = build_diffusion(config)
+    module = LDMModule(ldm).to(config.device)
+    if variant.plain:
+        plain.with_all_gradients(ldm)
+    else:
+        channels_last(ldm)
+        if variant.precision == "bf16-mixed":
+            cast_frozen(ldm)
+    _make_ready(module, config, variant)
+    groups = [{"params": list(ldm.trainable_parameters().values()), "weight_decay": module.weight_decay}]
+    optimizer = _optimizer(groups, variant, lr=module.lr, betas=(0.9, 0.999))
+    batches = _pair_batches(config, ldm.latent_shape, plain_way=variant.plain)
+
+    def steps() -> None:
+        for batch in batches:
+            loss = lambda batch=batch: module.loss(batch)  # noqa: E731
+            _optimise(loss, optimizer, CLIP["stage_b"], config.device, variant.precision)
+            ldm.zero_grad()
+
+    name = f"Stage B step, {config.num_voxels} voxels, latents of {ldm.latent_shape[-1]}, batch {config.stage_b_batch}"
+    return Work(name, steps, config.stage_b_batch, "pairs", scale=1 / len(batches))
+
+
+def unet_evaluation(config: BenchmarkConfig, variant: Variant) -> Work:
+    """One evaluation of the UNet for a batch of pictures, as every step of a sampler needs it."""
+    ldm = build_diffusion(config).eval().to(config.device)
+    ldm = plain.unfused(ldm) if variant.plain else decoding.make_ready(ldm, variant.precision)
+    noise = torch.randn(config.sampling_batch, *ldm.latent_shape, device=config.device)
+    t = torch.full((config.sampling_batch,), 500, device=config.device)
+    with torch.no_grad():
+        context = decoding.context_of(ldm, seeded_rows(config, config.sampling_batch)["fmri"][:, 0].cpu().numpy())
+        noise = noise.to(context.dtype)
+        if not variant.plain:
+            context = ldm.unet.prepare_context(context)
+
+    @torch.no_grad()
+    def evaluate() -> None:
+        ldm.unet(noise, t, context)
+
+    name = f"UNet evaluation, latents of {ldm.latent_shape[-1]}, batch {config.sampling_batch}"
+    return Work(name, evaluate, config.sampling_batch, "pictures")
+
+
+def pictures(config: BenchmarkConfig, variant: Variant) -> Work:
+    """Pictures of one stimulus each: in batches by averaged UniPC, or one at a time by PLMS with 250 steps."""
+    ldm = build_diffusion(config).eval().to(config.device)
+    fmri = seeded_rows(config, config.num_pictures)["fmri"][:, 0].cpu().numpy()
+    options = {"num_samples": 1, "seed": config.seed, "precision": variant.precision}
+    as_it_is = nullcontext()
+    if variant.plain:
+        options |= {"sampler": "plms", "num_steps": PLAIN_STEPS, "batch_size": 1}
+        as_it_is = patch.object(decoding, "make_ready", lambda ldm, _: plain.unfused(ldm))
+    else:
+        options |= {"sampler": "unipc_averaged", "num_steps": config.num_steps, "batch_size": config.sampling_batch}
+
+    def draw() -> None:
+        with as_it_is:
+            decoding.decode(ldm, fmri, range(len(fmri)), **options)
+
+    ways = f"averaged UniPC {config.num_steps} in batches, PLMS {PLAIN_STEPS} one by one"
+    return Work(f"{config.num_pictures} pictures: {ways}", draw, config.num_pictures, "pictures")
+
+
+def build_diffusion(config: BenchmarkConfig) -> LatentDiffusion:
+    """Stage B model of the sizes in the settings, with random weights."""
+    torch.manual_seed(config.seed)
+    sizes = {name: value for name, value in vars(config.model).items() if name in ENCODER_SETTINGS}
+    return build_ldm(_read_ldm(config.ldm), FMRIEncoder(num_voxels=config.num_voxels, **sizes))
+
+
+def seeded_rows(config: BenchmarkConfig, num_rows: int) -> dict[str, Tensor]:
+    """Random fMRI [b 1 v] on the device, and the keys [b 3] from which a module draws."""
+    fmri = torch.randn(num_rows, 1, config.num_voxels, generator=torch.Generator().manual_seed(config.seed))
+    key = torch.tensor([[config.seed, 0, index] for index in range(num_rows)])
+    return {"fmri": fmri.to(config.device), "key": key}
+
+
+def _read_ldm(name: str) -> dict:
+    """The published config.yaml as a dict, for `published`, `demo` or the path of one."""
+    if name == "published":
+        return {"model": {"params": LABEL2IMG}}
+    path = DEMO_LDM.with_name("config.yaml") if name == "demo" else Path(name)
+    if not path.is_file():
+        raise InputError(f"setting ldm is {name!r}: no such file; needed: published, demo, or a config.yaml")
+    return OmegaConf.to_container(OmegaConf.load(path))
+
+
+def _make_ready(module: torch.nn.Module, config: BenchmarkConfig, variant: Variant) -> None:
+    """What `fit` attaches on a CPU, or what the plain version leaves out."""
+    if variant.plain:
+        plain.unfused(module)
+    elif config.device == "cpu":
+        on_cpu.attach(module, mixed=variant.precision == "bf16-mixed")
+
+
+def _pair_batches(config: BenchmarkConfig, latent_shape: tuple, *, plain_way: bool) -> list[dict[str, Tensor]]:
+    """A batch whose images are all cropped and one whose images are whole."""
+    size = 4 * latent_shape[-1]
+    batches = []
+    for cropped in (True, False):
+        batch = seeded_rows(config, config.stage_b_batch)
+        batch["image"] = torch.rand(config.stage_b_batch, 3, size, size, device=config.device) * 2 - 1
+        if not plain_way:
+            batch["latent"] = torch.randn(config.stage_b_batch, *latent_shape, device=config.device)
+            batch["cropped"] = torch.full((config.stage_b_batch,), cropped and not config.crops_per_image)
+        batches.append(batch)
+    return batches
+
+
+def _optimizer(groups: list[dict], variant: Variant, **options: object) -> torch.optim.Optimizer:
+    return plain.adamw(groups, **options) if variant.plain else adamw(groups, **options)
+
+
+def _optimise(
+    loss_of: Callable[[], Tensor], optimizer: torch.optim.Optimizer, clip: float, device: str, precision: str
+) -> None:
+    with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16-mixed"):
+        loss = loss_of()
+    loss.backward()
+    tuned = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    torch.nn.utils.clip_grad_norm_(tuned, clip)
+    optimizer.step()
+    optimizer.zero_grad()

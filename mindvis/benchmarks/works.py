@@ -1,0 +1,55 @@
+"""What is timed: a piece of work in one precision, done our way or the plain way."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mindvis.common.devices import choose_device
+from mindvis.common.errors import InputError
+from mindvis.config.tools import BenchmarkConfig
+
+PARTS = {
+    "stage_a": ["stage_a"],
+    "stage_b": ["stage_b"],
+    "sampling": ["unet_evaluation", "pictures"],
+    "evaluation": ["pairwise_ssim", "n_way"],
+    "data": ["first_batch"],
+}
+WITHOUT_PLAIN = ("n_way",)
+ON_THE_CPU = ("evaluation", "data")  # parts without networks: one precision, whatever the device
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Which work, in which precision, and whether as the published recipe does it."""
+
+    work: str
+    precision: str = "32-true"
+    plain: bool = False
+
+
+@dataclass(frozen=True)
+class Work:
+    """A call that can be timed again and again, and the items it processes.
+
+    `scale` multiplies time and operations where a call does only that part of the work.
+    """
+
+    name: str
+    call: Callable[[], object]
+    items: float
+    unit: str
+    scale: float = 1.0
+    close: Callable[[], object] = lambda: None
+
+
+def check(config: BenchmarkConfig, others: tuple[str, ...]) -> None:
+    """Raises InputError for unknown parts and precisions, fewer than one repetition, and a GPU that is not there."""
+    choices = {"parts": (*PARTS, *others), "precisions": ("32-true", "bf16-mixed")}
+    for name, allowed in choices.items():
+        unknown = [value for value in getattr(config, name) if value not in allowed]
+        if unknown or not getattr(config, name):
+            raise InputError(f"setting {name} is {getattr(config, name)}; needed: one or more of {', '.join(allowed)}")
+    if config.repetitions < 1:
+        raise InputError(f"setting repetitions is {config.repetitions}; needed: at least 1")
+    if set(config.parts) - set(ON_THE_CPU):
+        choose_device(config.device)

@@ -14,11 +14,9 @@ again, the command goes on. Exit status: 0 all rows, 1 a row failed, 75 saved an
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
-from mindvis.chain import SAVED_AND_STOPPED, Processes, locked
-from mindvis.chain.ablation import AblateConfig, Ablation
+from mindvis.chain import SAVED_AND_STOPPED, AblateConfig, Ablation, Record, Screen, launcher, locked, ready, to_go_on
 from mindvis.config.command_line import entry_point, read_settings
 
 
@@ -27,18 +25,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments and "=" not in arguments[0] and not arguments[0].startswith("-"):
         arguments[0] = f"table={arguments[0]}"
-    config = read_settings(AblateConfig, __doc__, arguments)
+    config, screen, complete = read_settings(AblateConfig, __doc__, arguments), Screen(sys.stdout), True
     ablations = [Ablation(replace(config, table=name)) for name in config.table.split(",")]
-    if config.dry_run:
-        print("\n".join(dict.fromkeys(line for ablation in ablations for line in ablation.describe())))
+    root, steps = ablations[0].root, {step.name: step for ablation in ablations for step in ablation.steps}
+    if not ready(list(steps.values()), Record(root), dry_run=config.dry_run, say=screen.say):
         return 0
-    processes, complete = Processes(Path(__file__).parent), True
-    with locked(ablations[0].root), processes.stopping_on_signals():
+    launch = launcher(ablations[0].fork, config.jobs, Path(__file__).parent, screen)
+    with locked(root), launch.stopping_on_signals():
         for ablation in ablations:
-            complete &= ablation.run(processes, partial(print, flush=True))
+            complete &= ablation.run(launch, screen.say)
             print(ablation.write())
             print(f"table: {ablation.root / ablation.table.name}.md", flush=True)
-    return SAVED_AND_STOPPED if processes.stopped.is_set() else int(not complete)
+    if not complete:
+        print(to_go_on("ablate", argv))
+    return SAVED_AND_STOPPED if launch.stopped.is_set() else int(not complete)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 Example:
   python scripts/demo_summary.py --config configs/evaluate_demo.yaml
+
+Prints them, and writes them to summary.txt beside report.json.
 """
 
 import json
@@ -9,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mindvis.common.errors import InputError
+from mindvis.common.files import write_text
 from mindvis.config.command_line import entry_point, read_settings
 from mindvis.config.schemas import DataConfig, EvaluateConfig
 
@@ -29,10 +32,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     generated = report["settings"]["generate"]
     train, test, _ = open_pairs(DataConfig(**generated["data"]["settings"]), generated["patch_size"])
     ridge = ridge_accuracy(train, test, num_ways=ways).mean()
-    print(f"ridge classifier on the same fMRI, without pictures: {ways}-way top-1 {ridge:.2f}")
-    print(f"pictures: {folder / 'grid.png'}")
     score = f"{ways}-way top-1 {decoded['value']:.2f} [{decoded['low']:.2f}, {decoded['high']:.2f}] decoded"
-    print(f"demo: {score}, {shuffled['value']:.2f} shuffled, {decoded['chance']:.2f} chance")
+    text = (
+        f"ridge classifier on the same fMRI, without pictures: {ways}-way top-1 {ridge:.2f}\n"
+        f"pictures: {folder / 'grid.png'}\n"
+        f"demo: {score}, {shuffled['value']:.2f} shuffled, {decoded['chance']:.2f} chance"
+    )
+    write_text(folder / "summary.txt", text + "\n")
+    print(text)
 
 
 if __name__ == "__main__":

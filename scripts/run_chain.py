@@ -12,22 +12,23 @@ interruption, the command goes on. What no step makes has to be there before the
 done, 1 a step failed, 2 a setting is wrong or an input absent, 75 saved and stopped on a signal.
 """
 
+import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from mindvis.chain import (
     SAVED_AND_STOPPED,
     ChainConfig,
-    Processes,
     Record,
     Runner,
-    absent_inputs,
-    describe_plan,
+    Screen,
+    launcher,
     locked,
     plan_chain,
-    refuse_absent,
+    read_summaries,
+    ready,
     run_subjects,
+    to_go_on,
     write_overview,
 )
 from mindvis.config.command_line import entry_point, read_settings
@@ -36,22 +37,19 @@ from mindvis.config.command_line import entry_point, read_settings
 @entry_point
 def main(argv: Sequence[str] | None = None) -> int:
     config = read_settings(ChainConfig, __doc__, argv)
-    steps, root = plan_chain(config), Path(config.root)
-    record = Record(root)
-    absent = absent_inputs(steps, [step for step in steps if not record.judge(step).done])
-    if config.dry_run:
-        print("\n".join([*describe_plan(steps, record), *(f"absent {line}" for line in absent)]))
+    steps, root, screen = plan_chain(config), Path(config.root), Screen(sys.stdout)
+    if not ready(steps, Record(root), dry_run=config.dry_run, say=screen.say):
         return 0
-    refuse_absent(absent)
-    processes = Processes(Path(__file__).parent)
-    with locked(root), processes.stopping_on_signals():
-        runner = Runner(root, Record(root), processes, partial(print, flush=True))
+    launch = launcher(config.fork, config.devices, Path(__file__).parent, screen)
+    with locked(root), launch.stopping_on_signals():
+        runner = Runner(root, Record(root), launch, screen.say)
         missing = run_subjects(runner, steps, config.devices)
     done = [step for step in steps if step not in missing]
     table = write_overview(root, done)
     if table:
         print(f"{table}table: {root / 'chain.md'}")
     print(f"chain: {len(done)} of {len(steps)} steps done, record {root / 'chain.json'}")
+    print(to_go_on("run_chain", argv) + "\n" if missing else read_summaries(done), end="")
     return SAVED_AND_STOPPED if runner.stopped else int(bool(missing))
 
 

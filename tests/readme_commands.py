@@ -125,9 +125,8 @@ RECIPES = (
     Recipe("python scripts/generate.py", tuple(PICTURES)),
     Recipe("python scripts/evaluate.py compare"),
     Recipe("python scripts/evaluate.py", tuple(SCORES)),
-    Recipe("python scripts/demo_summary.py"),
     Recipe("python scripts/run_chain.py --config configs/demo.yaml", DEMO),
-    Recipe("python scripts/run_chain.py --config configs/bold5000.yaml", ("dry_run=true",)),  # no such data here
+    Recipe("python scripts/run_chain.py --config configs/bold5000.yaml", ("dry_run=true",), statuses=(2,)),  # absent
     Recipe("python scripts/run_chain.py --config configs/own.yaml", PUBLISHED),
     Recipe("python scripts/run_chain.py", (*PUBLISHED, "subjects=[sbj_3]")),
     Recipe("python scripts/ablate.py", ("dry_run=true",)),  # its rows are chains, which run above
@@ -223,17 +222,7 @@ class Workshop:
         options = {"cwd": self.folder, "env": environment, "capture_output": True, "text": True, "timeout": 60}
         done = subprocess.run(["bash", *words(command)], **options)
         assert done.returncode == 0, f"`{command}` ended with {done.returncode}: {done.stderr}"
-        started = [" ".join(["python", *json.loads(f"[{line}]")]) for line in notes.read_text().splitlines()]
-        return [stage for command in started for stage in stages_of(command)]
-
-
-def stages_of(command: str) -> list[str]:
-    """The commands that run_stages.py stands for; any other command is itself."""
-    launcher = "python scripts/run_stages.py "
-    if not command.startswith(launcher):
-        return [command]
-    stages = (stage.split() for stage in command.removeprefix(launcher).split(" then "))
-    return [" ".join(["python", f"scripts/{name}.py", *arguments]) for name, *arguments in stages]
+        return [" ".join(["python", *json.loads(f"[{line}]")]) for line in notes.read_text().splitlines()]
 
 
 # `python -c` is asked for its prefix; everything else is written down, an argument a JSON string.

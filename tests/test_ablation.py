@@ -12,9 +12,8 @@ from fake_stages import FakeStages
 from omegaconf import OmegaConf
 from scipy import stats
 
-from mindvis.chain.ablation import AblateConfig, Ablation, load_table, table_names, tables
-from mindvis.chain.ablation.measures import Figure
-from mindvis.chain.ablation.results import summarise
+from mindvis.chain import AblateConfig, Ablation, ablation_tables, load_table, table_names
+from mindvis.chain.ablation_tables import Figure, summarise
 from mindvis.chain.settings import TRAININGS
 from mindvis.common.errors import InputError
 from mindvis.config.loading import flatten
@@ -266,7 +265,7 @@ def test_wrong_settings_are_one_line(settings, message):
 def test_wrongly_edited_table_names_its_file(tmp_path, monkeypatch):
     """A row with a key that is none."""
     (tmp_path / "mine.yaml").write_text("{title: Mine, measures: {}, rows: [{name: 1, papr: 3}]}")
-    monkeypatch.setattr(tables, "FOLDER", tmp_path)
+    monkeypatch.setattr(ablation_tables, "FOLDER", tmp_path)
     with pytest.raises(InputError, match="mine.yaml: .*papr.* needed: title, measures, rows"):
         load_table("mine")
 

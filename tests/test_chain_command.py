@@ -1,11 +1,8 @@
 """The chain as one command: plan, skip, run again, go on after a failure, several subjects."""
 
 import json
-import os
 import shutil
-import signal
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -16,7 +13,6 @@ from omegaconf import OmegaConf
 
 from mindvis.chain import (
     ChainConfig,
-    Processes,
     Record,
     Runner,
     StageConfig,
@@ -25,6 +21,7 @@ from mindvis.chain import (
     describe_plan,
     locked,
     plan_chain,
+    read_summaries,
     run_subjects,
     write_overview,
 )
@@ -107,7 +104,7 @@ def test_absent_weights_of_the_default_classifier_are_told(config, tmp_path, mon
 
 
 def test_an_absent_input_ends_the_command_before_the_first_step(tmp_path, monkeypatch):
-    """One line, status 2, nothing written; dry_run lists them all."""
+    """One line, status 2, nothing written; dry_run ends alike and lists them all."""
     shutil.copytree(tiny_stages.TESTS.parent / "configs", tmp_path / "configs")
     monkeypatch.chdir(tmp_path)  # where no data lies
     chain = ["--config", "configs/god.yaml", "root=runs"]
@@ -117,7 +114,20 @@ def test_an_absent_input_ends_the_command_before_the_first_step(tmp_path, monkey
     assert not (tmp_path / "runs").exists()
     listed = script_runner.run("run_chain", *chain, "dry_run=true")
     lines = [line for line in listed.out.splitlines() if line.startswith("absent")]
-    assert listed.status == 0 and len(lines) >= 3 and any("label2img" in line for line in lines)
+    assert (listed.status, listed.err) == (2, outcome.err)
+    assert len(lines) >= 3 and any("label2img" in line for line in lines)
+
+
+def test_files_named_in_a_file_are_looked_for_beside_it_and_in_the_project(tmp_path, monkeypatch):
+    """From any working directory: first the file beside the chain's, then that of the project."""
+    (tmp_path / "mine" / "configs").mkdir(parents=True)
+    shutil.copy(tiny_stages.TESTS.parent / "configs" / "god.yaml", tmp_path / "mine" / "configs")
+    (tmp_path / "mine" / "configs" / "pretrain_hcp.yaml").write_text("data: {name: hcp, root: own_resting_state}")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    outcome = script_runner.run("run_chain", "--config", tmp_path / "mine" / "configs" / "god.yaml", "dry_run=true")
+    assert "absent hcp data in own_resting_state (data.root of pretrain_mbm)" in outcome.out
+    assert "absent god data of sbj_1 in data/Kamitani/npz" in outcome.out
 
 
 def test_done_steps_are_skipped(config):
@@ -237,6 +247,7 @@ def test_chains_with_names_from_settings_share_equal_runs(config):
         ({"subjects": []}, "subjects is empty"),
         ({"subjects": ["sbj_1", "sbj_1"]}, "each subject once"),
         ({"devices": 0}, "at least 1"),
+        ({"devices": 2, "fork": True}, "fork is true with devices=2; needed: devices=1, or fork=false"),
         ({"finetune_ldm": StageConfig(settings={"optm": {"lr": 1}})}, "stage finetune_ldm .* nearest: optim"),
         ({"finetune_ldm": StageConfig(config="absent.yaml")}, "absent.yaml: no such config"),
         ({"pretrain_mbm": None, "score_mbm": None}, "stage finetune_mbm .* setting pretrained is not given"),
@@ -254,6 +265,49 @@ def test_two_chains_do_not_share_a_root(config):
         pass
 
 
+def test_one_subject_may_have_no_folder_of_its_own(config):
+    """Its runs lie in the root, where the demo has them; of several that would be a muddle."""
+    config.subject_folders = False
+    with pytest.raises(InputError, match="subject_folders is false with 2 subjects; needed: one subject"):
+        plan_chain(config)
+    config.subjects = ["sbj_1"]
+    _, started = go(config, FakeStages())
+    assert started == ["pretrain_mbm", "score_mbm", *OF_SUBJECT]
+    assert (Path(config.root) / "finetune_ldm" / "decoded" / "report.json").is_file()
+
+
+def test_data_follow_the_simulation_to_another_folder(config, tmp_path):
+    """Folders in a stage's file below the simulated ones move along; others, and those of the chain's own, stay."""
+    for name, text in {"simulate": "out: old", "pretrain_mbm": "data: {name: hcp, root: old/HCP/npz}"}.items():
+        (tmp_path / f"{name}.yaml").write_text(text)
+        setattr(config, name, StageConfig(config=str(tmp_path / f"{name}.yaml")))
+    config.simulate.settings = {"out": "new"}
+    config.finetune_mbm = StageConfig(str(tmp_path / "pretrain_mbm.yaml"), {"data": {"root": "old/mine"}})
+    settings = {step.stage: step.settings for step in plan_chain(config)}
+    assert settings["pretrain_mbm"]["data"]["root"] == "new/HCP/npz"
+    assert settings["finetune_mbm"]["data"]["root"] == "old/mine"
+    assert settings["finetune_ldm"]["data"]["root"] == str(tmp_path / "npz")
+
+
+def test_scores_written_elsewhere_are_found(config, tmp_path):
+    """`output` of evaluate is where its report is looked for, and where the demo's summary reads it."""
+    config.evaluate.settings = {"output": str(tmp_path / "scores")}
+    config.demo_summary, config.subjects = StageConfig(), ["sbj_1"]
+    folders = {step.stage: step.folder for step in plan_chain(config)}
+    assert folders["evaluate"] == folders["demo_summary"] == tmp_path / "scores"
+
+
+def test_summary_is_made_again_when_the_report_changes(config, tmp_path):
+    """It reads report.json, which is no setting."""
+    config.demo_summary, config.subjects, stages = StageConfig(), ["sbj_1"], FakeStages()
+    go(config, stages)
+    config.evaluate.settings = {"num_bootstrap": 7}
+    _, started = go(config, stages)
+    assert started == ["sbj_1/evaluate", "sbj_1/demo_summary"]
+    assert "demo_summary" not in read_summaries(plan_chain(config)[:-1])
+    assert read_summaries(plan_chain(config)).startswith("{")
+
+
 def test_overview_sets_subjects_side_by_side(config, tmp_path):
     """A row a subject and their mean in Markdown, all figures in CSV."""
     figure = {"name": "10_way_top_1/demo", "low": 0.1, "high": 0.4, "best": 0.3, "chance": 0.1, "n": 8}
@@ -264,32 +318,31 @@ def test_overview_sets_subjects_side_by_side(config, tmp_path):
         (step.folder / "report.json").write_text(json.dumps({"figures": figures}))
     table = write_overview(Path(config.root), steps)
     assert "| sbj_1 | 0.200 [0.100, 0.400], shuffled 0.090 |" in table and "| mean | 0.250 |" in table
+    assert "| chance | 0.100 |" in table and "paper" not in table
     assert len((Path(config.root) / "chain.csv").read_text().splitlines()) == 5
 
 
-def test_process_of_a_step_leaves_its_output_and_status(config, tmp_path, monkeypatch):
-    """A script runs with its settings file and its device; what it prints goes to the log."""
-    script = "import os, sys\nprint(sys.argv[1:], os.environ['CUDA_VISIBLE_DEVICES'])\nsys.exit(3)\n"
-    (tmp_path / "pretrain_mbm.py").write_text(script)
-    step, log = plan_chain(config)[0], tmp_path / "log"
-    assert Processes(tmp_path)(step, tmp_path / "s.yaml", log, "1") == 3
-    assert log.read_text() == f"['--config', '{tmp_path / 's.yaml'}'] 1\n"
-
-
-def test_signal_stops_the_running_step_and_starts_no_other(config, tmp_path):
-    """A stage is asked to save; what it returns then is the status of a stopped chain."""
-    (tmp_path / "pretrain_mbm.py").write_text("import time\nopen('%s', 'w')\ntime.sleep(60)" % (tmp_path / "up"))
-    processes, step = Processes(tmp_path), plan_chain(config)[0]
-
-    def interrupt():
-        while not (tmp_path / "up").exists():
-            time.sleep(0.01)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    with processes.stopping_on_signals():
-        threading.Thread(target=interrupt).start()
-        assert processes(step, tmp_path / "s", tmp_path / "log", None) == 75
-        assert processes(step, tmp_path / "s", tmp_path / "log", None) == 75
+@pytest.mark.parametrize(
+    ("name", "simulated", "rows"),
+    [
+        ("god", False, ["best of 5 sample sets | sbj_1 0.091, sbj_3 0.274 |", "mean of 5 sample sets | sbj_3 0.238 |"]),
+        ("god", True, []),
+        ("npz", False, []),
+    ],
+)
+def test_overview_has_the_papers_values_of_real_subjects(config, tmp_path, name, simulated, rows):
+    """Not of simulated ones, nor of other data whose subjects are called the same."""
+    config.subjects, config.simulate = ["sbj_1", "sbj_3"], StageConfig() if simulated else None
+    config.finetune_ldm.settings = {"data": {"name": name, "root": str(tmp_path)}}
+    figure = {"name": "50_way_top_1/vit_h_14", "set": "decoded", "value": 0.2, "low": None, "chance": 0.02}
+    steps = plan_chain(config)
+    for step in steps:
+        if step.stage == "evaluate":
+            step.folder.mkdir(parents=True)
+            (step.folder / "report.json").write_text(json.dumps({"figures": [figure]}))
+    table = write_overview(Path(config.root), steps)
+    assert [line.partition("paper, ")[2] for line in table.splitlines() if "paper" in line] == rows
+    assert "| chance | 0.020 |" in table
 
 
 def in_this_process(step, settings, log, device):

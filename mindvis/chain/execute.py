@@ -1,5 +1,8 @@
 """Running the steps of a chain: what is done is skipped, a failure ends one subject, the rest goes on."""
 
+import shlex
+import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -10,10 +13,12 @@ from itertools import count
 from pathlib import Path
 from queue import SimpleQueue
 
+from mindvis.chain.inputs import absent_inputs
 from mindvis.chain.plan import Step
-from mindvis.chain.processes import SAVED_AND_STOPPED, Launch, visible_devices, write_settings
+from mindvis.chain.processes import HEADER, SAVED_AND_STOPPED, Launch, last_line, visible_devices, write_settings
 from mindvis.chain.record import Record
 from mindvis.chain.settings import TRAININGS
+from mindvis.common.errors import InputError
 
 Say = Callable[[str], None]
 
@@ -56,7 +61,7 @@ class Runner:
         started = datetime.now(timezone.utc).isoformat(timespec="seconds")
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("a") as file:
-            file.write(f"== {started} {step.stage} --config {settings}\n")
+            file.write(f"{HEADER}{started} {step.stage} --config {settings}\n")
         self.say(f"{step.name}: running ({reason}), log {log}")
         facts = {"stage": step.stage, "subject": step.subject, "folder": str(step.folder), "log": str(log)}
         self.record.update(step, state="running", identity=identity, started=started, **facts)
@@ -74,10 +79,7 @@ class Runner:
         if done:
             self.say(f"{step.name}: done in {seconds:.0f} s")
         else:
-            who = f" of {step.subject}" if step.subject else ""
-            why = _last_line(log) if status else f"left nothing in {step.folder}"
-            advice = "to go on, mend the cause and give the same command again"
-            self.say(f"{step.name}: {step.stage}{who} {state} (status {status}): {why}; log {log}; {advice}")
+            self.say(_trouble(step, status, log))
         return done
 
     def _files(self, step: Step) -> tuple[Path, Path]:
@@ -129,6 +131,25 @@ def _run_side_by_side(runner: Runner, groups: Sequence[Sequence[Step]], num_devi
         list(pool.map(run_one, groups))
 
 
+def ready(steps: Sequence[Step], record: Record, *, dry_run: bool, say: Say) -> bool:
+    """Whether to begin: not in a dry run, which shows the plan and what is absent.
+
+    Raises `InputError` where a step that is not done reads what is absent and no other step makes.
+    """
+    absent = absent_inputs(steps, [step for step in steps if not record.judge(step).done])
+    for line in [*describe_plan(steps, record), *(f"absent {what}" for what in absent)] if dry_run else []:
+        say(line)
+    if absent:
+        more = f", and {len(absent) - 1} more (dry_run=true lists them)" if len(absent) > 1 else ""
+        raise InputError(f"an input is absent: {absent[0]}{more}; needed before the first step of the chain")
+    return not dry_run
+
+
+def to_go_on(script: str, argv: Sequence[str] | None) -> str:
+    """The command that goes on, as a line."""
+    return "to go on: " + shlex.join(["python", f"scripts/{script}.py", *(sys.argv[1:] if argv is None else argv)])
+
+
 def describe_plan(steps: Sequence[Step], record: Record) -> list[str]:
     """What a run would do: one line a step, with the reason."""
     lines, pending = [], set()
@@ -144,6 +165,15 @@ def describe_plan(steps: Sequence[Step], record: Record) -> list[str]:
     return lines
 
 
-def _last_line(log: Path) -> str:
-    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return lines[-1]
+def _trouble(step: Step, status: int, log: Path) -> str:
+    """What became of a step that is not done, and what to do about it: one line."""
+    what = f"{step.name}: {step.stage}" + (f" of {step.subject}" if step.subject else "")
+    if status == SAVED_AND_STOPPED:
+        then = "goes on from what it has saved" if step.stage in TRAININGS else "begins anew"
+        return f"{what} stopped on a signal; given the same command again, it {then}; log {log}"
+    said, how = last_line(log) or "it has said nothing", f"status {status}"
+    if status < 0:
+        how = f"ended by {signal.Signals(-status).name}" + ", often for lack of memory" * (status == -signal.SIGKILL)
+    if status == 0:
+        said = f"left nothing in {step.folder}"
+    return f"{what} failed ({how}): {said}; log {log}; to go on, mend the cause and give the same command again"

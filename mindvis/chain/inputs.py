@@ -1,17 +1,19 @@
-"""What a step depends on and what it leaves: settings that bind its result, digests of files it reads and writes."""
+"""Files of a step: digests of what it reads and of what it leaves, and what it reads that nobody has put there."""
 
 import hashlib
 import json
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
+from mindvis.chain.plan import Step
 from mindvis.chain.settings import TRAININGS
 from mindvis.checkpoints import find_ldm
+from mindvis.common.errors import InputError
 from mindvis.common.files import sha256, write_json
 from mindvis.config.loading import flatten
 from mindvis.data.hcp import FILE_NAME as HCP_FILE
+from mindvis.evaluation.classifiers import check_classifier_weights
 from mindvis.inspection.hidden_voxels import SCORE_FILE
 from mindvis.training.runs import FREE_SETTINGS
 
@@ -21,6 +23,7 @@ FREE += ("data.root", "data.cache_dir", "extra_data.root", "extra_data.cache_dir
 FILE_SETTINGS = ("pretrained", "encoder", "ldm", "run", "decoded", "images", "fmri_encoder", "training_images")
 FILE_SETTINGS += ("classifier_weights", "lpips_weights", "fid_weights", "features", "controls")
 RESULTS = {"score_mbm": SCORE_FILE, "generate": "decoded.npz", "evaluate": "report.json"}
+RESULTS |= {"demo_summary": "summary.txt"}
 
 
 class FileHashes:
@@ -54,24 +57,21 @@ class FileHashes:
                 write_json(self.cache, self.known)
 
 
-def binding(settings: dict, free: tuple[str, ...] = FREE_SETTINGS) -> dict[str, Any]:
-    """Settings as dotted keys, without those of the names (or groups) in `free`."""
-    flat = flatten(settings)
-    return {k: v for k, v in flat.items() if not any(k == name or k.startswith(name + ".") for name in free)}
-
-
 def describe_inputs(stage: str, settings: dict, hashes: FileHashes) -> dict[str, str]:
     """Digest of everything a stage reads, by the setting that names it."""
     found = {}
     for key, value in flatten({name: settings.get(name) for name in FILE_SETTINGS}).items():
         paths = value if isinstance(value, list) else [value]
-        digests = [_digest(stage, key, Path(path), hashes) for path in paths if path]
+        digests = [_digest(key, Path(path), hashes) for path in paths if path]
         if digests:
             found[key] = " ".join(digests)
     for key in ("data", "extra_data"):
         if settings.get(key):
             root = Path(settings[key]["root"])
             found[key] = hashes.of_files(data_files(settings[key]), root if root.is_dir() else root.parent)
+    if stage == "demo_summary":
+        folder = Path(settings["output"] or settings["decoded"])
+        found["report"] = hashes.of_files([folder / RESULTS["evaluate"]], folder)
     return found
 
 
@@ -105,7 +105,20 @@ def data_files(data: dict) -> list[Path]:
     return [root]
 
 
-def _digest(stage: str, key: str, path: Path, hashes: FileHashes) -> str:
+def absent_inputs(steps: Sequence[Step], pending: Sequence[Step]) -> list[str]:
+    """One line for every input of a `pending` step that is not there and that none of `steps` makes."""
+    made = [step.folder.resolve() for step in steps]
+    lines = []
+    for step in pending:
+        for key, path, what in _absent(step.settings):
+            if not any(path.resolve().is_relative_to(folder) for folder in made):
+                lines.append(f"{what} ({key} of {step.stage})")
+        if step.stage == "evaluate":
+            lines += _absent_classifier(step.settings)
+    return list(dict.fromkeys(lines))
+
+
+def _digest(key: str, path: Path, hashes: FileHashes) -> str:
     path = find_ldm(str(path)) if key == "ldm" else path
     if path.is_file():
         beside = [path.with_name("config.yaml")] if key == "ldm" else []
@@ -115,6 +128,28 @@ def _digest(stage: str, key: str, path: Path, hashes: FileHashes) -> str:
     if (path / "decoded.npz").is_file():
         return hashes.of_files([path / "decoded.npz", *path.glob("*/decoded.npz")], path)
     return hashes.of_files(path.glob("*"), path)
+
+
+def _absent(settings: dict) -> Iterator[tuple[str, Path, str]]:
+    """Settings of a stage that name files or folders, with the path that is not there and what to call it."""
+    for key, value in flatten({name: settings.get(name) for name in FILE_SETTINGS}).items():
+        for path in value if isinstance(value, list) else [value]:
+            if not path or path == "auto":
+                continue
+            path = find_ldm(path) if key == "ldm" else Path(path)
+            if not path.exists():
+                yield key, path, str(path)
+    for key in ("data", "extra_data"):
+        if settings.get(key) and not any(path.exists() for path in data_files(settings[key])):
+            root, whose = settings[key]["root"], ", ".join(settings[key]["subjects"] or [])
+            yield f"{key}.root", Path(root), f"{settings[key]['name']} data{' of ' * bool(whose)}{whose} in {root}"
+
+
+def _absent_classifier(settings: dict) -> Iterator[str]:
+    try:
+        check_classifier_weights(settings["classifier"], settings["classifier_weights"])
+    except InputError as error:
+        yield f"{error} (classifier_weights of evaluate)"
 
 
 def _run_files(folder: Path) -> list[Path]:

@@ -2,12 +2,20 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mindvis.chain.inputs import binding
-from mindvis.chain.settings import SCHEMAS, SHARED, TRAININGS, ChainConfig, check_chain, stage_settings
+from mindvis.chain.settings import (
+    SCHEMAS,
+    SHARED,
+    TRAININGS,
+    ChainConfig,
+    StageConfig,
+    binding,
+    check_chain,
+    stage_settings,
+)
 
 # (stage, subject or None, settings, name of the run it looks at or None) -> name; a training's is its folder's too
 Naming = Callable[[str, str | None, dict, str | None], str]
@@ -35,6 +43,11 @@ def by_stage(stage: str, subject: str | None, settings: dict, home: str | None) 
     return stage if subject is None else f"{subject}/{stage}"
 
 
+def by_stage_alone(stage: str, subject: str | None, settings: dict, home: str | None) -> str:
+    """Names of a chain of one subject that has no folder of its own: `pretrain_mbm`, `finetune_ldm`, `generate`."""
+    return stage
+
+
 def by_settings(stage: str, subject: str | None, settings: dict, home: str | None) -> str:
     """Names that several chains share: equal settings, with equal runs before them, give the same name."""
     if stage not in TRAININGS:
@@ -43,13 +56,14 @@ def by_settings(stage: str, subject: str | None, settings: dict, home: str | Non
     return f"{stage}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
-def plan_chain(config: ChainConfig, naming: Naming = by_stage) -> list[Step]:
+def plan_chain(config: ChainConfig, naming: Naming | None = None) -> list[Step]:
     """All steps, each after those it needs: the shared ones, then subject by subject.
 
-    Raises `InputError` for settings of the chain or of a stage that are wrong.
+    Names come from `naming`, else from the stage and the subject. Raises `InputError` for settings of the chain or of a
+    stage that are wrong.
     """
     check_chain(config)
-    planner = _Planner(config, naming)
+    planner = _Planner(config, naming or (by_stage if config.subject_folders else by_stage_alone))
     shared = planner.add_all(SHARED, None, {})
     for subject in config.subjects:
         planner.add_all([stage for stage in SCHEMAS if stage not in SHARED], subject, shared)
@@ -60,14 +74,18 @@ class _Planner:
     def __init__(self, config: ChainConfig, naming: Naming):
         self.config, self.naming, self.root = config, naming, Path(config.root)
         self.steps: list[Step] = []
+        self.moved: tuple[str, str] | None = None  # folder of simulated data in its file and in this chain
 
-    def add_all(self, stages: tuple[str, ...] | list[str], subject: str | None, before: dict[str, Step]) -> dict:
+    def add_all(self, stages: Sequence[str], subject: str | None, before: dict[str, Step]) -> dict[str, Step]:
         """Add those stages that the chain has; returns the steps by stage, `before` among them."""
         done = dict(before)
         for stage in stages:
             if getattr(self.config, stage) is None:
                 continue
             done[stage] = self._add(stage, subject, done)
+            if stage == "simulate":
+                in_file = stage_settings(stage, StageConfig(self.config.simulate.config), {})
+                self.moved = (in_file["out"], done[stage].settings["out"])
             if stage == "generate":
                 for control in self.config.controls:
                     done[control] = self._add(stage, subject, done, control)
@@ -75,7 +93,7 @@ class _Planner:
 
     def _add(self, stage: str, subject: str | None, done: dict[str, Step], control: str = "none") -> Step:
         config, wired = getattr(self.config, stage), self._wired(stage, subject, done, control)
-        settings = stage_settings(stage, config, wired)
+        settings = stage_settings(stage, config, wired, self.moved)
         name, folder = self._place(stage, subject, done, settings)
         name += "" if control == "none" else f"_{control}"
         if stage in TRAININGS:
@@ -92,8 +110,10 @@ class _Planner:
         name = self.naming(stage, subject, settings, home and home.name)
         if stage in TRAININGS:
             return name, self.root / name
-        folders = {"simulate": "out", "score_mbm": "run", "generate": "output", "evaluate": "decoded"}
-        return name, Path(settings[folders[stage]])
+        folders = {"simulate": "out", "score_mbm": "run", "generate": "output"}
+        if stage in folders:
+            return name, Path(settings[folders[stage]])
+        return name, Path(settings["output"] or settings["decoded"])  # evaluate and its summary
 
     def _wired(self, stage: str, subject: str | None, done: dict[str, Step], control: str) -> dict:
         """Settings of a stage that follow from the chain."""
@@ -108,8 +128,10 @@ class _Planner:
             wired["run"] = run
         if stage == "generate":
             wired |= {"control": control, "overwrite": True, "output": self._pictures(run, subject, control)}
-        if stage == "evaluate" and "generate" in folders:
+        if stage in ("evaluate", "demo_summary") and "generate" in folders:
             wired["decoded"] = folders["generate"]
+        if stage == "demo_summary" and "evaluate" in folders:
+            wired["output"] = folders["evaluate"]
         return wired
 
     def _pictures(self, run: str | None, subject: str | None, control: str) -> str:

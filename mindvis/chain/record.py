@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import mindvis
-from mindvis.chain.inputs import FILE_SETTINGS, FREE, FileHashes, binding, describe_inputs, describe_output
+from mindvis.chain.inputs import FILE_SETTINGS, FREE, FileHashes, describe_inputs, describe_output
 from mindvis.chain.plan import Step
+from mindvis.chain.settings import binding
 from mindvis.common.errors import InputError
 from mindvis.common.files import write_json
 from mindvis.training.runs import changed_settings

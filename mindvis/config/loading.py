@@ -3,17 +3,18 @@
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, cast, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mindvis.common.errors import InputError
-from mindvis.config.conform import Conform
+from mindvis.config.conform import Conform, dataclass_of
 from mindvis.config.ranges import check_numbers
 from mindvis.config.text import parse_item, read_yaml
 
 Settings = TypeVar("Settings")
+CONFIG_FILE = {"config_file": True}  # metadata of a field that names another file of settings
 PROJECT = Path(__file__).resolve().parents[2]  # the folder of configs/ in a checkout
 
 
@@ -24,7 +25,10 @@ def load_config(schema: type[Settings], yaml: str | Path | None, dotlist: Sequen
     """
     config = OmegaConf.structured(schema)
     if yaml is not None:
-        config = _merge(schema, config, read_yaml(find_config(yaml), as_text=True), str(yaml))
+        path = find_config(yaml)
+        given = read_yaml(path, as_text=True)
+        _place_named_files(schema, given, path)
+        config = _merge(schema, config, given, str(yaml))
     for item in dotlist:
         config = _merge(schema, config, parse_item(item), "command line")
     return _finish(config)
@@ -71,6 +75,17 @@ def find_config(name: str | Path, beside: str | Path | None = None) -> Path:
 def _folders(file: Path) -> list[Path]:
     """The folder of a file, and the one above it: `configs/god.yaml` names `configs/pretrain_hcp.yaml`."""
     return [file.parent, file.parent.parent]
+
+
+def _place_named_files(schema: type, given: dict, file: Path) -> None:
+    """Replace the names of other settings files in `given` by the paths where they are found; `file` holds them."""
+    hints = get_type_hints(schema)
+    for item in fields(schema):
+        value, nested = given.get(item.name), dataclass_of(hints[item.name])
+        if nested is not None and isinstance(value, dict):
+            _place_named_files(nested, value, file)
+        elif isinstance(value, str) and item.metadata.get("config_file"):
+            given[item.name] = str(find_config(value, file))
 
 
 def _merge(schema: type, config: DictConfig, given: dict, source: str) -> DictConfig:

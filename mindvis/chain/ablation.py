@@ -1,0 +1,187 @@
+"""The paper's ablation tables, run on GOD or scaled down on the simulated cortex: a chain for every row and seed.
+
+The results are rewritten after each, so that a stopped run leaves them.
+"""
+
+import json
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import count
+from pathlib import Path
+
+from omegaconf import MISSING, OmegaConf
+
+from mindvis.chain.ablation_tables import Figure, Measured, Row, Table, choose_rows, load_table, write_results
+from mindvis.chain.execute import Runner, run_subjects
+from mindvis.chain.plan import Step, by_settings, plan_chain
+from mindvis.chain.processes import Launch
+from mindvis.chain.record import Record
+from mindvis.chain.settings import SCHEMAS, ChainConfig, StageConfig
+from mindvis.common.errors import InputError
+from mindvis.config.loading import CONFIG_FILE
+from mindvis.config.ranges import number, seed_field
+from mindvis.config.schemas import load_config
+from mindvis.inspection.hidden_voxels import SCORE_FILE
+
+CHAINS = {"god": "configs/god.yaml", "demo": "configs/ablate_demo.yaml"}
+SUBJECTS = {"god": "sbj_3", "demo": "sbj_1"}  # the paper's ablations are on GOD subject 3
+AFTER_STAGE_A = ("finetune_mbm", "finetune_ldm", "generate", "evaluate")
+
+# (beginning of the figure's name in report.json, label, factor); the ways are those of the chain's evaluation
+DECODING = {"god": [("50_way_top_1/", "50-way top-1, %", 100)], "demo": [("10_way_top_1/", "10-way top-1, %", 100)]}
+PAIRWISE = [("pairwise_pcc", "pairwise pcc, %", 100), ("pairwise_ssim", "pairwise ssim, %", 100)]
+
+
+@dataclass
+class AblateConfig:
+    """One ablation table, at one scale, over some seeds."""
+
+    table: str = MISSING  # name of the table, for the script several with commas; without key, its first word
+    scale: str = "god"  # god (the paper's) | demo (scaled down, on the simulated cortex)
+    seeds: list[int] = seed_field([2022])  # every row is trained and decoded with each
+    rows: list[str] = field(default_factory=list)  # names of the rows to run; empty: all
+    chain: str | None = field(default=None, metadata=CONFIG_FILE)  # under the rows; null: god.yaml, ablate_demo.yaml
+    settings: dict[str, dict] = field(default_factory=dict)  # by stage, laid over the chain before the rows
+    subject: str | None = None  # whose fMRI is decoded; null: sbj_3 for god, sbj_1 for demo
+    root: str | None = None  # folder of the runs and tables; null: runs/ablation_<scale>
+    decode: bool = False  # also decode where a table is scored by Stage A alone
+    jobs: int = number(1, 1, 1024)  # rows at a time, side by side on the same devices; with 1 a chain with `fork` forks
+    dry_run: bool = False  # show what would run
+
+
+class Ablation:
+    """One table at one scale. Rows and seeds with equal stages before them share their runs, by folders named after the
+    settings. Raises `InputError` for wrong settings before anything runs."""
+
+    def __init__(self, config: AblateConfig):
+        self.config, self.table = config, load_table(config.table)
+        chain = base_chain(config)
+        self.root, self.fork, self.measures = Path(chain.root), chain.fork, measures_of(config, self.table)
+        self.results = [Measured(row, config.seeds) for row in choose_rows(self.table, config.rows)]
+        self.plans: list[tuple[Measured, int, list[Step]]] = []
+        self.writing = threading.Lock()
+        for measured in self.results:
+            if getattr(measured.row, config.scale) is None:
+                measured.state = f"not run: {measured.row.reason}"
+                continue
+            for seed in config.seeds:
+                own = row_chain(chain, measured.row, config.scale, seed, self.measures)
+                self.plans.append((measured, seed, plan_chain(own, by_settings)))
+
+    @property
+    def steps(self) -> list[Step]:
+        """The steps of all rows and seeds, each once."""
+        return list({step.name: step for _, _, plan in self.plans for step in plan}.values())
+
+    def run(self, launch: Launch, say: Callable[[str], None]) -> bool:
+        """Run what is missing, `jobs` rows at a time, and write the table after every row and seed.
+
+        A step that several rows have in common is run by the first of them. Returns whether all is measured.
+        """
+        runner = Runner(self.root, Record(self.root), launch, say)
+        for measured, seed, steps in self.plans:
+            if all(runner.record.judge(step).done for step in steps):
+                self._take(measured, seed, steps)
+        self.write()
+        with ThreadPoolExecutor(self.config.jobs) as pool:
+            list(pool.map(partial(self._run_row, runner), count(1), self.plans))
+        return all(seed in measured.by_seed for measured, seed, _ in self.plans)
+
+    def _run_row(self, runner: Runner, number: int, plan: tuple[Measured, int, list[Step]]) -> None:
+        measured, seed, steps = plan
+        if runner.stopped:
+            return
+        name = f"{self.table.name} {number}/{len(self.plans)}: row {measured.row.name}, seed {seed}"
+        runner.say(name)
+        complete = not run_subjects(runner, steps, 1)
+        with self.writing:
+            if complete:
+                self._take(measured, seed, steps)
+                found = ", ".join(f"{figure.label} {figure.value:.3g}" for figure in measured.by_seed[seed])
+                runner.say(f"{name}: {found}")
+            else:
+                measured.state = "stopped" if runner.stopped else "failed"
+            self.write()
+
+    def write(self) -> str:
+        """Write the table as it stands; returns it as Markdown."""
+        return write_results(self.root, self.table, self.config.scale, self.results)
+
+    def _take(self, measured: Measured, seed: int, steps: Sequence[Step]) -> None:
+        measured.by_seed[seed] = read_figures(self.measures, self.config.scale, steps)
+        measured.folders[seed] = list(dict.fromkeys(str(step.folder) for step in steps))
+        if all(seed in measured.by_seed for seed in self.config.seeds):
+            measured.state = "done"
+
+
+def base_chain(config: AblateConfig) -> ChainConfig:
+    """The chain of the full model. Raises `InputError` for an unknown scale, stage or file, no seeds or no jobs."""
+    if config.scale not in CHAINS:
+        raise InputError(f"setting scale is {config.scale!r}; needed: {' or '.join(CHAINS)}")
+    if not config.seeds or len(set(config.seeds)) < len(config.seeds):
+        raise InputError(f"setting seeds is {config.seeds}; needed: at least one, each once")
+    if config.jobs < 1:
+        raise InputError(f"setting jobs is {config.jobs}; needed: at least 1")
+    chain = load_config(ChainConfig, config.chain or CHAINS[config.scale])
+    root = config.root or f"runs/ablation_{config.scale}"
+    subject = config.subject or SUBJECTS[config.scale]
+    chain = replace(chain, root=root, subjects=[subject], controls=[], devices=1, demo_summary=None)
+    return lay_over(chain, config.settings)
+
+
+def measures_of(config: AblateConfig, table: Table) -> list[str]:
+    """Names of what is measured for a table."""
+    chosen = table.measures[config.scale]
+    return chosen if "decoding" in chosen or not config.decode else [*chosen, "decoding"]
+
+
+def row_chain(chain: ChainConfig, row: Row, scale: str, seed: int, measures: list[str]) -> ChainConfig:
+    """The chain of one row and seed, as far as its measures need it."""
+    chain = lay_over(replace(chain, seed=seed), getattr(row, scale))
+    unneeded = AFTER_STAGE_A if measures == ["hidden_voxels"] else ()
+    unneeded += () if "hidden_voxels" in measures else ("score_mbm",)
+    return replace(chain, **dict.fromkeys(unneeded))
+
+
+def lay_over(chain: ChainConfig, settings: dict[str, dict | None]) -> ChainConfig:
+    """The chain with settings by stage laid over it; a stage that is None is left out. Raises `InputError`."""
+    changed = {}
+    for stage, given in settings.items():
+        if stage not in SCHEMAS:
+            raise InputError(f"ablation: no stage {stage!r}; needed: some of {', '.join(SCHEMAS)}")
+        before = getattr(chain, stage)
+        if given is None or before is None:
+            changed[stage] = None
+            continue
+        merged = OmegaConf.to_container(OmegaConf.merge(before.settings, given))
+        changed[stage] = StageConfig(before.config, merged)
+    return replace(chain, **changed)
+
+
+def read_figures(measures: Sequence[str], scale: str, steps: Sequence[Step]) -> list[Figure]:
+    """Figures of a row whose steps are done. Raises `InputError` where a report does not hold what is asked for."""
+    folders = {step.stage: step.folder for step in steps}
+    figures = []
+    for measure in measures:
+        if measure == "hidden_voxels":
+            score = json.loads((folders["score_mbm"] / SCORE_FILE).read_text())
+            figures.append(Figure("hidden voxels, r", score["model"]))
+        else:
+            wanted = DECODING[scale] if measure == "decoding" else PAIRWISE
+            figures += _from_report(folders["evaluate"] / "report.json", wanted)
+    return figures
+
+
+def _from_report(path: Path, wanted: Sequence[tuple[str, str, int]]) -> list[Figure]:
+    reported = [figure for figure in json.loads(path.read_text())["figures"] if figure["set"] == "decoded"]
+    figures = []
+    for start, label, factor in wanted:
+        found = next((figure for figure in reported if figure["name"].startswith(start)), None)
+        if found is None:
+            raise InputError(f"{path}: no figure {start!r}; needed: an evaluation with it (num_ways, top_k, metrics)")
+        scaled = [None if found[key] is None else factor * found[key] for key in ("value", "low", "high")]
+        figures.append(Figure(label, *scaled))
+    return figures

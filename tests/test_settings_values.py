@@ -7,8 +7,8 @@ from dataclasses import fields, is_dataclass
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mindvis.chain.ablation.settings import AblateConfig
 
+from mindvis.chain import AblateConfig
 from mindvis.chain.settings import ChainConfig, StageConfig, stage_settings
 from mindvis.common.errors import InputError
 from mindvis.config import schemas, tools

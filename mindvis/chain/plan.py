@@ -84,7 +84,7 @@ class _Planner:
                 continue
             done[stage] = self._add(stage, subject, done)
             if stage == "simulate":
-                in_file = stage_settings(stage, StageConfig(self.config.simulate.config), {})
+                in_file = stage_settings(stage, StageConfig(self.config.simulate.config))
                 self.moved = (in_file["out"], done[stage].settings["out"])
             if stage == "generate":
                 for control in self.config.controls:

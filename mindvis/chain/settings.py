@@ -83,7 +83,9 @@ def check_chain(config: ChainConfig) -> None:
         raise InputError(f"setting fork is true with devices={config.devices}; needed: devices=1, or fork=false")
 
 
-def stage_settings(stage: str, config: StageConfig, wired: dict, moved: tuple[str, str] | None = None) -> dict:
+def stage_settings(
+    stage: str, config: StageConfig, wired: dict | None = None, moved: tuple[str, str] | None = None
+) -> dict:
     """All settings of a stage as nested dicts: defaults <- its file <- what the chain lays over it <- `wired`.
 
     `moved`: the folder of simulated data in the file of `simulate`, and in this chain; data in the stage's file follow.
@@ -92,7 +94,7 @@ def stage_settings(stage: str, config: StageConfig, wired: dict, moved: tuple[st
     content = OmegaConf.create(read_yaml(find_config(config.config), as_text=True) if config.config else {})
     if moved:
         _follow(content, *moved)
-    merged = OmegaConf.merge(content, config.settings, wired)
+    merged = OmegaConf.merge(content, config.settings, wired or {})
     source = f"stage {stage} of the chain" + (f" ({config.config})" if config.config else "")
     return plain(from_plain(SCHEMAS[stage], OmegaConf.to_container(merged), source))
 

@@ -120,7 +120,7 @@ def unequal(folder):
 
 
 def broken(folder):
-    (folder / "decoded" / "1.png").write_bytes(b"not a picture")
+    (folder / "decoded" / "1.png").write_bytes(b"not a readable picture")
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def broken(folder):
         (missing, "no decoded picture of stimulus '1'"),
         (extra, "nobody.png: belongs to no true picture"),
         (unequal, "decoded pictures of stimulus"),
-        (broken, "not a picture"),
+        (broken, "not a readable picture"),
     ],
 )
 def test_bad_pictures_get_one_line(folders, damage, message):
@@ -165,3 +165,19 @@ def test_files_of_other_systems_are_passed_over(folders):
         (folders / folder / "._0.png").write_bytes(b"resource fork")
         (folders / folder / ".DS_Store").write_bytes(b"")
     assert len(read_decoded(folders / "decoded", folders / "true").stimuli) == N
+
+
+def test_names_with_other_digits_and_links(tmp_path, rng):
+    """A superscript in a name is no number; decoded pictures behind a link to a folder are found."""
+    names = ("10", "10\u00b2", "9")
+    for name in names:
+        pixels = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        for path in (tmp_path / "true" / f"{name}.png", tmp_path / "disk" / name / "0.png"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(path)
+    (tmp_path / "decoded").mkdir()
+    for name in names:
+        (tmp_path / "decoded" / name).symlink_to(tmp_path / "disk" / name)
+    found = read_decoded(tmp_path / "decoded", tmp_path / "true")
+    assert sorted(found.stimulus_ids) == sorted(names)
+    assert np.array_equal(found.decoded[:, 0], found.stimuli)

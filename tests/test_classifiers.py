@@ -81,7 +81,7 @@ def test_timm_model_with_a_weights_file(tmp_path, rng):
     classifier = load_classifier("timm:resnet10t", tmp_path / "r.pth")
     images = rng.integers(0, 256, (1, 16, 16, 3), dtype=np.uint8)
     assert classifier.classify(images).logits.shape == (1, 1000)
-    with pytest.raises(InputError, match="keys do not fit"):
+    with pytest.raises(InputError, match="r.pth: weight .* the model needs"):
         load_classifier("timm:resnet14t", tmp_path / "r.pth")
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from mindvis.common.errors import InputError
 from mindvis.common.files import sha256
 from mindvis.common.progress import Progress
-from mindvis.evaluation.networks import Preprocess, find_weights, load_into, load_state
+from mindvis.evaluation.networks import Preprocess, find_weights, load_into, read_tensors
 from mindvis.evaluation.pictures import Array, as_images
 from mindvis.evaluation.similarity import mean_of_pairs
 
@@ -129,7 +129,7 @@ def _efficientnet_lite0(weights: str | Path | None) -> Parts:
 
     path = Path(weights) if weights else _lite0_file()
     network = timm.create_model("tf_efficientnet_lite0", pretrained=False)
-    tensors, keys = load_state(path).values(), network.state_dict()
+    tensors, keys = read_tensors(path).values(), network.state_dict()
     if len(tensors) != len(keys):
         raise InputError(f"{path}: found {len(tensors)} tensors, efficientnet_lite0 needs {len(keys)}")
     # the package names its layers differently, in the same order

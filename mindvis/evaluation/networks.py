@@ -20,6 +20,7 @@ from torch.nn.functional import interpolate
 from torchvision.transforms.functional import center_crop, normalize
 
 from mindvis.common.errors import InputError
+from mindvis.common.loading import load_state
 from mindvis.evaluation.pictures import Array, as_images
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -39,7 +40,7 @@ def find_weights(path: str | Path | None, *, cached_name: str, purpose: str) -> 
     return path
 
 
-def load_state(path: str | Path) -> dict[str, Tensor]:
+def read_tensors(path: str | Path) -> dict[str, Tensor]:
     """The tensors of a weights file (.pth, .bin, .safetensors); raises InputError unless it is a dict of tensors."""
     path = Path(path)
     if not path.is_file():
@@ -54,15 +55,9 @@ def load_state(path: str | Path) -> dict[str, Tensor]:
     return state
 
 
-def load_into(model: torch.nn.Module, path: str | Path, state: dict[str, Tensor] | None = None) -> torch.nn.Module:
-    """Strictly fill a model from a weights file; raises InputError that counts and names the keys that do not match."""
-    state = load_state(path) if state is None else state
-    wanted = model.state_dict()
-    wrong = [k for k in wanted if k not in state or state[k].shape != wanted[k].shape]
-    wrong += [k for k in state if k not in wanted]
-    if wrong:
-        raise InputError(f"{path}: {len(wrong)} keys do not fit {type(model).__name__}, the first is {wrong[0]}")
-    model.load_state_dict(state)
+def load_into(model: nn.Module, path: str | Path, state: dict[str, Tensor] | None = None) -> nn.Module:
+    """The model filled strictly from a weights file, in evaluation mode; raises InputError where names do not match."""
+    load_state(model, read_tensors(path) if state is None else state, source=str(path))
     return model.eval().requires_grad_(False)
 
 
@@ -145,7 +140,7 @@ SPECS = {
 def load_feature_network(spec: FeatureSpec, weights: str | Path | None = None) -> nn.Module:
     """The network of a measure, from its file or the torch cache. Raises InputError where the weights are absent."""
     path = find_weights(weights, cached_name=spec.file, purpose=f"{spec.network} features")
-    state = load_state(path)
+    state = read_tensors(path)
     network = spec.build()
     if spec.network == "swav":
         # trained with projection heads in a wrapper; they are no part of the features

@@ -18,7 +18,7 @@ from torch.nn.functional import conv2d, interpolate
 from torchvision.models import AlexNet, alexnet
 
 from mindvis.common.errors import InputError
-from mindvis.evaluation.networks import find_weights, load_into, load_state
+from mindvis.evaluation.networks import find_weights, load_into, read_tensors
 from mindvis.evaluation.pictures import Array, as_images, check_same_size
 
 LARGER_IS_CLOSER = {"mse": False, "pcc": True, "ssim": True, "lpips": False}
@@ -275,7 +275,7 @@ class PerceptualEmbedding(nn.Module):
 @cache
 def lpips_heads() -> list[Tensor]:
     """The five linear heads for AlexNet that ship with torchmetrics, each [1 c 1 1]."""
-    state = load_state(Path(str(files("torchmetrics.functional.image") / "lpips_models" / "alex.pth")))
+    state = read_tensors(Path(str(files("torchmetrics.functional.image") / "lpips_models" / "alex.pth")))
     return [state[key] for key in sorted(state)]
 
 

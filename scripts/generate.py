@@ -35,22 +35,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     ldm = load_decoder(config).to(choose_device(config.device, process.rank))
     dataset, train = open_generation(config, ldm)
     rows = choose_rows(dataset, config.stimuli)
-    fmri = control_fmri(dataset, train, config.control, config.seed)
+    shown = control_fmri(dataset, train, config.control, config.seed)
 
     names = ("num_samples", "sampler", "num_steps", "guidance", "batch_size", "seed", "precision")
     options = {name: getattr(config, name) for name in names} | {"mean_fmri": mean_fmri(train)}
-    provenance = generation_provenance(config, dataset, ldm)
+    provenance = generation_provenance(config, dataset, ldm) | shown.facts
     shares = Shares(parts_folder(output, provenance, process), process, config.wait_minutes)
 
     def decode_share(share: np.ndarray) -> np.ndarray:
         chosen = [rows[i] for i in share]
-        return decode(ldm, fmri[chosen], chosen, **options)
+        return decode(ldm, shown.fmri[chosen], chosen, **options)
 
     # tuned in every run: parts of a run that has gone on since do not fit
     weights = shares.key(*(weight.numpy(force=True) for weight in ldm.conditioner.parameters()))
     all_decoded = shares.begin("decoded" + weights, len(rows), decode_share)
     if process.leads:
-        write_decoded(output, all_decoded(), dataset, rows, provenance)
+        write_decoded(output, all_decoded(), dataset, rows, provenance, fmri_rows=shown.rows[rows])
         shares.remove()
         print(f"pictures: {output / 'grid.png'}")
 

@@ -59,3 +59,24 @@ def test_draws_are_the_same_numbers_for_ever():
     drawn = [draws.uniform(KEYS[4:], "mask", (3,))[0], draws.normal(KEYS[4:], "eps", (3,))[0]]
     np.testing.assert_allclose(np.stack(drawn), np.array(expected), rtol=1e-6)
     assert draws.integers(KEYS, "t", 1000).tolist() == [440, 524, 129, 43, 16]
+
+
+def test_derangement_leaves_no_row_in_its_group():
+    """Rows of one, two and many a group, for many seeds: an order of all rows, none in the place of its own group."""
+    for groups in ([0, 1], [0, 0, 1, 1], [3, 3, 3, 1, 2, 7], list(range(50)), [0] * 5 + [1, 2, 3, 4, 5]):
+        for seed in range(30):
+            taken = draws.derangement(groups, np.random.default_rng(seed))
+            assert sorted(taken) == list(range(len(groups)))
+            assert (np.asarray(groups)[taken] != np.asarray(groups)).all()
+
+
+def test_a_group_of_more_than_half_cannot_be_deranged():
+    """There is no place for all of it."""
+    assert draws.derangement([0, 0, 1], np.random.default_rng(0)) is None
+    assert draws.derangement([5], np.random.default_rng(0)) is None
+
+
+def test_derangements_of_three_rows_are_equally_likely():
+    """There are two, (1 2 0) and (2 0 1)."""
+    found = [tuple(draws.derangement(range(3), np.random.default_rng(seed)).tolist()) for seed in range(400)]
+    assert set(found) == {(1, 2, 0), (2, 0, 1)} and 140 < found.count((1, 2, 0)) < 260

@@ -2,10 +2,12 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from mindvis.common.errors import InputError
-from mindvis.decoding.output import check_output
+from mindvis.data import PairedDataset
+from mindvis.decoding.output import check_output, control_fmri, write_decoded
 
 
 @pytest.fixture
@@ -33,3 +35,50 @@ def test_pictures_are_not_replaced_unasked(shuffled, overwrite, control, said):
 def test_pictures_of_the_same_control_are_replaced(shuffled):
     """Where the settings allow it."""
     check_output(shuffled, overwrite=True, control="shuffled")
+
+
+def pairs(stimulus, class_ids=None):
+    """Rows of fMRI that name themselves, and the stimuli they show."""
+    stimulus = np.asarray(stimulus)
+    images = np.zeros((stimulus.max() + 1, 8, 8, 3), np.uint8)
+    fmri = np.repeat(np.arange(len(stimulus), dtype=np.float32)[:, None], 4, axis=1)
+    return PairedDataset(fmri, images, class_ids, stimulus=stimulus)
+
+
+def test_no_row_keeps_its_stimulus_in_the_shuffled_control():
+    """50 rows and the default seed, with which a plain permutation leaves two where they are."""
+    data = pairs(range(50))
+    assert (np.random.default_rng(2022).permutation(50) == np.arange(50)).sum() == 2
+    shuffled = control_fmri(data, data, "shuffled", 2022)
+    assert (shuffled.rows != np.arange(50)).all() and sorted(shuffled.rows) == list(range(50))
+    np.testing.assert_array_equal(shuffled.fmri[:, 0], shuffled.rows)
+    assert shuffled.facts["shuffle"] == {"rows": 50, "kept_stimulus": 0, "kept_class": None}
+
+
+def test_no_row_keeps_its_class_where_that_can_be_had():
+    """Repeats and classes move away from their own; where one class fills most rows, stimuli still do."""
+    data = pairs([0, 0, 1, 1, 2, 2], class_ids=[7, 7, 8, 8, 7, 8])
+    for seed in range(20):
+        rows = control_fmri(data, data, "shuffled", seed).rows
+        assert (np.asarray(data.class_ids)[rows] != data.class_ids).all()
+    crowded = pairs([0, 0, 1, 1, 2, 2], class_ids=[7, 7, 7, 7, 8, 8])
+    shuffled = control_fmri(crowded, crowded, "shuffled", 0)
+    assert (crowded.stimulus[shuffled.rows] != crowded.stimulus).all()
+    assert shuffled.facts["shuffle"]["kept_class"] > 0
+
+
+def test_rows_of_one_stimulus_cannot_be_shuffled():
+    """The line says how many rows show it."""
+    data = pairs([0, 0, 0, 1])
+    with pytest.raises(InputError, match="3 of 4 rows show the same stimulus"):
+        control_fmri(data, data, "shuffled", 0)
+
+
+def test_the_folder_says_whose_fmri_was_decoded(tmp_path):
+    """`fmri_rows` of a shuffled control are the rows that were dealt to the stimuli, of the mean fMRI -1."""
+    data = pairs(range(4))
+    decoded = np.zeros((4, 1, 8, 8, 3), np.uint8)
+    for control, wanted in (("none", [0, 1, 2, 3]), ("mean_fmri", [-1] * 4)):
+        shown = control_fmri(data, data, control, 0)
+        write_decoded(tmp_path / control, decoded, data, range(4), {}, fmri_rows=shown.rows)
+        assert np.load(tmp_path / control / "decoded.npz")["fmri_rows"].tolist() == wanted

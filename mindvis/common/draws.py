@@ -36,5 +36,25 @@ def integers(keys: Tensor, stream: str, high: int) -> Tensor:
     return _stack([generator(key, stream).integers(high) for key in keys.tolist()])
 
 
+def derangement(groups: Sequence[int] | np.ndarray, rng: np.random.Generator) -> np.ndarray | None:
+    """An order of rows in which none stands in the place of a row of its own group: groups [n] -> int [n].
+
+    None where one group holds more than half of the rows, so that there is no such order.
+    """
+    _, group = np.unique(groups, return_inverse=True)
+    sizes = np.bincount(group)
+    n, largest = len(group), int(sizes.max())
+    if 2 * largest > n:
+        return None
+    # group after group, every row takes what stands the largest group's length ahead: that is of another group
+    by_group = np.lexsort((rng.permutation(n), rng.permutation(len(sizes))[group]))
+    taken = np.empty(n, int)
+    taken[by_group] = np.roll(by_group, -largest)
+    for i, j in rng.integers(n, size=(20 * n, 2)):  # exchanges that keep it so make the order a random one
+        if group[taken[i]] != group[j] and group[taken[j]] != group[i]:
+            taken[i], taken[j] = taken[j], taken[i]
+    return taken
+
+
 def _stack(rows: list) -> Tensor:
     return torch.from_numpy(np.stack([np.asarray(row) for row in rows]))

@@ -240,7 +240,7 @@ class GenerateConfig(DecodingConfig):
     checkpoint: str = "selected"  # selected (as the run's `selection` says) | last
     split: str = "test"  # test | train
     stimuli: list[int] | None = number(None, 0)  # rows to decode; null: all
-    control: str = "none"  # none | shuffled (fMRI rows permuted among stimuli) | mean_fmri (one mean for all)
+    control: str = "none"  # none | shuffled (fMRI of another stimulus and class) | mean_fmri (one mean for all)
     precision: str = "32-true"  # 32-true | bf16-mixed
     fmri_encoder: str | None = None  # finetuned.pth only: the fmri_encoder.pth it came from (names the heads)
     ldm: str | None = None  # finetuned.pth only: the label2img model.ckpt, for its config.yaml, or `demo`

@@ -1,16 +1,19 @@
 """The output folder of `generate`: decoded pictures as arrays, PNGs and a grid, made by one process or several.
 
-decoded.npz     decoded uint8 [n k h w 3], stimuli uint8 [n h w 3], stimulus_ids [n], class_ids [n] or empty
+decoded.npz     decoded uint8 [n k h w 3], stimuli uint8 [n h w 3], stimulus_ids [n], class_ids [n] or empty,
+                fmri_rows [n]: the row of the data set that was decoded, another one for a shuffled control, -1: none
 generate.json   settings and where the pictures come from       grid.png   the stimulus first, then its samples
 pictures/       <stimulus>/stimulus.png and <stimulus>/<sample>.png
 """
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from mindvis.common.draws import derangement
 from mindvis.common.errors import InputError
 from mindvis.common.files import write_json
 from mindvis.common.plots import reconstruction_grid, save_png
@@ -33,18 +36,49 @@ def choose_rows(dataset: PairedDataset, stimuli: Sequence[int] | None) -> list[i
     return list(stimuli)
 
 
-def control_fmri(dataset: PairedDataset, train: PairedDataset, control: str, seed: int) -> np.ndarray:
-    """fMRI [n v] to decode: the data set's own, or a control that knows nothing of the stimulus.
+@dataclass(frozen=True)
+class ControlledFMRI:
+    """fMRI [n v] to decode, the row of the data set each comes from [n] (-1: of none), and what generate.json says."""
 
-    `shuffled` permutes the rows among the stimuli, by a draw from `seed`; `mean_fmri` is the mean training row.
+    fmri: np.ndarray
+    rows: np.ndarray
+    facts: dict = field(default_factory=dict)
+
+
+def control_fmri(dataset: PairedDataset, train: PairedDataset, control: str, seed: int) -> ControlledFMRI:
+    """The data set's own fMRI, or a control that knows nothing of the stimulus.
+
+    `shuffled` deals the rows to other stimuli, by a draw from `seed` (see `shuffled_rows`); `mean_fmri` is the mean
+    training row.
     """
+    own = np.arange(dataset.num_rows)
     if control == "none":
-        return np.asarray(dataset.fmri)
+        return ControlledFMRI(np.asarray(dataset.fmri), own)
     if control == "shuffled":
-        return np.asarray(dataset.fmri)[np.random.default_rng(seed).permutation(dataset.num_rows)]
+        rows = shuffled_rows(dataset, seed)
+        kept_class = None
+        if dataset.class_ids is not None:
+            class_ids = np.asarray(dataset.class_ids)
+            kept_class = int((class_ids[rows] == class_ids).sum())
+        facts = {"shuffle": {"rows": len(rows), "kept_stimulus": 0, "kept_class": kept_class}}
+        return ControlledFMRI(np.asarray(dataset.fmri)[rows], rows, facts)
     if control == "mean_fmri":
-        return np.tile(mean_fmri(train), (dataset.num_rows, 1))
+        return ControlledFMRI(np.tile(mean_fmri(train), (len(own), 1)), np.full_like(own, -1))
     raise InputError(f"setting control is {control!r}; needed: one of {', '.join(CONTROLS)}")
+
+
+def shuffled_rows(dataset: PairedDataset, seed: int) -> np.ndarray:
+    """Which row's fMRI each row is given, so that none keeps its stimulus, nor its class where that can be had: [n].
+
+    Raises `InputError` where more than half of the rows show one stimulus.
+    """
+    for groups in (dataset.class_ids, dataset.stimulus):
+        rows = None if groups is None else derangement(groups, np.random.default_rng(seed))
+        if rows is not None:
+            return rows
+    most = int(np.bincount(dataset.stimulus).max())
+    found = f"{most} of {dataset.num_rows} rows show the same stimulus"
+    raise InputError(f"setting control is 'shuffled', but {found}; needed: no more than half of them")
 
 
 def mean_fmri(train: PairedDataset) -> np.ndarray:
@@ -67,16 +101,27 @@ def check_output(folder: Path, overwrite: bool, control: str = "none") -> None:
 
 
 def write_decoded(
-    output: Path, decoded: np.ndarray, dataset: PairedDataset, rows: Sequence[int], provenance: dict
+    output: Path,
+    decoded: np.ndarray,
+    dataset: PairedDataset,
+    rows: Sequence[int],
+    provenance: dict,
+    *,
+    fmri_rows: np.ndarray | None = None,
 ) -> Path:
-    """Write the whole folder beside its place, then put it there; controls inside an older one are kept."""
+    """Write the whole folder beside its place, then put it there; controls inside an older one are kept.
+
+    `fmri_rows`: the row of the data set whose fMRI each picture was decoded from, where that is not its own.
+    """
     staging = output.with_name(f".{output.name}.partial")
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
     stimuli = dataset.stimuli[dataset.stimulus[rows]]
     class_ids = np.asarray([] if dataset.class_ids is None else [dataset.class_ids[row] for row in rows], np.int64)
     ids = np.asarray(rows, np.int64)
-    arrays = {"decoded": decoded, "stimuli": stimuli, "stimulus_ids": ids, "fmri_rows": ids, "class_ids": class_ids}
+    fmri_rows = ids if fmri_rows is None else np.asarray(fmri_rows, np.int64)
+    arrays = {"decoded": decoded, "stimuli": stimuli, "stimulus_ids": ids}
+    arrays |= {"fmri_rows": fmri_rows, "class_ids": class_ids}
     np.savez(staging / ARRAYS, **arrays)
     write_json(staging / SETTINGS, provenance)
     for row, stimulus, samples in zip(rows, stimuli, decoded, strict=True):

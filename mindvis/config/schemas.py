@@ -293,3 +293,21 @@ class EvaluateConfig(Protocol):
     num_threads: int | None = number(None, 1, 4096)  # CPU threads of torch
     wait_minutes: float = number(60.0, 0, 10**6)  # several processes: how long the first, when done, waits for another
     logging: LoggingConfig = field(default_factory=LoggingConfig)
+
+
+@dataclass
+class AuditConfig:
+    """Audit of decoded pictures: do they reconstruct, classify, retrieve or invent?"""
+
+    decoded: str = MISSING  # folder that generate wrote, or any folder of pictures
+    images: str | None = None  # plain folders only: the true images, same names
+    output: str | None = None  # folder of audit.json and audit.html; default: `decoded`
+    training: str = "auto"  # training pictures: auto (of the data decoded) | none | a folder, .npy or .npz of pictures
+    classes: str | None = None  # CSV with a header and lines name,class for stimuli and training pictures, by file name
+    controls: list[str] = field(default_factory=list)  # folders decoded without the stimulus's fMRI; default: beside it
+    others: list[str] = field(default_factory=list)  # baselines and ceilings, decoded for the same stimuli: audited too
+    features: str = "auto"  # auto (efficientnet_lite0 where it is there) | pixels | a classifier, such as demo
+    exposure: dict[str, str] = field(default_factory=dict)  # what generator, classifier, stage_a have seen of the test
+    seed: int = 0  # bootstrap, permutations, clusters
+    num_threads: int | None = None  # CPU threads of torch
+    logging: LoggingConfig = field(default_factory=LoggingConfig)

@@ -180,7 +180,7 @@ def read_settings(path: Path) -> dict:
 
 
 def _from_pictures(path: Path, stimuli: str | Path | None) -> DecodedSet:
-    true = _list_pictures(Path(stimuli)) if stimuli else _own_stimuli(path)
+    true = list_pictures(Path(stimuli)) if stimuli else _own_stimuli(path)
     samples = _assign(path, true)
     counts = {name: len(files) for name, files in samples.items()}
     k = max(counts.values())
@@ -190,9 +190,9 @@ def _from_pictures(path: Path, stimuli: str | Path | None) -> DecodedSet:
             f"{path}: {counts[short]} decoded pictures of stimulus {short!r}, others have {k}; need as many"
         )
     names = sorted(true, key=_natural)
-    size = _read_picture(true[names[0]]).shape
-    pictures = np.stack([_read_picture(true[name], size) for name in names])
-    decoded = [[_read_picture(file, size) for file in sorted(samples[name], key=_natural)] for name in names]
+    size = read_pixels(true[names[0]]).shape
+    pictures = np.stack([read_pixels(true[name], size) for name in names])
+    decoded = [[read_pixels(file, size) for file in sorted(samples[name], key=_natural)] for name in names]
     return DecodedSet(path, np.asarray(decoded), pictures, names)
 
 
@@ -206,9 +206,10 @@ def _own_stimuli(path: Path) -> dict[str, Path]:
     return true
 
 
-def _list_pictures(folder: Path) -> dict[str, Path]:
+def list_pictures(folder: Path) -> dict[str, Path]:
+    """Pictures of a folder by their names without the ending. Raises InputError for none, or two of one name."""
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; need the folder of true pictures")
+        raise InputError(f"{folder}: no such folder; need a folder of pictures")
     pictures: dict[str, Path] = {}
     for file in filter(is_picture, list_folder(folder, PassedOver(), copies=True)):
         if pictures.setdefault(file.stem, file) != file:
@@ -265,7 +266,8 @@ def _natural(name: str | Path) -> list:
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", str(name)) if part]
 
 
-def _read_picture(path: Path, size: tuple[int, ...] | None = None) -> np.ndarray:
+def read_pixels(path: Path, size: tuple[int, ...] | None = None) -> np.ndarray:
+    """Pixels uint8 [h w 3]. Raises InputError for a file that is no RGB picture, or of another `size` (h, w, 3)."""
     picture = read_picture(path)
     mode, pixels = picture.mode, np.asarray(picture)
     if mode != "RGB":

@@ -1,0 +1,67 @@
+"""The noise ceiling: what repeats of the same stimulus say about how well anybody could decode."""
+
+import numpy as np
+
+from mindvis.common import draws
+from mindvis.common.errors import InputError
+from mindvis.evaluation.audit_statistics import as_table, shares_beaten
+from mindvis.evaluation.statistics import Estimate, estimate
+
+
+def voxel_noise_ceiling(trials: np.ndarray, stimulus: np.ndarray, averaged: int | None = None) -> np.ndarray:
+    """Share of the variance of each voxel that the stimulus explains in a mean of `averaged` trials: [r v], [r] -> [v].
+
+    Analysis of variance: noise is the variance among repeats, signal the variance of the means beyond what noise
+    explains (Allen et al. 2022, Natural Scenes Dataset, "noise ceiling"). Its root bounds the correlation of any
+    prediction with such a mean. `averaged`: by default the mean number of repeats. Raises InputError where no stimulus
+    is repeated, or there are fewer than two.
+    """
+    trials, stimulus = _repeated(trials, stimulus)
+    names, place, counts = np.unique(stimulus, return_inverse=True, return_counts=True)
+    means = np.zeros((len(names), trials.shape[1]))
+    np.add.at(means, place, trials)
+    means /= counts[:, None]
+    noise = ((trials - means[place]) ** 2).sum(axis=0) / (len(trials) - len(names))
+    signal = np.maximum(means.var(axis=0, ddof=1) - noise * (1 / counts).mean(), 0)
+    total = signal + noise / (averaged or counts.mean())
+    return np.divide(signal, total, out=np.zeros_like(signal), where=total > 0)
+
+
+def half_identification(trials: np.ndarray, stimulus: np.ndarray, seed: int) -> Estimate:
+    """How often one half of the trials of a stimulus is closer to its other half than to the others': [r v], [r].
+
+    The area under the curve of own against other, of the fMRI itself, without pictures and without a decoder; 1/2 by
+    accident. Raises InputError as `voxel_noise_ceiling`.
+    """
+    trials, stimulus = _repeated(trials, stimulus)
+    names = np.unique(stimulus)
+    rng = draws.generator((seed,), "halves")
+    halves = np.empty((2, len(names), trials.shape[1]))
+    for place, name in enumerate(names):
+        rows = rng.permutation(np.flatnonzero(stimulus == name))
+        halves[0, place] = trials[rows[::2]].mean(axis=0)
+        halves[1, place] = trials[rows[1::2]].mean(axis=0)
+    first, second = [_unit_rows(half) for half in halves]
+    own = np.arange(len(names))
+    return estimate(np.diagonal(as_table(shares_beaten(first @ second.T, own), own)), seed)
+
+
+def _unit_rows(rows: np.ndarray) -> np.ndarray:
+    rows = rows - rows.mean(axis=1, keepdims=True)
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+
+
+def _repeated(trials: np.ndarray, stimulus: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The rows whose stimulus has two or more."""
+    trials, stimulus = np.asarray(trials, np.float64), np.asarray(stimulus)
+    if trials.ndim != 2 or stimulus.shape != trials.shape[:1]:
+        raise InputError(
+            f"noise ceiling: found trials {list(trials.shape)} of stimuli {list(stimulus.shape)}, need [r v], [r]"
+        )
+    names, place, counts = np.unique(stimulus, return_inverse=True, return_counts=True)
+    kept = counts[place] > 1
+    if (counts > 1).sum() < 2:
+        raise InputError(
+            f"noise ceiling: {int((counts > 1).sum())} of {len(names)} stimuli are repeated, need two or more"
+        )
+    return trials[kept], stimulus[kept]

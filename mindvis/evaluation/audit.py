@@ -72,7 +72,7 @@ def audit_pictures(
     class_ids: Sequence[int] | None = None,
     training_class_ids: Sequence[int] | None = None,
     controls: Mapping[str, np.ndarray] | None = None,
-    features: str | Embed | None = None,
+    features: str | Embed | list[Space] | None = None,
     subjects: Sequence | None = None,
     exposure: Mapping[str, str] | None = None,
     seed: int = 0,
@@ -159,7 +159,7 @@ def _embed(
         decoded=space(decoded.reshape(-1, *decoded.shape[2:])),
         true=space(stimuli[pictures.first]),
         own=np.repeat(pictures.own, decoded.shape[1]),
-        training=None if training is None else space(training),
+        training=None if training is None else space.kept(training),
         controls={name: space(control.reshape(-1, *control.shape[2:])) for name, control in controls.items()},
         controls_own={name: np.repeat(pictures.own, control.shape[1]) for name, control in controls.items()},
     )
@@ -195,7 +195,9 @@ def _measure(spaces: list[figures.Rows], known: figures.Known) -> tuple[list[Fin
     copied: list[np.ndarray] = []
     for rows in spaces:
         findings += figures.identification(rows, known)
-        per_stimulus[f"score/{rows.space}"] = figures.panels(rows)
+        per_stimulus[f"own_against_other/{rows.space}"] = figures.scores(rows)
+        if known.class_ids is not None:
+            per_stimulus[f"within_class/{rows.space}"] = figures.scores(rows, known.class_ids)
         if rows.training is None:
             continue
         true, of_decoded = near.neighbours(rows.true, rows.training), near.neighbours(rows.decoded, rows.training)

@@ -1,7 +1,7 @@
 """What the audit compares pictures by: their pixels, and the features of a network that is there."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 
 import numpy as np
@@ -19,10 +19,22 @@ PIXELS = "pixels"
 
 @dataclass(frozen=True)
 class Space:
-    """A name and the features of pictures in it: unit rows, so that products are Pearson correlations."""
+    """A name and the features of pictures in it: unit rows, so that products are Pearson correlations.
+
+    Features that were `kept` are not computed again for the same pictures: training pictures, in several audits.
+    """
 
     name: str
     embed: Embed
+    _kept: list[tuple[Sequence, np.ndarray]] = field(default_factory=list, compare=False)
+
+    def kept(self, pictures: Sequence) -> np.ndarray:
+        """As a call, remembered for this very object."""
+        found = next((rows for seen, rows in self._kept if seen is pictures), None)
+        if found is None:
+            found = self(pictures)
+            self._kept.append((pictures, found))
+        return found
 
     def __call__(self, pictures: Sequence) -> np.ndarray:
         """Centred unit rows: uint8 [n h w 3] in an array or anything that can be sliced -> float32 [n d]."""
@@ -37,12 +49,14 @@ class Space:
         return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-6)
 
 
-def choose_spaces(features: str | Embed | None = None) -> list[Space]:
+def choose_spaces(features: str | Embed | list[Space] | None = None) -> list[Space]:
     """The pixels, and besides them the features asked for; None: those of EfficientNet-lite0 where its weights are.
 
-    `features`: "pixels" (nothing else), the name of a classifier, or a function from pictures to features. Raises
-    InputError for a name whose weights are not there.
+    `features`: "pixels" (nothing else), the name of a classifier, a function from pictures to features, or spaces that
+    were chosen before. Raises InputError for a name whose weights are not there.
     """
+    if isinstance(features, list):
+        return features
     pixels = Space(PIXELS, small_pixels)
     if features is None:
         features = "efficientnet_lite0" if find_spec(LITE0_PACKAGE) else PIXELS

@@ -54,9 +54,9 @@ def identification(rows: Rows, known: Known) -> Iterator[Finding]:
             yield _area("within_class", rows, within, known.class_ids, known)
 
 
-def scores(rows: Rows) -> np.ndarray:
-    """Area of own against other pictures of each stimulus: [m]."""
-    return by_stimulus(_own(shares_beaten(rows.closeness, rows.own), rows.own), rows.own, len(rows.true))
+def scores(rows: Rows, class_ids: np.ndarray | None = None) -> np.ndarray:
+    """Area of own against other pictures (of the class) of each stimulus: [m], NaN where there are no others."""
+    return by_stimulus(_own(shares_beaten(rows.closeness, rows.own, class_ids), rows.own), rows.own, len(rows.true))
 
 
 def _area(kind: str, rows: Rows, shares: np.ndarray, class_ids: np.ndarray | None, known: Known) -> Finding:

@@ -101,3 +101,25 @@ def copying_check(decoded: Array, stimuli: Array, training: Array) -> CopyingChe
     return CopyingCheck(
         of_decoded.max(axis=1).reshape(n, k), of_true.max(axis=1), of_decoded.argmax(axis=1).reshape(n, k)
     )
+
+
+def kept_rows(control: DecodedSet) -> str | None:
+    """A line about a shuffled control in which rows kept their own fMRI, or that of their class; None for another set.
+
+    Folders from before shuffling excluded that name the seed of their permutation, which is drawn again here.
+    """
+    settings = control.settings.get("settings", {})
+    if settings.get("control") != "shuffled":
+        return None
+    shuffle = control.settings.get("shuffle")
+    if shuffle is not None:
+        kept = shuffle.get("kept_class") or 0
+        return f"control shuffled: {kept} of {shuffle['rows']} rows have fMRI of their own class" if kept else None
+    rows = np.asarray(control.stimulus_ids, dtype=object)
+    total = control.settings.get("data", {}).get(settings.get("split", "test"), {}).get("rows", len(rows))
+    if "seed" not in settings or not all(str(row).isdigit() and int(row) < total for row in rows):
+        return "control shuffled: it is not recorded how, so rows may have kept their own fMRI"
+    rows = rows.astype(int)
+    kept = int((np.random.default_rng(settings["seed"]).permutation(total)[rows] == rows).sum())
+    again = "; decoded anew with control=shuffled, none would" if kept else ""
+    return f"control shuffled: {kept} of {len(rows)} rows kept their own fMRI{again}"

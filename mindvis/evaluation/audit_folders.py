@@ -1,0 +1,152 @@
+"""Audits of folders: of `generate`, or of anybody's pictures, beside training pictures, controls and baselines."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from mindvis.common.errors import InputError
+from mindvis.data.images import center_crop, resize
+from mindvis.evaluation.audit import Audit, audit_pictures
+from mindvis.evaluation.audit_features import Space
+from mindvis.evaluation.audit_verdict import Finding
+from mindvis.evaluation.checks import kept_rows, leakage_statements
+from mindvis.evaluation.pictures import DecodedSet, list_pictures, read_images, read_picture
+from mindvis.evaluation.statistics import paired_difference
+
+COMPARED = ("own_against_other", "within_class")  # figures that a table of baselines and ceilings shows
+
+
+class PictureFiles(Sequence):
+    """Picture files as uint8 [n side side 3], squared and resized when a slice is asked for: memory stays flat."""
+
+    def __init__(self, files: Sequence[Path], side: int):
+        self.files, self.side = list(files), side
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        return np.stack([resize(center_crop(read_picture(file)), self.side) for file in self.files[rows]])
+
+
+@dataclass(frozen=True)
+class Training:
+    """Training pictures uint8 [t h w 3] (or files of them), their classes [t], and why there are none."""
+
+    images: Sequence | None = None
+    class_ids: list[int] | None = None
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class Audited:
+    """The audit of a folder, those of its baselines and ceilings, and its differences from these, paired."""
+
+    main: Audit
+    others: dict[str, Audit] = field(default_factory=dict)
+    differences: dict[str, Finding] = field(default_factory=dict)  # minus/<figure>/<space>/<name>
+
+    def as_dict(self) -> dict:
+        """The content of audit.json."""
+        others = {}
+        for name, audit in self.others.items():
+            content = audit.as_dict()
+            others[name] = {key: content[key] for key in ("verdict", "steps", "placement", "evidence", "caveats")}
+        differences = {name: vars(finding) for name, finding in self.differences.items()}
+        return self.main.as_dict() | {"others": others, "differences": differences}
+
+
+def audit_sets(
+    pictures: DecodedSet,
+    controls: Mapping[str, DecodedSet],
+    others: Mapping[str, DecodedSet],
+    *,
+    training: Training,
+    spaces: list[Space],
+    exposure: Mapping[str, str] | None = None,
+    seed: int = 0,
+) -> Audited:
+    """Audit decoded pictures with their controls, and every other set of the same stimuli by itself.
+
+    Raises InputError where a control or another set has other stimuli.
+    """
+    for name, decoded_set in {**controls, **others}.items():
+        if not np.array_equal(decoded_set.stimuli, pictures.stimuli):
+            raise InputError(f"{decoded_set.path}: the true pictures of {name!r} are not those of {pictures.path}")
+    options = {
+        "training": training.images,
+        "class_ids": pictures.class_ids,
+        "training_class_ids": training.class_ids,
+        "features": spaces,
+        "seed": seed,
+    }
+    given = {name: control.decoded for name, control in controls.items()}
+    declared = _declared(pictures) | dict(exposure or {})
+    main = audit_pictures(pictures.decoded, pictures.stimuli, controls=given, exposure=declared, **options)
+    main.caveats += [line for line in map(kept_rows, [pictures, *controls.values()]) if line]
+    main.caveats += [] if training.note is None else [training.note]
+    found = {name: audit_pictures(other.decoded, other.stimuli, **options) for name, other in others.items()}
+    differences = [f for name, other in found.items() for f in _differences(main, other, name, seed)]
+    return Audited(main, found, {finding.name: finding for finding in differences})
+
+
+def _declared(pictures: DecodedSet) -> dict[str, str]:
+    """What generate.json says about Stage A and the test set."""
+    stage_a = leakage_statements(pictures.settings)[0]
+    return {} if stage_a["touched"] is None else {"stage_a": stage_a["text"]}
+
+
+def _differences(main: Audit, other: Audit, name: str, seed: int) -> list[Finding]:
+    """Decoded minus another set, over the stimuli that both score."""
+    found = []
+    for figure in COMPARED:
+        for key in [key for key in main.per_stimulus if key.startswith(f"{figure}/") and key in other.per_stimulus]:
+            first, second = main.per_stimulus[key], other.per_stimulus[key]
+            used = np.isfinite(first) & np.isfinite(second)
+            if used.sum() > 1:
+                value, low, high, p = paired_difference(first[used], second[used], seed)
+                found.append(Finding(f"minus/{key}/{name}", value, low, high, 0.0, p, n=int(used.sum())))
+    return found
+
+
+def read_training(path: str | Path, side: int) -> Training:
+    """Training pictures of a folder (read when needed, at `side` pixels), of a .npy (mapped), or of an .npz.
+
+    Raises InputError for what holds no pictures.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return Training(PictureFiles(list(list_pictures(path).values()), side))
+    return Training(read_images(path))
+
+
+def with_classes(pictures: DecodedSet, training: Training, path: str | Path) -> tuple[DecodedSet, Training]:
+    """Classes by file name from a CSV of lines name,class. Raises InputError for a stimulus or picture without one."""
+    class_of = _read_classes(Path(path))
+    number = {name: place for place, name in enumerate(sorted(set(class_of.values())))}
+
+    def numbers(names: list[str], what: str) -> list[int]:
+        missing = next((name for name in names if name not in class_of), None)
+        if missing is not None:
+            raise InputError(f"{path}: no class of {what} {missing!r}, need a line name,class for each")
+        return [number[class_of[name]] for name in names]
+
+    named = DecodedSet(**{**vars(pictures), "class_ids": numbers(pictures.stimulus_ids, "stimulus")})
+    if isinstance(training.images, PictureFiles):
+        names = [file.stem for file in training.images.files]
+        training = Training(training.images, numbers(names, "training picture"), training.note)
+    return named, training
+
+
+def _read_classes(path: Path) -> dict[str, str]:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; need a CSV with a header and lines name,class")
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.reader(file) if row][1:]
+    wrong = next((row for row in rows if len(row) < 2), None)
+    if wrong is not None or not rows:
+        raise InputError(f"{path}: found {wrong or 'no line'}, need a header and lines name,class")
+    return {Path(row[0]).stem if Path(row[0]).suffix else row[0]: row[1] for row in rows}

@@ -10,6 +10,8 @@ verdict are those of `audit_verdict`.
   `d_prime`, `n`}, null where there is none
 - `placement`: {`information`, `detail`, `copying`}, each from 0 to 1 (null: not measured): where mixtures lie
 - `per_stimulus`: name -> list of numbers, one a different stimulus, for the plots
+- `others`: name of a baseline or ceiling -> its `verdict`, `steps`, `placement`, `evidence`, `caveats`; `differences`:
+  decoded minus it, paired over stimuli (both only in the file of `scripts/audit.py`)
 - `caveats`: lines; `exposure`: what was declared to have been seen of the test set; `settings`: plain values
 """
 
@@ -47,7 +49,7 @@ class Audit:
 
     def as_dict(self) -> dict:
         """The content of audit.json."""
-        content = {
+        return {
             "schema": SCHEMA,
             "verdict": self.verdict,
             "steps": self.steps,
@@ -61,7 +63,6 @@ class Audit:
             "exposure": self.exposure,
             "settings": self.settings,
         }
-        return _finite(content)
 
 
 def audit_pictures(
@@ -256,8 +257,8 @@ def _caveats(
 
 
 def audit_json(audit: Audit) -> str:
-    """The text of audit.json; NaN and infinity, which JSON has not, become null."""
-    return json.dumps(audit.as_dict(), indent=1, allow_nan=False) + "\n"
+    """The text of audit.json, of an Audit or an `Audited`; NaN and infinity, which JSON has not, become null."""
+    return json.dumps(_finite(audit.as_dict()), indent=1, allow_nan=False) + "\n"
 
 
 def _finite(value: object) -> object:

@@ -49,6 +49,14 @@ class Finding:
         return self.p_holm is not None and self.p_holm < ALPHA and self.value < self.by_accident
 
 
+def finding_text(finding: Finding | None) -> str:
+    """`value [low, high]`, empty where there is no finding."""
+    if finding is None:
+        return ""
+    span = "" if finding.low is None else f" [{finding.low:.2f}, {finding.high:.2f}]"
+    return f"{finding.value:.3f}{span}" if abs(finding.value) < 10 else f"{finding.value:.1f}{span}"
+
+
 Evidence = Mapping[str, Finding]
 
 

@@ -10,10 +10,18 @@ from mindvis.common.devices import choose_device
 from mindvis.common.errors import InputError
 from mindvis.common.shares import Process, Shares, parts_folder
 from mindvis.config.loading import part
-from mindvis.config.schemas import DataConfig, EvaluateConfig, LoggingConfig
+from mindvis.config.schemas import AuditConfig, DataConfig, EvaluateConfig, LoggingConfig
+from mindvis.data import PairedDataset
 from mindvis.data.open import open_pairs
 from mindvis.evaluation import Protocol, Report, evaluate_folder, load_classifier, write_report
-from mindvis.evaluation.pictures import SETTINGS, read_images, read_settings
+from mindvis.evaluation.audit import Audit
+from mindvis.evaluation.audit_features import choose_spaces
+from mindvis.evaluation.audit_folders import Audited, Training, audit_sets, read_training, with_classes
+from mindvis.evaluation.audit_page import write_audit
+from mindvis.evaluation.audit_verdict import Finding
+from mindvis.evaluation.noise_ceiling import half_identification, voxel_noise_ceiling
+from mindvis.evaluation.pictures import SETTINGS, DecodedSet, read_controls, read_decoded, read_images, read_settings
+from mindvis.evaluation.statistics import d_prime
 from mindvis.training.wandb_runs import check_wandb, open_wandb, source_runs, staged_in
 
 
@@ -110,3 +118,117 @@ def figure_table(report: Report) -> Any:
 
     columns = list(vars(report.figures[0]))
     return wandb.Table(columns=columns, data=[list(vars(figure).values()) for figure in report.figures])
+
+
+def audit(config: AuditConfig) -> tuple[Audited, Path]:
+    """Audit the pictures of `config.decoded` and write audit.json and audit.html; returns the audit and its page.
+
+    Raises InputError.
+    """
+    check_wandb(config.logging)
+    pictures = read_decoded(config.decoded, config.images)
+    controls = {Path(folder).name: read_decoded(folder, config.images) for folder in config.controls}
+    others = {_short_name(folder, config.others): read_decoded(folder, config.images) for folder in config.others}
+    training = audit_training(config.training, pictures)
+    if config.classes is not None:
+        pictures, training = with_classes(pictures, training, config.classes)
+    found = audit_sets(
+        pictures,
+        controls or read_controls(config.decoded),
+        others,
+        training=training,
+        spaces=choose_spaces(None if config.features == "auto" else config.features),
+        exposure=config.exposure,
+        seed=config.seed,
+    )
+    add_noise_ceiling(found.main, pictures, config.seed)
+    output = Path(config.output or config.decoded)
+    page = write_audit(found, str(pictures.path), output)
+    audit_to_wandb(found, pictures, output, config.logging)
+    return found, page
+
+
+def _short_name(folder: str, folders: list[str]) -> str:
+    """The last part of a folder's name, or the last two where others end alike."""
+    alike = [other for other in folders if Path(other).name == Path(folder).name]
+    return Path(folder).name if len(alike) == 1 else "/".join(Path(folder).parts[-2:])
+
+
+def audit_training(source: str, pictures: DecodedSet) -> Training:
+    """Training pictures as the setting says: `auto` are those of the data the pictures were decoded from, if known."""
+    if source == "none":
+        return Training()
+    if source != "auto":
+        return read_training(source, pictures.stimuli.shape[1])
+    if "data" not in pictures.settings:
+        return Training(note=f"{pictures.path} does not say which data it was decoded from; needed: training=PICTURES")
+    try:
+        train = _decoded_data(pictures)[0]
+    except InputError as error:
+        return Training(note=f"training pictures not found: {error}")
+    class_ids = None
+    if train.class_ids is not None:
+        of_stimulus = dict(zip(train.stimulus.tolist(), train.class_ids, strict=True))
+        shown = sorted(of_stimulus)
+        return Training(np.asarray(train.stimuli)[shown], [of_stimulus[place] for place in shown])
+    return Training(np.asarray(train.stimuli)[np.unique(train.stimulus)], class_ids)
+
+
+def _decoded_data(pictures: DecodedSet, **changes: Any) -> tuple[PairedDataset, PairedDataset, PairedDataset | None]:
+    """The pairs that a folder of `generate` was decoded from."""
+    settings = pictures.settings["data"]["settings"] | changes
+    return open_pairs(DataConfig(**settings), pictures.settings["patch_size"])
+
+
+def add_noise_ceiling(found: Audit, pictures: DecodedSet, seed: int) -> None:
+    """Add what the repeats of the test stimuli allow, where the data is known and has single trials."""
+    if "data" not in pictures.settings:
+        return
+    try:
+        test = _decoded_data(pictures, include_single_trials=True)[1]
+        for finding in noise_ceilings(test, seed):
+            found.evidence[finding.name] = finding
+    except InputError as error:
+        found.caveats.append(f"no noise ceiling: {error}")
+
+
+def noise_ceilings(test: PairedDataset, seed: int) -> list[Finding]:
+    """Mean correlation that a perfect prediction of a voxel would reach, and how well halves of the trials identify.
+
+    Mean over subjects of `test`, whose rows after the first of a stimulus are single trials. Raises InputError.
+    """
+    single = np.flatnonzero(np.asarray(test.repeat) > 0)
+    if len(single) == 0:
+        raise InputError("the test data has no single trials")
+    subject = np.zeros(test.num_rows, int) if test.subject is None else np.asarray(test.subject)
+    roots, areas = [], []
+    for name in np.unique(subject[single]):
+        rows = single[subject[single] == name]
+        trials, stimulus = np.asarray(test.fmri[rows]), np.asarray(test.stimulus)[rows]
+        roots.append(np.sqrt(voxel_noise_ceiling(trials, stimulus)))
+        areas.append(half_identification(trials, stimulus, seed))
+    mean = [float(np.mean([getattr(area, key) for area in areas])) for key in ("value", "low", "high")]
+    voxels = np.concatenate(roots)
+    return [
+        Finding("noise_ceiling/voxel_correlation", float(voxels.mean()), n=len(voxels)),
+        Finding("noise_ceiling/fmri_halves", *mean, 0.5, d_prime=d_prime(mean[0], areas[0].n), n=areas[0].n),
+    ]
+
+
+def audit_to_wandb(found: Audited, pictures: DecodedSet, output: Path, settings: LoggingConfig) -> None:
+    """The verdict and the figures as a run of its own. Raises InputError."""
+    if settings.wandb == "disabled":
+        return
+    import wandb
+
+    columns = [each.name for each in fields(Finding)]
+    rows = [[getattr(finding, name) for name in columns] for finding in found.main.evidence.values()]
+    decoder = pictures.settings.get("settings", {}).get("run")
+    config = {"audit": found.main.settings, "data": pictures.settings.get("data", {}).get("settings")}
+    names = {"stage": "audit", "name": f"{Path(decoder).name if decoder else output.name}-audit"}
+    sources = source_runs(decoder)
+    with staged_in(output / "wandb"), open_wandb(settings, output, **names, config=config, sources=sources) as run:
+        run.log({"audit/evidence": wandb.Table(columns=columns, data=rows)})
+        run.summary["audit/verdict"] = found.main.verdict
+        for finding in found.main.evidence.values():
+            run.summary[f"audit/{finding.name}"] = finding.value

@@ -15,6 +15,7 @@ from PIL import Image
 from mindvis.common.errors import InputError
 from mindvis.common.files import write_text
 from mindvis.common.plots import per_class_bars, png_bytes, reconstruction_grid, save_png
+from mindvis.evaluation.audit_verdict import finding_text
 from mindvis.evaluation.pictures import shrink
 from mindvis.evaluation.report import Report, figures_csv, interval_text, report_json, short_number
 
@@ -48,7 +49,7 @@ def report_html(report: Report, *, masked_reconstruction: bytes | None = None) -
     """The page of a report that has its pictures; `masked_reconstruction` is the PNG of the Stage A plot."""
     order = report.ranking()
     facts = {"settings": report.settings, "provenance": report.provenance}
-    return _template().render(
+    return page_template().render(
         report=report,
         num_samples=report.pictures.decoded.shape[1],
         control_sets=report.control_sets(),
@@ -62,12 +63,13 @@ def report_html(report: Report, *, masked_reconstruction: bytes | None = None) -
     )
 
 
-def _template() -> Template:
-    """The page with its filters. Whatever it prints is escaped, and a name it does not know is an error."""
+def page_template(name: str = "page.html") -> Template:
+    """A page with its filters. Whatever it prints is escaped, and a name it does not know is an error."""
     layout = {"trim_blocks": True, "lstrip_blocks": True}
     page = Environment(loader=FileSystemLoader(ASSETS), autoescape=True, undefined=StrictUndefined, **layout)
     page.filters |= {"number": short_number, "span": interval_text, "thumbnail": _thumbnail, "png": _inline}
-    return page.get_template("page.html")
+    page.filters |= {"finding": finding_text}
+    return page.get_template(name)
 
 
 def _worst(order: list[int]) -> list[int]:

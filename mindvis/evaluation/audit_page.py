@@ -1,19 +1,15 @@
-"""The files of an audit: audit.json, and a page that needs no network; the same section stands in the report."""
+"""What an audit shows: its section of the page, its plots, and its lines for a terminal."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from mindvis.common.errors import InputError
-from mindvis.common.files import write_text
 from mindvis.common.plots import ACCENT, INK, MUTED, png_bytes
-from mindvis.evaluation.audit import Audit, audit_json
+from mindvis.evaluation.audit import Audit
 from mindvis.evaluation.audit_folders import Audited
 from mindvis.evaluation.audit_verdict import Finding, finding_text
 from mindvis.evaluation.report import aligned
-from mindvis.evaluation.report_page import page_template
 
 MEANINGS = {
     "reconstruction": "the pictures show the individual picture that was seen, beyond its class and the training set",
@@ -23,18 +19,6 @@ MEANINGS = {
     "undecided": "what was given does not tell",
 }
 TABLE = ("own_against_other", "within_class", "copies")  # kinds of figures in the table of baselines and ceilings
-
-
-def write_audit(found: Audited, source: str, folder: str | Path) -> Path:
-    """Write audit.json and audit.html; returns the page. Raises InputError where the folder cannot be written."""
-    folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / "audit.html", page_template("audit_page.html").render(title=source, **section(found)))
-        write_text(folder / "audit.json", audit_json(found))
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be written ({error.strerror}), need a writable folder") from error
-    return folder / "audit.html"
 
 
 def section(found: Audited) -> dict:

@@ -5,14 +5,15 @@ What touched the test set comes from the settings that `generate` wrote beside t
 `normalisation` (separate, train, joint). What is absent is said to be not recorded.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from mindvis.evaluation.pictures import Array, DecodedSet, shrink
-from mindvis.evaluation.similarity import similarity_matrix
+from mindvis.evaluation.audit_features import PIXELS, Space, small_pixels
+from mindvis.evaluation.audit_training import twins
+from mindvis.evaluation.pictures import DecodedSet
 
-SIDE = 32  # pixels: enough to tell pictures apart, small enough for thousands
 COPY = 0.95  # correlation at this size above which two photographs are the same for the eye
 QUESTIONS = {
     "stage_a_tuning": (
@@ -43,10 +44,10 @@ QUESTIONS = {
 }
 
 
-def caveats(pictures: DecodedSet, true_classes: np.ndarray) -> list[str]:
+def caveats(pictures: DecodedSet, true_classes: np.ndarray, controls: Mapping[str, DecodedSet]) -> list[str]:
     """What the figures are not, a line each; `true_classes` [n]: the classifier's classes of the true pictures."""
     control = pictures.settings.get("settings", {}).get("control", "none")
-    lines = []
+    lines = [line for line in map(kept_rows, [pictures, *controls.values()]) if line]
     if control != "none":
         lines.append(f"control {control}: the column `decoded` is not of each stimulus's own fMRI")
     n, num_classes = len(true_classes), len(np.unique(true_classes))
@@ -64,16 +65,22 @@ def leakage_statements(settings: dict) -> list[dict]:
     return [_statement(key, use.get(key)) for key in QUESTIONS]
 
 
-def _statement(key: str, found: object) -> dict:
-    what, answers = QUESTIONS[key]
-    unknown = "Not recorded with these pictures." if found is None else f"Recorded as {found!r}, which is unknown here."
-    touched, text = answers.get(str(found), (None, unknown))
-    return {"what": what, "touched": touched, "text": text}
+def shown_in_training(stimuli: np.ndarray, training: Sequence | None) -> dict:
+    """The same line about test pictures uint8 [n h w 3] that are among the training pictures [t h' w' 3]."""
+    what = "Test pictures among the training pictures"
+    if training is None:
+        return {"what": what, "touched": None, "text": "No training pictures were found to compare with."}
+    space = Space(PIXELS, small_pixels)
+    nearest = _highest(space(stimuli), space(training))[1]
+    found = int(twins(stimuli, training, nearest).sum())
+    meaning = ": their scores say nothing about new pictures" if found else ""
+    text = f"{found} of {len(stimuli)} test pictures are training pictures{meaning}."
+    return {"what": what, "touched": found > 0, "text": text}
 
 
 @dataclass
 class CopyingCheck:
-    """Nearest training picture (Pearson correlation at 32 pixels) of decoded and, for scale, of true pictures."""
+    """Nearest training picture of decoded and, for scale, of true pictures: Pearson correlation in some features."""
 
     decoded: np.ndarray  # [n k] highest correlation with any training picture
     true: np.ndarray  # [n] the same of the true pictures: what no copying at all looks like
@@ -87,20 +94,32 @@ class CopyingCheck:
             "decoded_max": float(self.decoded.max()),
             "near_copies": int((self.decoded > COPY).sum()),
             "true_near_copies": int((self.true > COPY).sum()),
+            "nearer_than_true": int((self.decoded > self.true[:, None]).sum()),
             "num_decoded": int(self.decoded.size),
             "threshold": COPY,
         }
 
 
-def copying_check(decoded: Array, stimuli: Array, training: Array) -> CopyingCheck:
-    """Closeness to training pictures: uint8 [n k h w 3], [n h w 3], [t h' w' 3] -> CopyingCheck."""
+def copying_check(
+    decoded: np.ndarray, stimuli: np.ndarray, training: Sequence, space: Space | None = None
+) -> CopyingCheck:
+    """Closeness to training pictures: uint8 [n k h w 3], [n h w 3], [t h' w' 3] -> CopyingCheck.
+
+    In the features of `space`; by default the pixels at 32 x 32.
+    """
+    space = space or Space(PIXELS, small_pixels)
     n, k = decoded.shape[:2]
-    small = shrink(training, SIDE)
-    of_decoded = similarity_matrix(shrink(decoded.reshape(n * k, *decoded.shape[2:]), SIDE), small, "pcc")
-    of_true = similarity_matrix(shrink(stimuli, SIDE), small, "pcc")
-    return CopyingCheck(
-        of_decoded.max(axis=1).reshape(n, k), of_true.max(axis=1), of_decoded.argmax(axis=1).reshape(n, k)
-    )
+    training_rows = space.kept(training)
+    of_decoded, nearest = _highest(space(decoded.reshape(n * k, *decoded.shape[2:])), training_rows)
+    of_true, _ = _highest(space(stimuli), training_rows)
+    return CopyingCheck(of_decoded.reshape(n, k), of_true, nearest.reshape(n, k))
+
+
+def _highest(rows: np.ndarray, training: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Highest product of each row with any training row, and which: [r d], [t d] -> [r], int [r]."""
+    parts = np.array_split(rows, len(rows) // 256 + 1)
+    nearest = np.concatenate([(part @ training.T).argmax(axis=1) for part in parts])
+    return np.einsum("rd,rd->r", rows, training[nearest]), nearest
 
 
 def kept_rows(control: DecodedSet) -> str | None:

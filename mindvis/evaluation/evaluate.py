@@ -13,16 +13,23 @@ from mindvis import __version__
 from mindvis.common.errors import InputError
 from mindvis.common.files import sha256
 from mindvis.common.shares import Shares
-from mindvis.evaluation.checks import caveats, copying_check, leakage_statements
+from mindvis.evaluation.audit_features import PIXELS, Space, choose_spaces
+from mindvis.evaluation.audit_folders import Audited, Training, audit_sets
+from mindvis.evaluation.audit_training import MIN_TRAINING
+from mindvis.evaluation.checks import caveats, copying_check, leakage_statements, shown_in_training
 from mindvis.evaluation.classifiers import Classified, Classifier
 from mindvis.evaluation.measures import Judge, Protocol
 from mindvis.evaluation.pictures import ARRAYS, DecodedSet, read_controls, read_decoded
 from mindvis.evaluation.report import (
     Report,
     class_table,
+    differences,
+    main_figure,
     stimulus_table,
     summarise,
 )
+
+MAX_FEATURE_NETWORK = 50_000_000  # parameters; a larger network takes minutes for the training pictures
 
 
 def evaluate_folder(
@@ -32,13 +39,13 @@ def evaluate_folder(
     protocol: Protocol | None = None,
     stimuli: str | Path | None = None,
     controls: dict[str, str | Path] | None = None,
-    training_images: np.ndarray | None = None,
+    training_images: np.ndarray | Training | None = None,
     shares: Shares | None = None,
 ) -> Report | None:
     """Score the output folder of `generate`, or a folder of decoded pictures beside one of true pictures (`stimuli`).
 
     Controls are the sub-folders `shuffled` and `mean_fmri`, or those given by name. `training_images`, uint8
-    [t h w 3], are for the copying check. Raises InputError for whatever cannot be scored.
+    [t h w 3], are for the copying check and the audit. Raises InputError for whatever cannot be scored.
     Of several processes (`shares`) the first one gets the report, the others None once they have done their share.
     """
     pictures = read_decoded(path, stimuli)
@@ -53,7 +60,7 @@ def evaluate_sets(
     *,
     classifier: Classifier,
     protocol: Protocol,
-    training_images: np.ndarray | None = None,
+    training_images: np.ndarray | Training | None = None,
     shares: Shares | None = None,
 ) -> Report | None:
     """The report of decoded pictures and their controls; the true pictures are classified once for all of them.
@@ -75,29 +82,62 @@ def evaluate_sets(
         name: stimulus_table(scores[name], control.stimulus_ids, [row["class"] for row in rows])
         for name, control in controls.items()
     }
-    copying = None
-    if training_images is not None:
-        copying = copying_check(pictures.decoded, pictures.stimuli, training_images).summary()
+    training = training_images if isinstance(training_images, Training) else Training(training_images)
+    spaces = _spaces(classifier)
     return Report(
-        main=scores["decoded"][0].name,
+        main=main_figure(scores["decoded"], pictures.class_ids),
         figures=[summarise(measure, name, **options) for name, of_set in scores.items() for measure in of_set],
         per_stimulus=rows,
         per_class=class_table(rows),
-        leakage=leakage_statements(pictures.settings),
+        leakage=[*leakage_statements(pictures.settings), shown_in_training(pictures.stimuli, training.images)],
         settings={"evaluate": asdict(protocol), "generate": pictures.settings},
         provenance=_provenance(pictures, classifier),
         skipped=judge.skipped,
-        caveats=[*caveats(pictures, true.top_class), *judge.caveats],
-        copying=copying,
+        caveats=[*caveats(pictures, true.top_class, controls), *judge.caveats],
+        copying=_copying(pictures, training, spaces),
         per_control=per_control,
+        differences=differences(scores, seed=protocol.seed, num_bootstrap=protocol.num_bootstrap),
         pictures=pictures,
+        audited=_audited(pictures, controls, training, spaces, judge) if protocol.audit else None,
     )
 
 
+def _spaces(classifier: Classifier) -> list[Space]:
+    """Pixels, and the features of the classifier, or, where it is too large for all training pictures, of another."""
+    size = sum(weights.numel() for weights in classifier.network.parameters())
+    if size > MAX_FEATURE_NETWORK:
+        return choose_spaces()
+    return [*choose_spaces(PIXELS), Space(classifier.name, lambda pictures: classifier.classify(pictures).features)]
+
+
+def _copying(pictures: DecodedSet, training: Training, spaces: list[Space]) -> dict | None:
+    """The copying check in pixels, and under `features` in those of a network."""
+    if training.images is None:
+        return None
+    pixels, *others = [copying_check(pictures.decoded, pictures.stimuli, training.images, space) for space in spaces]
+    names = [space.name for space in spaces[1:]]
+    return pixels.summary() | {"features": {name: each.summary() for name, each in zip(names, others, strict=True)}}
+
+
+def _audited(
+    pictures: DecodedSet, controls: dict[str, DecodedSet], training: Training, spaces: list[Space], judge: Judge
+) -> Audited | None:
+    """The audit of the same pictures, or None with a line in `judge.skipped`."""
+    if training.images is not None and len(training.images) < MIN_TRAINING:
+        training = Training(note=f"{len(training.images)} training pictures are too few for an audit")
+    try:
+        return audit_sets(pictures, controls, {}, training=training, spaces=spaces, seed=judge.protocol.seed)
+    except InputError as error:
+        judge.skipped.append(f"audit skipped: {error}")
+        return None
+
+
 def _class_names(pictures: DecodedSet, true: Classified, classifier: Classifier) -> list[str]:
-    """Name of the class of each stimulus: the data set's class, or what the classifier sees in the true picture."""
-    ids = pictures.class_ids or true.top_class.tolist()
-    return [_class_name(i, classifier.class_names or ()) for i in ids]
+    """Name of the class of each stimulus, or, where it is not annotated, what the true picture is classified as."""
+    names = classifier.class_names or ()
+    if pictures.class_ids is not None:
+        return [_class_name(i, names) for i in pictures.class_ids]
+    return [f"classified as {_class_name(i, names)}" for i in true.top_class.tolist()]
 
 
 def _class_name(index: int, names: tuple[str, ...]) -> str:

@@ -153,7 +153,8 @@ class Judge:
         measured = self._measure(pictures, is_control)
         if judged is None or true is None:
             return []
-        scores = [*self._n_way(judged, true), *self._pairwise(measured, len(true.logits))]
+        scores = [*self._n_way(judged, true), *self._labelled(judged, true, pictures.class_ids)]
+        scores += self._pairwise(measured, len(true.logits))
         if not is_control:
             scores += [*self._fid(measured, judged, true), *self._consistency(measured, judged, len(true.logits))]
             scores += self._suite(measured, len(true.logits))
@@ -177,6 +178,8 @@ class Judge:
         table = n_way_table(judged.logits, target, num_ways=protocol.num_ways, top_k=protocol.top_k)
         for w, ways in enumerate(protocol.num_ways):
             for j, k in enumerate(protocol.top_k):
+                if k >= ways:
+                    continue  # every picture would be identified
                 name = f"{ways}_way_top_{k}/{self.classifier.name}"
                 yield Scores(name, by_stimulus(table[:, w, j], n), chance_level(ways, k))
                 if protocol.num_trials:
@@ -184,6 +187,24 @@ class Judge:
                     sampled = n_way_accuracy_sampled(judged.logits, target, ways, k, **trials)
                     name = f"{ways}_way_top_{k}_sampled_{protocol.num_trials}/{self.classifier.name}"
                     yield Scores(name, by_stimulus(sampled, n), chance_level(ways, k))
+
+    def _labelled(self, judged: Classified, true: Classified, class_ids: list[int] | None) -> Iterator[Scores]:
+        """The same with the annotated class as the target: the classifier's mistakes are then not taken for truth."""
+        if class_ids is None:
+            return
+        labels = np.asarray(class_ids)
+        agreeing = int((labels == true.top_class).sum())
+        if 2 * agreeing < len(labels) or labels.min() < 0 or labels.max() >= true.logits.shape[1]:
+            found = f"the classifier sees the class of that number in {agreeing} of {len(labels)} true pictures"
+            self._skip("n-way against the annotated classes", InputError(f"{found}, so its classes are others"))
+            return
+        self.caveats.append(
+            f"n-way: the classifier sees the annotated class in {agreeing} of {len(labels)} true pictures; figures "
+            "called labelled take the annotated class as the target, the others what the classifier sees"
+        )
+        for scores in self._n_way(judged, Classified(np.eye(true.logits.shape[1])[labels], true.features)):
+            if "_sampled_" not in scores.name:
+                yield Scores(f"labelled_{scores.name}", scores.values, scores.chance)
 
     def _pairwise(self, measured: Measured, n: int) -> Iterator[Scores]:
         """Pairwise identification and the similarity itself, from one matrix a metric."""

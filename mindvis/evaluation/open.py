@@ -17,10 +17,10 @@ from mindvis.evaluation import Protocol, Report, evaluate_folder, load_classifie
 from mindvis.evaluation.audit import Audit
 from mindvis.evaluation.audit_features import choose_spaces
 from mindvis.evaluation.audit_folders import Audited, Training, audit_sets, read_training, with_classes
-from mindvis.evaluation.audit_page import write_audit
 from mindvis.evaluation.audit_verdict import Finding
 from mindvis.evaluation.noise_ceiling import half_identification, voxel_noise_ceiling
-from mindvis.evaluation.pictures import SETTINGS, DecodedSet, read_controls, read_decoded, read_images, read_settings
+from mindvis.evaluation.pictures import DecodedSet, read_controls, read_decoded
+from mindvis.evaluation.report_page import write_audit
 from mindvis.evaluation.statistics import d_prime
 from mindvis.training.wandb_runs import check_wandb, open_wandb, source_runs, staged_in
 
@@ -42,7 +42,7 @@ def evaluate(config: EvaluateConfig) -> tuple[Report, Path] | None:
         protocol=protocol,
         stimuli=config.images,
         controls={Path(folder).name: folder for folder in config.controls} or None,
-        training_images=_training_images(config),
+        training_images=audit_training(config.training_images or "none", read_decoded(config.decoded, config.images)),
         shares=shares,
     )
     if report is None:
@@ -57,17 +57,6 @@ def _shares(output: Path, process: Process, wait_minutes: float, settings: list)
     if process.count == 1:
         return Shares()
     return Shares(parts_folder(output, settings, process), process, wait_minutes)
-
-
-def _training_images(config: EvaluateConfig) -> np.ndarray | None:
-    """Pictures for the copying check: from a file, or (`auto`) those of the data set the pictures were decoded from."""
-    if config.training_images != "auto":
-        return read_images(config.training_images) if config.training_images else None
-    generated = read_settings(Path(config.decoded) / SETTINGS)
-    if "data" not in generated:
-        raise InputError(f"{config.decoded}: does not say which data it was decoded from; needed: training_images=FILE")
-    train = open_pairs(DataConfig(**generated["data"]["settings"]), generated["patch_size"])[0]
-    return np.asarray(train.stimuli)
 
 
 def masked_reconstruction(report: Report) -> bytes | None:

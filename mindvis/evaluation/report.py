@@ -6,6 +6,9 @@
   stimuli and sample sets), `low`, `high` (95 % bootstrap over stimuli, null where none is possible), `deviation` (over
   sample sets, null for one), `best` (the best sample set), `chance` (null where there is none), `larger_is_better`,
   `n` (stimuli), `num_samples`, `seed` (of the bootstrap)}
+- `differences`: list of {`name`, `control`, `value` (decoded minus control, paired over stimuli), `low`, `high`, `p`
+  (by flipped signs), `p_holm` (corrected for the number of differences), `better` (the interval lies on the better side
+  of 0), `n`}
 - `per_stimulus`: list of {`stimulus_id`, `class`, `scores`: {figure name: mean over samples}}, decoded set only
 - `per_control`: {control: such a list}, with the scores that a control has
 - `per_class`: list of {`class`, `n`, `scores`}
@@ -24,9 +27,10 @@ from typing import Any
 import numpy as np
 
 from mindvis.common.files import to_csv
+from mindvis.evaluation.audit_folders import Audited
 from mindvis.evaluation.measures import Scores
 from mindvis.evaluation.pictures import DecodedSet
-from mindvis.evaluation.statistics import interval
+from mindvis.evaluation.statistics import holm, interval, paired_difference
 
 SCHEMA = "mindvis.report/1"
 
@@ -48,15 +52,25 @@ class Figure:
     num_samples: int
     seed: int
 
-    @property
-    def beats_chance(self) -> bool:
-        """Whether the whole interval lies above chance."""
-        return self.chance is not None and self.low is not None and self.low > self.chance
+
+@dataclass
+class Difference:
+    """Decoded minus a control in one figure; see the schema above."""
+
+    name: str
+    control: str
+    value: float
+    low: float
+    high: float
+    p: float
+    p_holm: float
+    better: bool
+    n: int
 
 
 @dataclass
 class Report:
-    """All of an evaluation; `pictures` are for the page and the grid, not part of the JSON."""
+    """All of an evaluation; `pictures` and `audited` are for the page, not part of the JSON (audit.json is)."""
 
     main: str
     figures: list[Figure]
@@ -69,7 +83,9 @@ class Report:
     caveats: list[str] = field(default_factory=list)
     copying: dict | None = None
     per_control: dict[str, list[dict]] = field(default_factory=dict)
+    differences: list[Difference] = field(default_factory=list)
     pictures: DecodedSet | None = None
+    audited: Audited | None = None
 
     def figure(self, name: str, of: str = "decoded") -> Figure:
         """The figure of that name and set."""
@@ -79,9 +95,22 @@ class Report:
         """Value of the figure of that name and set, None where the set was spared it."""
         return next((figure.value for figure in self.figures if (figure.name, figure.set) == (name, of)), None)
 
+    def figure_of(self, name: str, of: str) -> Figure | None:
+        """The figure of that name and set, None where the set was spared it."""
+        return next((figure for figure in self.figures if (figure.name, figure.set) == (name, of)), None)
+
     def control_sets(self) -> list[str]:
         """Names of the controls, in order."""
         return list(dict.fromkeys(figure.set for figure in self.figures if figure.set != "decoded"))
+
+    def against(self, name: str, control: str) -> Difference | None:
+        """The difference from a control in the figure of that name, None where it has none."""
+        return next((d for d in self.differences if (d.name, d.control) == (name, control)), None)
+
+    def beats_controls(self, name: str) -> bool:
+        """Whether the decoded pictures are better than every control that has that figure, and there is one."""
+        found = [difference for difference in self.differences if difference.name == name]
+        return bool(found) and all(difference.better for difference in found)
 
     def ranking(self) -> list[int]:
         """Positions of the stimuli, best decoded first by the main figure."""
@@ -90,8 +119,10 @@ class Report:
 
     def as_dict(self) -> dict:
         """The content of report.json."""
-        plain = {key: value for key, value in vars(self).items() if key != "pictures"}
-        return _finite({"schema": SCHEMA} | plain | {"figures": [asdict(figure) for figure in self.figures]})
+        plain = {key: value for key, value in vars(self).items() if key not in ("pictures", "audited")}
+        lists = {"figures": [asdict(each) for each in self.figures]}
+        lists |= {"differences": [asdict(each) for each in self.differences]}
+        return _finite({"schema": SCHEMA} | plain | lists)
 
 
 def summarise(scores: Scores, of: str, *, n: int, seed: int, num_bootstrap: int = 10_000) -> Figure:
@@ -113,6 +144,32 @@ def summarise(scores: Scores, of: str, *, n: int, seed: int, num_bootstrap: int 
         num_samples=values.shape[1],
         seed=seed,
     )
+
+
+def differences(scores: dict[str, list[Scores]], *, seed: int, num_bootstrap: int = 10_000) -> list[Difference]:
+    """Decoded minus every control, for every figure both have a value a stimulus of."""
+    found = []
+    for control in (name for name in scores if name != "decoded"):
+        of_control = {each.name: each for each in scores[control]}
+        for own in scores["decoded"]:
+            other = of_control.get(own.name)
+            if other is None or len(own.values) < 2 or len(other.values) != len(own.values):
+                continue
+            pair = own.values.mean(axis=1), other.values.mean(axis=1)
+            value, low, high, p = paired_difference(*pair, seed, num_bootstrap)
+            better = low > 0 if own.larger_is_better else high < 0
+            found.append(Difference(own.name, control, value, low, high, p, p, better, len(own.values)))
+    for difference, p_holm in zip(found, holm([each.p for each in found]), strict=True):
+        difference.p_holm = p_holm
+    return found
+
+
+def main_figure(scores: Sequence[Scores], class_ids: Sequence[int] | None) -> str:
+    """Name of the figure that heads the report: n-way, or, without annotated classes, pairwise identification."""
+    pairwise = [each.name for each in scores if each.name.startswith("pairwise_")]
+    if class_ids is not None or not pairwise:
+        return scores[0].name
+    return "pairwise_pcc" if "pairwise_pcc" in pairwise else pairwise[0]
 
 
 def stimulus_table(scores: Iterable[Scores], ids: list[str], classes: list[str]) -> list[dict]:
@@ -150,7 +207,20 @@ def text_table(report: Report) -> str:
         numbers = [figure.deviation, best, *[report.value_of(figure.name, of) for of in sets], figure.chance]
         row = [figure.name, short_number(figure.value), interval_text(figure), *map(short_number, numbers)]
         rows.append(row)
-    return "\n".join([aligned(rows), *report.caveats, *report.skipped])
+    tables = [aligned(rows)]
+    if report.differences:
+        tables += ["", aligned([_DIFFERENCE_TITLES, *map(_difference_row, report.differences)], num_names=2), ""]
+    found = report.audited
+    verdict = [] if found is None else [f"audit: {found.main.verdict} ({found.main.steps[-1]})"]
+    return "\n".join([*tables, *verdict, *report.caveats, *report.skipped])
+
+
+_DIFFERENCE_TITLES = ["decoded minus control", "", "difference", "95 % interval", "p", "p (Holm)"]
+
+
+def _difference_row(each: Difference) -> list[str]:
+    span = f"[{each.low:+.3f}, {each.high:+.3f}]"
+    return [each.name, each.control, f"{each.value:+.3f}", span, f"{each.p:.4f}", f"{each.p_holm:.4f}"]
 
 
 def aligned(rows: Sequence[Sequence[str]], num_names: int = 1) -> str:

@@ -15,6 +15,9 @@ from PIL import Image
 from mindvis.common.errors import InputError
 from mindvis.common.files import write_text
 from mindvis.common.plots import per_class_bars, png_bytes, reconstruction_grid, save_png
+from mindvis.evaluation.audit import audit_json
+from mindvis.evaluation.audit_folders import Audited
+from mindvis.evaluation.audit_page import section
 from mindvis.evaluation.audit_verdict import finding_text
 from mindvis.evaluation.pictures import shrink
 from mindvis.evaluation.report import Report, figures_csv, interval_text, report_json, short_number
@@ -39,10 +42,24 @@ def write_report(report: Report, folder: str | Path, *, masked_reconstruction: b
         save_png(_sorted_grid(report), folder / "grid_sorted.png")
         write_text(folder / "report.csv", figures_csv(report.figures))
         write_text(folder / "report.html", page)
+        if report.audited is not None:
+            write_text(folder / "audit.json", audit_json(report.audited))
         write_text(folder / "report.json", report_json(report))
     except OSError as error:
         raise InputError(f"{folder}: cannot be written ({error.strerror}), need a writable folder") from error
     return folder / "report.html"
+
+
+def write_audit(found: Audited, source: str, folder: str | Path) -> Path:
+    """Write audit.json and audit.html; returns the page. Raises InputError where the folder cannot be written."""
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / "audit.html", page_template("audit_page.html").render(title=source, **section(found)))
+        write_text(folder / "audit.json", audit_json(found))
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written ({error.strerror}), need a writable folder") from error
+    return folder / "audit.html"
 
 
 def report_html(report: Report, *, masked_reconstruction: bytes | None = None) -> str:
@@ -60,6 +77,7 @@ def report_html(report: Report, *, masked_reconstruction: bytes | None = None) -
         masked_reconstruction=masked_reconstruction,
         answers=ANSWERS,
         provenance=json.dumps(facts, indent=1, default=str),
+        **({} if report.audited is None else section(report.audited)),
     )
 
 

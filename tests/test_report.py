@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,10 +13,19 @@ from PIL import Image
 from torch import nn
 
 from mindvis.common.errors import InputError
-from mindvis.evaluation import Protocol, compare_reports, comparison_text, evaluate_folder, text_table, write_report
+from mindvis.evaluation import (
+    Protocol,
+    compare_reports,
+    comparison_text,
+    evaluate_folder,
+    n_way_accuracy,
+    text_table,
+    write_report,
+)
 from mindvis.evaluation.checks import leakage_statements
 from mindvis.evaluation.classifiers import Classifier
 from mindvis.evaluation.networks import Preprocess
+from mindvis.evaluation.statistics import paired_difference
 
 N, K, SIDE = 4, 3, 16
 PROTOCOL = Protocol(num_ways=(2, 5), top_k=(1, 2), num_bootstrap=500, nsd_suite=False)
@@ -75,7 +85,7 @@ def test_report_of_a_run(run, classifier, pictures):
     assert figure.low <= figure.value <= figure.high and figure.n == N and figure.num_samples == K
     assert {f.set for f in report.figures} == {"decoded", "shuffled", "mean_fmri"}
     assert report.copying["true_mean"] == pytest.approx(1.0) and report.copying["near_copies"] >= K
-    assert [statement["touched"] for statement in report.leakage] == [True, False, None]
+    assert [statement["touched"] for statement in report.leakage] == [True, False, None, True]
 
 
 def test_figure_is_mean_and_deviation_over_sample_sets(run, classifier):
@@ -100,6 +110,7 @@ def test_files_of_a_report(run, classifier, tmp_path):
     assert "http" not in text.replace('http-equiv="', "") and text.count("data:image/") > N * (K + 1)
     assert "Stage A: masked reconstruction" in text and "$" not in text
     assert sorted(p.name for p in page.parent.iterdir()) == [
+        "audit.json",
         "grid_sorted.png",
         "report.csv",
         "report.html",
@@ -122,7 +133,7 @@ def test_a_control_scored_by_itself_is_called_one(run, classifier):
     report = evaluate_folder(run / "shuffled", classifier=classifier, protocol=PROTOCOL)
     assert report.caveats[0].startswith("control shuffled: ") and report.caveats[0] in text_table(report)
     own = evaluate_folder(run, classifier=classifier, protocol=PROTOCOL)
-    assert not any(line.startswith("control") for line in own.caveats)
+    assert not any("the column `decoded` is not" in line for line in own.caveats)
 
 
 def test_few_target_classes_are_counted(tmp_path, pictures, classifier):
@@ -292,3 +303,100 @@ def test_wandb_gets_tables_with_pictures(run, classifier, tmp_path):
     with wandb.init(mode="disabled", dir=tmp_path) as session:
         log_report(report, session)
         assert session.summary["evaluation/decoded/mse"] == report.figure("mse").value
+
+
+def test_green_is_what_beats_the_controls(run, classifier, pictures, tmp_path):
+    """A score far above chance is not green where the control scores as much, and is where it beats all of them."""
+    report = evaluate_folder(run, classifier=classifier, protocol=PROTOCOL)
+    difference = report.against("pairwise_pcc", "shuffled")
+    values = [
+        np.array([row["scores"]["pairwise_pcc"] for row in rows])
+        for rows in (report.per_stimulus, report.per_control["shuffled"])
+    ]
+    expected = paired_difference(*values, PROTOCOL.seed, PROTOCOL.num_bootstrap)
+    assert (difference.value, difference.low, difference.high, difference.p) == pytest.approx(expected)
+    assert report.beats_controls("pairwise_pcc") and difference.p_holm >= difference.p
+    write_run(run / "shuffled", *pictures)
+    equal = evaluate_folder(run, classifier=classifier, protocol=PROTOCOL)
+    assert equal.figure("pairwise_pcc").low > 0.5 and not equal.beats_controls("pairwise_pcc")
+    alone = evaluate_folder(run, classifier=classifier, protocol=PROTOCOL, controls={})
+    assert not any(alone.beats_controls(figure.name) for figure in alone.figures)
+    page = write_report(alone, tmp_path / "alone").read_text()
+    assert 'class="beats"' not in page.split('id="pictures"')[0] and "No control beside these pictures" in page
+
+
+def test_without_class_ids_pairwise_identification_heads_the_report(run, classifier, pictures):
+    """With them n-way does; without pairwise measures there is nothing else."""
+    report = evaluate_folder(run, classifier=classifier, protocol=PROTOCOL, controls={})
+    assert report.main == "pairwise_pcc"
+    assert all(row["class"].startswith("classified as ") for row in report.per_stimulus)
+    write_run(run, *pictures, class_ids=np.arange(N))
+    named = evaluate_folder(run, classifier=classifier, protocol=PROTOCOL, controls={})
+    assert named.main == "2_way_top_1/tiny" and named.per_stimulus[0]["class"] == "ant"
+
+
+def test_what_every_picture_passes_is_not_shown(run, classifier):
+    """Top 2 of 2 is 1 for any picture."""
+    report = evaluate_folder(run, classifier=classifier, protocol=PROTOCOL, controls={})
+    names = {figure.name for figure in report.figures}
+    assert "5_way_top_2/tiny" in names and "2_way_top_2/tiny" not in names
+
+
+def test_annotated_classes_stand_beside_the_classifiers(run, classifier, pictures):
+    """The target is the label then; labels of another numbering are left out, with a line."""
+    stimuli, decoded = pictures
+    seen = classifier.classify(stimuli).top_class
+    labels = seen.copy()
+    labels[0] = (labels[0] + 1) % 6
+    write_run(run, stimuli, decoded, class_ids=labels)
+    report = evaluate_folder(run, classifier=classifier, protocol=PROTOCOL, controls={})
+    expected = n_way_accuracy(classifier.classify(decoded[:, 0]).logits, labels, num_ways=5)
+    scores = [row["scores"]["labelled_5_way_top_1/tiny"] for row in report.per_stimulus]
+    assert scores[0] == pytest.approx(expected[0]) and any("in 3 of 4 true pictures" in c for c in report.caveats)
+    write_run(run, stimuli, decoded, class_ids=(seen + 1) % 6)
+    other = evaluate_folder(run, classifier=classifier, protocol=PROTOCOL, controls={})
+    assert not any(figure.name.startswith("labelled") for figure in other.figures)
+    assert any("in 0 of 4 true pictures" in line for line in other.skipped)
+
+
+def test_test_pictures_among_the_training_pictures_are_red(run, classifier, pictures, tmp_path):
+    """All of them, some, none, and not known."""
+    stimuli, _ = pictures
+    other = 255 - stimuli
+    for training, touched, count in (
+        (stimuli, True, 4),
+        (np.concatenate([stimuli[:1], other]), True, 1),
+        (other, False, 0),
+    ):
+        report = evaluate_folder(run, classifier=classifier, protocol=PROTOCOL, controls={}, training_images=training)
+        assert report.leakage[-1]["touched"] is touched and f"{count} of 4 test pictures" in report.leakage[-1]["text"]
+    assert evaluate_folder(run, classifier=classifier, protocol=PROTOCOL, controls={}).leakage[-1]["touched"] is None
+    seen = evaluate_folder(run, classifier=classifier, protocol=PROTOCOL, controls={}, training_images=stimuli)
+    page = write_report(seen, tmp_path / "out").read_text()
+    assert 'among the training pictures: <span class="yes">yes</span>. 4 of 4 test pictures' in page
+
+
+def test_copying_is_checked_in_features_too(run, classifier, pictures):
+    """Beside the pixels, in those of the classifier: copies of training pictures lie nearer to them than the truth."""
+    training = 255 - pictures[0]
+    report = evaluate_folder(run, classifier=classifier, protocol=PROTOCOL, controls={}, training_images=training)
+    found = report.copying["features"]["tiny"]
+    assert found["num_decoded"] == N * K and -1 <= found["true_mean"] <= 1
+    write_run(run, pictures[0], np.repeat(255 - pictures[0][:, None], K, axis=1))
+    copies = evaluate_folder(run, classifier=classifier, protocol=PROTOCOL, controls={}, training_images=training)
+    assert copies.copying["features"]["tiny"]["nearer_than_true"] == N * K
+    assert copies.copying["features"]["tiny"]["decoded_mean"] == pytest.approx(1.0, abs=1e-5)
+
+
+def test_the_audit_stands_in_the_report(run, classifier, tmp_path):
+    """Its verdict in the terminal and on the page; four stimuli decide nothing; without it nothing is written."""
+    report = evaluate_folder(run, classifier=classifier, protocol=PROTOCOL)
+    assert report.audited.main.verdict == "undecided" and "audit: undecided" in text_table(report)
+    page = write_report(report, tmp_path / "out").read_text()
+    assert (
+        '<h2 id="audit">' in page
+        and json.loads((tmp_path / "out" / "audit.json").read_text())["verdict"] == "undecided"
+    )
+    without = replace(PROTOCOL, audit=False)
+    page = write_report(evaluate_folder(run, classifier=classifier, protocol=without), tmp_path / "without").read_text()
+    assert '<h2 id="audit">' not in page and not (tmp_path / "without" / "audit.json").exists()

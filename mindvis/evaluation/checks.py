@@ -78,6 +78,13 @@ def shown_in_training(stimuli: np.ndarray, training: Sequence | None) -> dict:
     return {"what": what, "touched": found > 0, "text": text}
 
 
+def _statement(key: str, found: object) -> dict:
+    what, answers = QUESTIONS[key]
+    unknown = "Not recorded with these pictures." if found is None else f"Recorded as {found!r}, which is unknown here."
+    touched, text = answers.get(str(found), (None, unknown))
+    return {"what": what, "touched": touched, "text": text}
+
+
 @dataclass
 class CopyingCheck:
     """Nearest training picture of decoded and, for scale, of true pictures: Pearson correlation in some features."""
@@ -119,7 +126,7 @@ def _highest(rows: np.ndarray, training: np.ndarray) -> tuple[np.ndarray, np.nda
     """Highest product of each row with any training row, and which: [r d], [t d] -> [r], int [r]."""
     parts = np.array_split(rows, len(rows) // 256 + 1)
     nearest = np.concatenate([(part @ training.T).argmax(axis=1) for part in parts])
-    return np.einsum("rd,rd->r", rows, training[nearest]), nearest
+    return np.einsum("rd,rd->r", rows.astype(np.float64), training[nearest].astype(np.float64)), nearest
 
 
 def kept_rows(control: DecodedSet) -> str | None:

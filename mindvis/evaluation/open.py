@@ -1,6 +1,6 @@
 """Evaluation as the settings ask for it: from an EvaluateConfig to a report on disk and in wandb."""
 
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 

@@ -13,7 +13,7 @@ from mindvis.evaluation.audit import Audit, audit_pictures
 from mindvis.evaluation.audit_features import Space
 from mindvis.evaluation.audit_verdict import Finding
 from mindvis.evaluation.checks import kept_rows, leakage_statements
-from mindvis.evaluation.pictures import DecodedSet, list_pictures, read_images, read_picture
+from mindvis.evaluation.pictures import DecodedSet, list_pictures, read_images, read_pixels
 from mindvis.evaluation.statistics import paired_difference
 
 COMPARED = ("own_against_other", "within_class")  # figures that a table of baselines and ceilings shows
@@ -29,7 +29,7 @@ class PictureFiles(Sequence):
         return len(self.files)
 
     def __getitem__(self, rows: slice) -> np.ndarray:
-        return np.stack([resize(center_crop(read_picture(file)), self.side) for file in self.files[rows]])
+        return np.stack([resize(center_crop(read_pixels(file)), self.side) for file in self.files[rows]])
 
 
 @dataclass(frozen=True)

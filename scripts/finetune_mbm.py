@@ -22,7 +22,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     from mindvis.training.fit import begin_run, train
 
     network, _ = build_mbm(config.pretrained)
-    data = choose_tuning_fmri(config.data, config.fmri, network.patch_size, network.num_voxels)
+    shape = (network.patch_size, network.num_voxels)
+    data = choose_tuning_fmri(config.data, config.fmri, *shape, single_trials=config.single_trials)
     train_set, val_set = hold_out_tail(data, config.trainer.val_fraction)
     module = build_mbm_module(network, config.mask, config.optim, config.trainer.max_epochs)
 

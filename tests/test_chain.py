@@ -47,7 +47,7 @@ def test_stage_b_says_what_its_encoder_saw(chain):
     provenance = json.loads((chain / "finetune_ldm" / "decoded" / "generate.json").read_text())
     assert provenance["test_set_use"] == {
         "stage_a_tuning": "both",
-        "checkpoint_selection": "validation",
+        "checkpoint_selection": "last",
         "normalisation": "separate",
     }
 

@@ -101,7 +101,7 @@ class TrainerConfig:
     checkpoint_every_steps: int = number(1000, 0)  # optimiser steps between checkpoints; 0: off
     checkpoint_every_minutes: float = number(0.0, 0, 10**6)  # minutes between checkpoints; 0: off
     keep_best: int = number(1, 0, 10**6)  # checkpoints with the lowest val/loss that are kept beside `last`
-    val_fraction: float = number(0.1, 0, below=1)  # share of the training samples held out for validation
+    val_fraction: float = number(0.0, 0, below=1)  # share of the training samples held out; as published: none
     val_every_epochs: int = number(1, 0)  # epochs between validations; 0: none
     log_every_steps: int = number(10, 1)  # steps between rows of metrics.csv
     figure_every_epochs: int = number(50, 0)  # epochs between figures; 0: none
@@ -152,11 +152,10 @@ class FinetuneMBMConfig(TrainingConfig):
     run_dir: str = "runs/finetune_mbm"  # the folder this run writes
     pretrained: str = MISSING  # run folder of pretrain_mbm, or a published fmri_encoder.pth
     fmri: str = "test"  # train | test (as published) | both: which fMRI it may see
+    single_trials: bool = True  # of the test fMRI also the single trials, as published; false: the averages alone
     mask: MaskConfig = field(default_factory=MaskConfig)
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=5.3e-5, warmup_epochs=2.0))
-    trainer: TrainerConfig = field(
-        default_factory=lambda: TrainerConfig(max_epochs=15, batch_size=16, val_fraction=0.0)
-    )
+    trainer: TrainerConfig = field(default_factory=lambda: TrainerConfig(max_epochs=15, batch_size=16))
 
 
 @dataclass
@@ -186,14 +185,14 @@ class FinetuneLDMConfig(TrainingConfig):
     tune: str = "all"  # all | encoder: leave the cross-attention heads as they are
     weighting: str = "none"  # none (published) | levels: all noise levels count alike in the loss
     image_size: int = number(256, 1, 4096)  # side of the images the autoencoder sees
-    selection: str = "validation"  # which checkpoint `generate` takes: validation | test (as published) | last
+    selection: str = "last"  # which checkpoint `generate` takes: last | validation | test (as published)
     cache_latents: bool = True  # encode un-cropped images once
     num_preview: int = number(4, 0, 10**4)  # validation stimuli decoded for the figure
     preview_steps: int = number(25, 1, 1000)  # sampling steps of that figure
     data: DataConfig = field(default_factory=lambda: DataConfig(subjects=["sbj_3"]))
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     optim: LDMOptimConfig = field(default_factory=LDMOptimConfig)
-    trainer: TrainerConfig = field(default_factory=lambda: TrainerConfig(batch_size=5))
+    trainer: TrainerConfig = field(default_factory=lambda: TrainerConfig(batch_size=5, val_fraction=0.1))
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """Data sets from settings: which rows a stage trains on, which it is watched by."""
 
 import hashlib
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -41,9 +41,14 @@ def open_pretraining(data: DataConfig, extra: DataConfig | None, patch_size: int
     return join_for_pretraining(sources, pad_mode=data.pad_mode)
 
 
-def choose_tuning_fmri(data: DataConfig, which: str, patch_size: int, num_voxels: int) -> FMRIDataset:
-    """The fMRI that Stage A goes on with (train, test or both), at the length the pretrained model expects."""
-    train, test, _ = open_pairs(data, patch_size)
+def choose_tuning_fmri(
+    data: DataConfig, which: str, patch_size: int, num_voxels: int, *, single_trials: bool
+) -> FMRIDataset:
+    """The fMRI that Stage A goes on with (train, test or both), at the length the pretrained model expects.
+
+    `single_trials`: of the test fMRI not only the averages. The published tuning sees both.
+    """
+    train, test, _ = open_pairs(replace(data, include_single_trials=single_trials and which != "train"), patch_size)
     chosen = {"train": [train], "test": [test], "both": [train, test]}
     if which not in chosen:
         raise InputError(f"setting fmri is {which!r}; needed: train, test or both")

@@ -44,7 +44,7 @@ def generation_provenance(config: GenerateConfig, dataset: PairedDataset, ldm: L
     if data.name == "god" and data.scale_test == "train":
         normalisation = "train"
     use = {
-        "stage_a_tuning": run.get("stage_a", {}).get("fmri", "test" if as_published else "none") if run else None,
+        "stage_a_tuning": _tuning_fmri(run),
         "checkpoint_selection": run.get("selection", "test" if as_published else None),
         "normalisation": normalisation,
     }
@@ -55,6 +55,17 @@ def generation_provenance(config: GenerateConfig, dataset: PairedDataset, ldm: L
         "data": {"settings": plain(data), **data_facts(**{config.split: dataset})},
         "test_set_use": use,
     }
+
+
+def _tuning_fmri(run: dict) -> str | None:
+    """Which fMRI Stage A was tuned on; None where the settings of the run are not known."""
+    if not run:
+        return None
+    stage_a = run.get("stage_a", {})
+    seen = stage_a.get("fmri", "test" if "dataset" in run else "none")
+    # runs from before this setting saw the averages, unless their data said otherwise
+    single_trials = stage_a.get("single_trials", stage_a.get("data", {}).get("include_single_trials", True))
+    return seen if single_trials or seen != "test" else "test averages"
 
 
 def output_folder(config: GenerateConfig) -> Path:

@@ -1,8 +1,8 @@
 """What a reader must know before believing the figures: what touched the test set, and whether pictures are copies.
 
 What touched the test set comes from the settings that `generate` wrote beside the pictures: keys of `test_set_use` in
-`generate.json`: `stage_a_tuning` (none, train, test, both), `checkpoint_selection` (validation, last, test),
-`normalisation` (separate, train, joint). What is absent is said to be not recorded.
+`generate.json`: `stage_a_tuning` (none, train, test, test averages, both), `checkpoint_selection` (validation, last,
+test), `normalisation` (separate, train, joint). What is absent is said to be not recorded.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,11 @@ QUESTIONS = {
         {
             "none": (False, "Stage A was not tuned on this data set."),
             "train": (False, "Stage A was tuned on training fMRI only."),
-            "test": (True, "Stage A was tuned on the fMRI of the test set, as published (no pictures or labels)."),
+            "test": (
+                True,
+                "Stage A was tuned on the test fMRI, single trials too, as published (no pictures or labels).",
+            ),
+            "test averages": (True, "Stage A was tuned on the averaged fMRI of the test set (no pictures or labels)."),
             "both": (True, "Stage A was tuned on training and test fMRI (no pictures or labels)."),
         },
     ),

@@ -92,12 +92,16 @@ def test_processes_share_the_stimuli(chain, tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["o"]
 
 
-def test_shuffled_control_lies_beside_the_pictures(chain):
-    """The control decodes other fMRI for the same stimuli."""
+def test_shuffled_control_lies_beside_the_pictures(chain, tmp_path):
+    """The control decodes other fMRI for the same stimuli; guidance makes visible what an untrained UNet makes of it."""
     folder = chain / "finetune_ldm" / "decoded"
     decoded, shuffled = np.load(folder / "decoded.npz"), np.load(folder / "shuffled" / "decoded.npz")
     assert np.array_equal(decoded["stimuli"], shuffled["stimuli"])
-    assert not np.array_equal(decoded["decoded"], shuffled["decoded"])
+    guided = [f"run={chain / 'finetune_ldm'}", *GENERATE, "guidance=30"]
+    for control in ("none", "shuffled"):
+        assert run("generate", *guided, f"control={control}", f"output={tmp_path / control}").status == 0
+    pictures = [np.load(tmp_path / control / "decoded.npz")["decoded"] for control in ("none", "shuffled")]
+    assert not np.array_equal(*pictures)
 
 
 def test_figures_are_made_on_the_way(chain):

@@ -93,7 +93,7 @@ def test_processes_share_the_stimuli(chain, tmp_path, monkeypatch):
 
 
 def test_shuffled_control_lies_beside_the_pictures(chain, tmp_path):
-    """The control decodes other fMRI for the same stimuli; guidance makes visible what an untrained UNet makes of it."""
+    """The control decodes other fMRI for the same stimuli; guidance makes that visible through an untrained UNet."""
     folder = chain / "finetune_ldm" / "decoded"
     decoded, shuffled = np.load(folder / "decoded.npz"), np.load(folder / "shuffled" / "decoded.npz")
     assert np.array_equal(decoded["stimuli"], shuffled["stimuli"])

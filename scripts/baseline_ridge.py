@@ -1,8 +1,13 @@
-"""The linear baseline: ridge regression from fMRI to image latents and class embeddings, decoded by the same LDM.
+"""Baselines and ceilings of a data set, decoded with the same LDM: by default ridge regression from fMRI.
 
-Example:
+targets: latent and class (ridge to image latents and class embeddings), retrieval (the training picture nearest to
+ridge-predicted features), predicted_class (the generator given the class that ridge reads), and ceilings that use the
+truth: autoencoder (of the true picture), true_class (the generator given it); mean and noise use nothing.
+
+Examples:
   python scripts/baseline_ridge.py ldm=pretrains/ldm/label2img/model.ckpt data.name=god data.subjects=[sbj_3]
   python scripts/evaluate.py --config configs/evaluate_god.yaml decoded=runs/baseline_ridge/class
+  python scripts/baseline_ridge.py targets=[retrieval,predicted_class,autoencoder,true_class,mean,noise]
 """
 
 from collections.abc import Sequence
@@ -19,8 +24,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     from mindvis.checkpoints import find_ldm
     from mindvis.common.devices import choose_device, use_threads
     from mindvis.data.open import open_pairs
+    from mindvis.decoding.baselines import decode_baseline, usable_targets
     from mindvis.decoding.output import check_output, write_decoded
-    from mindvis.decoding.ridge_pictures import decode_with_ridge, load_class_ldm, usable_targets
+    from mindvis.decoding.ridge_pictures import load_class_ldm
 
     for target in config.targets:
         check_output(Path(config.output) / target, config.overwrite)
@@ -32,12 +38,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     for note in notes:
         print(note)
     for target in targets:
-        decoded, ridge = decode_with_ridge(ldm, train, test, target, config)
+        decoded, facts = decode_baseline(ldm, train, test, target, config)
         use = {"stage_a_tuning": "none", "checkpoint_selection": "last"}
-        facts = {"settings": plain(config), "alpha": ridge.alpha, "errors": ridge.errors, "test_set_use": use}
+        data = {"data": {"settings": plain(config.data)}, "patch_size": config.patch_size}
         folder = Path(config.output) / target
+        facts = {"settings": plain(config), **data, **facts, "test_set_use": use}
         write_decoded(folder, decoded, test, list(range(test.num_rows)), facts)
-        print(f"pictures: {folder / 'grid.png'} (ridge to {target}, penalty {ridge.alpha:g})")
+        penalty = f", penalty {facts['alpha']:g}" if "alpha" in facts else ""
+        print(f"pictures: {folder / 'grid.png'} ({target}{penalty})")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,17 @@
-"""Decoders whose kind is known, on drawn pictures: what the audit must be able to name."""
+"""Decoders whose kind is known, on drawn pictures: what the audit must be able to name.
 
+`PYTHONPATH=tests python tests/planted.py` prints the numbers of docs/audit.md, in about an hour of one CPU core.
+"""
+
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from mindvis.common.draws import generator
+from mindvis.evaluation import audit_pictures
+from mindvis.evaluation.audit import Audit
 from mindvis.simulation.stimuli import draw_stimuli
 
 
@@ -86,3 +92,61 @@ def _generated(world: World, class_ids: np.ndarray, first_index: int) -> np.ndar
 
 def _noisy(pictures: np.ndarray, noise: float, rng: np.random.Generator) -> np.ndarray:
     return np.clip(pictures + rng.normal(0, noise, pictures.shape), 0, 255).astype(np.uint8)
+
+
+def audited(world: World, decoded: np.ndarray, features: str = "demo") -> Audit:
+    """The audit of a planted decoder, with everything there is to know given."""
+    return audit_pictures(
+        decoded,
+        world.stimuli,
+        training=world.training,
+        class_ids=world.class_ids,
+        training_class_ids=world.training_class_ids,
+        features=features,
+        seed=world.seed,
+    )
+
+
+def name_plants(seeds: range) -> dict[str, Counter]:
+    """How often each plant is called what."""
+    named = {name: Counter() for name in [*PLANTS, "class retriever"]}
+    for seed in seeds:
+        world = make_world(seed)
+        for name, plant in {**PLANTS, "class retriever": class_retriever}.items():
+            named[name][audited(world, plant(world)).verdict] += 1
+    return named
+
+
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+MIXED = {"detail": reconstructor, "copying": class_retriever, "information": classifier_and_generator}
+
+
+def place_mixtures(seeds: range) -> dict[str, np.ndarray]:
+    """Where mixtures in growing shares are placed: placement -> [seeds, shares].
+
+    A reconstructor and a retriever are mixed with a classifier + generator, that one with one that ignores the fMRI.
+    """
+    found = {place: np.zeros((len(seeds), len(SHARES))) for place in MIXED}
+    for row, seed in enumerate(seeds):
+        world = make_world(seed)
+        for place, plant in MIXED.items():
+            other = ignorer(world) if place == "information" else classifier_and_generator(world)
+            features = "demo" if place == "information" else "pixels"
+            for column, share in enumerate(SHARES):
+                mixed = mixture(world, plant(world), other, share)
+                found[place][row, column] = audited(world, mixed, features).placement[place]
+    return found
+
+
+def claims_at_chance(count: int) -> Counter:
+    """Verdicts on so many decoders that ignore the fMRI, 200 pictures each."""
+    return Counter(audited(world, ignorer(world)).verdict for world in map(make_world, range(1000, 1000 + count)))
+
+
+if __name__ == "__main__":
+    print("claims at chance", dict(claims_at_chance(200)), flush=True)
+    for plant, verdicts in name_plants(range(20)).items():
+        print(plant, dict(verdicts), flush=True)
+    for place, values in place_mixtures(range(20)).items():
+        ordered = int((np.diff(values, axis=1) > 0).all(axis=1).sum())
+        print(place, values.mean(axis=0).round(2), f"in order in {ordered} of {len(values)} seeds", flush=True)

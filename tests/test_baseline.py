@@ -9,8 +9,9 @@ import torch
 
 from mindvis.common.errors import InputError
 from mindvis.data import load_npz
+from mindvis.decoding.baselines import TARGETS, predict_classes, usable_targets
 from mindvis.decoding.ridge import fit_ridge
-from mindvis.decoding.ridge_pictures import RidgeConditioner, fit_class, load_class_ldm, usable_targets
+from mindvis.decoding.ridge_pictures import RidgeConditioner, fit_class, load_class_ldm
 from mindvis.evaluation.pictures import read_decoded
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "baseline_ridge.py"
@@ -93,7 +94,7 @@ def test_targets_are_checked_before_any_is_decoded(data, label2img, tmp_path):
     with np.load(data) as file:
         np.savez(tmp_path / "odd.npz", **{k: file[k] for k in file.files} | {"class_ids": file["class_ids"] + 5000})
     ldm = load_class_ldm(label2img)
-    with pytest.raises(InputError, match="names 'pixels'; needed: latent or class"):
+    with pytest.raises(InputError, match="names 'pixels'; needed: one or more of latent, class"):
         usable_targets(ldm, load_npz(data, roi="all")[0], ["latent", "pixels"])
     with pytest.raises(InputError, match="the LDM knows 0 to"):
         usable_targets(ldm, load_npz(tmp_path / "odd.npz", roi="all")[0], ["latent", "class"])
@@ -104,3 +105,27 @@ def test_data_without_classes_is_one_line(bare, label2img):
     train, _, _ = load_npz(bare, roi="all")
     with pytest.raises(InputError, match="needs class ids"):
         fit_class(load_class_ldm(label2img), train, [1.0])
+
+
+def test_every_baseline_and_ceiling_is_a_folder(data, tmp_path):
+    """Each says which data it is of; the demo's model draws 64 pixels; retrieval shows training pictures only."""
+    options = [f"data.root={data}", "data.name=npz", "data.roi=all", "ldm=demo", f"output={tmp_path / 'out'}"]
+    options += ["data.subjects=[]", "num_samples=1", "num_steps=2", "sampler=ddim", f"targets=[{','.join(TARGETS)}]"]
+    assert run(*options) == 0
+    found = {target: read_decoded(tmp_path / "out" / target) for target in TARGETS}
+    for target, folder in found.items():
+        assert folder.decoded.shape == (3, 1, 64, 64, 3), target
+        assert folder.settings["data"]["settings"]["name"] == "npz" and folder.class_ids == [0, 1, 2]
+    train = load_npz(data, roi="all")[0].with_image_size(64)
+    shown = {picture.tobytes() for picture in train.stimuli[train.stimulus]}
+    assert {picture.tobytes() for picture in found["retrieval"].decoded[:, 0]} <= shown
+    assert len(np.unique(found["mean"].decoded.reshape(3, -1), axis=0)) == 1
+    true = found["autoencoder"].stimuli.astype(float)
+    errors = {name: np.abs(found[name].decoded[:, 0] - true).mean() for name in ("autoencoder", "noise", "true_class")}
+    assert errors["autoencoder"] < min(errors["noise"], errors["true_class"])
+
+
+def test_predicted_classes_are_read_off_the_fmri(data):
+    """With a linear code ridge finds the class of every test row; the generator is given it."""
+    train, test, _ = load_npz(data, roi="all")
+    assert predict_classes(train, test).tolist() == list(test.class_ids)

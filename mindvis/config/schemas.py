@@ -249,11 +249,12 @@ class GenerateConfig(DecodingConfig):
 
 @dataclass
 class BaselineConfig(DecodingConfig):
-    """Ridge regression on the fMRI of a data set, decoded by a label-to-image LDM; `latent` has one picture each."""
+    """Baselines and ceilings of a data set, decoded with a label-to-image LDM; some have one picture each."""
 
     output: str = "runs/baseline_ridge"  # folder for the pictures, in its sub-folders latent and class
     ldm: str = "pretrains/ldm/label2img/model.ckpt"  # label-to-image model (config.yaml beside it), or `demo`
-    targets: list[str] = field(default_factory=lambda: ["latent", "class"])  # which of the two
+    targets: list[str] = field(default_factory=lambda: ["latent", "class"])  # which decoders, see above
+    features: str = "auto"  # retrieval: auto | pixels | a classifier (efficientnet_lite0, demo)
     alphas: list[float] = number([10.0**p for p in range(-1, 8)], above=0, most=1e30)  # penalties, by leave-one-out
     patch_size: int = number(16, 1, 10**6)  # as for the model it is compared with: the padding of the fMRI follows
     data: DataConfig = field(default_factory=lambda: DataConfig(subjects=["sbj_3"]))

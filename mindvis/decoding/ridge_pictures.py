@@ -22,7 +22,6 @@ from mindvis.decoding.decode import decode
 from mindvis.decoding.output import mean_fmri
 from mindvis.decoding.ridge import Ridge, fit_ridge
 
-TARGETS = ("latent", "class")
 WITHOUT_CLASSES = "the class baseline needs class ids, which this data set has not"
 CLASS_EMBEDDING = "cond_stage_model.embedding.weight"
 SAMPLING = ("num_samples", "sampler", "num_steps", "guidance", "batch_size", "seed")
@@ -53,26 +52,10 @@ def load_class_ldm(path: str | Path) -> LatentDiffusion:
     return ldm.float().eval()
 
 
-def usable_targets(ldm: LatentDiffusion, train: PairedDataset, targets: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Those of the targets that this data allows, and a line about each that is left out.
-
-    Raises InputError for unknown targets, for class ids that the LDM does not know, and where no target is left.
-    """
-    for target in targets:
-        if target not in TARGETS:
-            raise InputError(f"setting targets names {target!r}; needed: {' or '.join(TARGETS)}")
-    usable = [target for target in targets if target != "class" or train.class_ids is not None]
-    if not usable:
-        raise InputError(f"setting targets is {list(targets)}: {WITHOUT_CLASSES}; needed: [latent]")
-    if "class" in usable:
-        _class_embeddings(ldm, train)
-    return usable, [f"class skipped: {WITHOUT_CLASSES}"] if len(usable) < len(targets) else []
-
-
 def decode_with_ridge(
     ldm: LatentDiffusion, train: PairedDataset, test: PairedDataset, target: str, config: BaselineConfig
 ) -> tuple[np.ndarray, Ridge]:
-    """Fit the regression to a target of `usable_targets` and decode the test fMRI: uint8 [n k h w 3], and the fit."""
+    """Fit the regression to `latent` or `class` and decode the test fMRI: uint8 [n k h w 3], and the fit."""
     fmri = np.asarray(test.fmri)
     if target == "latent":
         ridge = fit_latent(ldm, train, config.alphas, config.batch_size)
@@ -95,10 +78,10 @@ def fit_latent(ldm: LatentDiffusion, train: PairedDataset, alphas: Sequence[floa
 
 def fit_class(ldm: LatentDiffusion, train: PairedDataset, alphas: Sequence[float]) -> Ridge:
     """fMRI -> embedding of the class of the training picture. Raises InputError where its class is not known."""
-    return fit_ridge(np.asarray(train.fmri), _class_embeddings(ldm, train), alphas)
+    return fit_ridge(np.asarray(train.fmri), class_embeddings(ldm, train), alphas)
 
 
-def _class_embeddings(ldm: LatentDiffusion, train: PairedDataset) -> np.ndarray:
+def class_embeddings(ldm: LatentDiffusion, train: PairedDataset) -> np.ndarray:
     """Embedding of the class of every training row: [n c]."""
     table = ldm.conditioner.embedding.weight.detach().cpu().numpy()
     if train.class_ids is None:

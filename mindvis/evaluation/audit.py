@@ -25,7 +25,7 @@ import numpy as np
 from mindvis.common.errors import InputError
 from mindvis.evaluation import audit_figures as figures
 from mindvis.evaluation import audit_training as near
-from mindvis.evaluation.audit_features import PIXELS, Embed, Space, choose_spaces
+from mindvis.evaluation.audit_features import PIXELS, Embed, Pictures, Space, choose_spaces
 from mindvis.evaluation.audit_inputs import Unique, check_decoded, check_training, unique_stimuli
 from mindvis.evaluation.audit_verdict import UNDECIDED, Finding, judge, of_kind
 
@@ -69,7 +69,7 @@ def audit_pictures(
     decoded: np.ndarray,
     stimuli: np.ndarray,
     *,
-    training: Sequence | None = None,
+    training: Pictures | None = None,
     class_ids: Sequence[int] | None = None,
     training_class_ids: Sequence[int] | None = None,
     controls: Mapping[str, np.ndarray] | None = None,
@@ -149,7 +149,7 @@ def _embed(
     decoded: np.ndarray,
     stimuli: np.ndarray,
     pictures: Unique,
-    training: Sequence | None,
+    training: Pictures | None,
     controls: Mapping[str, np.ndarray],
 ) -> figures.Rows:
     """Features of every picture, each stimulus once."""
@@ -166,7 +166,7 @@ def _embed(
     )
 
 
-def _leaked(rows: figures.Rows, stimuli: np.ndarray, training: Sequence | None) -> np.ndarray:
+def _leaked(rows: figures.Rows, stimuli: np.ndarray, training: Pictures | None) -> np.ndarray:
     """Which different stimuli are training pictures: bool [m]."""
     if training is None:
         return np.zeros(len(stimuli), bool)
@@ -239,7 +239,7 @@ def _caveats(
     pictures: Unique,
     class_ids: Sequence[int] | None,
     controls: Mapping[str, np.ndarray] | None,
-    training: Sequence | None,
+    training: Pictures | None,
 ) -> list[str]:
     """What a reader must know about what was not given, or was left out."""
     lines = []

@@ -1,8 +1,9 @@
 """What the audit compares pictures by: their pixels, and the features of a network that is there."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from typing import Protocol
 
 import numpy as np
 
@@ -12,6 +13,16 @@ from mindvis.evaluation.classifiers import LITE0_PACKAGE, load_classifier
 from mindvis.evaluation.pictures import shrink
 
 Embed = Callable[[np.ndarray], np.ndarray]  # uint8 [b h w 3] -> [b d]
+
+
+class Pictures(Protocol):
+    """uint8 [n h w 3]: an array, or anything else that has a length and can be sliced."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: slice, /) -> np.ndarray: ...
+
+
 SIDE = 32  # pixels: enough to tell pictures apart, small enough for thousands
 BATCH = 64
 PIXELS = "pixels"
@@ -26,9 +37,9 @@ class Space:
 
     name: str
     embed: Embed
-    _kept: list[tuple[Sequence, np.ndarray]] = field(default_factory=list, compare=False)
+    _kept: list[tuple[Pictures, np.ndarray]] = field(default_factory=list, compare=False)
 
-    def kept(self, pictures: Sequence) -> np.ndarray:
+    def kept(self, pictures: Pictures) -> np.ndarray:
         """As a call, remembered for this very object."""
         found = next((rows for seen, rows in self._kept if seen is pictures), None)
         if found is None:
@@ -36,7 +47,7 @@ class Space:
             self._kept.append((pictures, found))
         return found
 
-    def __call__(self, pictures: Sequence) -> np.ndarray:
+    def __call__(self, pictures: Pictures) -> np.ndarray:
         """Centred unit rows: uint8 [n h w 3] in an array or anything that can be sliced -> float32 [n d]."""
         starts = Progress(range(0, len(pictures), BATCH), desc=self.name, leave=False)
         return np.concatenate([self._rows(np.asarray(pictures[start : start + BATCH])) for start in starts])

@@ -4,13 +4,14 @@ import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from mindvis.common.errors import InputError
 from mindvis.data.images import center_crop, resize
 from mindvis.evaluation.audit import Audit, audit_pictures
-from mindvis.evaluation.audit_features import Space
+from mindvis.evaluation.audit_features import Pictures, Space
 from mindvis.evaluation.audit_verdict import Finding
 from mindvis.evaluation.checks import kept_rows, leakage_statements
 from mindvis.evaluation.pictures import DecodedSet, list_pictures, read_images, read_pixels
@@ -19,7 +20,7 @@ from mindvis.evaluation.statistics import paired_difference
 COMPARED = ("own_against_other", "within_class")  # figures that a table of baselines and ceilings shows
 
 
-class PictureFiles(Sequence):
+class PictureFiles:
     """Picture files as uint8 [n side side 3], squared and resized when a slice is asked for: memory stays flat."""
 
     def __init__(self, files: Sequence[Path], side: int):
@@ -36,7 +37,7 @@ class PictureFiles(Sequence):
 class Training:
     """Training pictures uint8 [t h w 3] (or files of them), their classes [t], and why there are none."""
 
-    images: Sequence | None = None
+    images: Pictures | None = None
     class_ids: list[int] | None = None
     note: str | None = None
 
@@ -76,7 +77,7 @@ def audit_sets(
     for name, decoded_set in {**controls, **others}.items():
         if not np.array_equal(decoded_set.stimuli, pictures.stimuli):
             raise InputError(f"{decoded_set.path}: the true pictures of {name!r} are not those of {pictures.path}")
-    options = {
+    options: dict[str, Any] = {
         "training": training.images,
         "class_ids": pictures.class_ids,
         "training_class_ids": training.class_ids,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mindvis.common.errors import InputError
+from mindvis.evaluation.audit_features import Pictures
 from mindvis.evaluation.audit_training import MIN_TRAINING
 
 
@@ -37,7 +38,7 @@ def check_decoded(decoded: np.ndarray, stimuli: np.ndarray, name: str = "decoded
         raise InputError(f"{name}: {found}, need [n k h w 3] for [n h w 3]")
 
 
-def check_training(training: Sequence | None, class_ids: Sequence[int] | None) -> None:
+def check_training(training: Pictures | None, class_ids: Sequence[int] | None) -> None:
     """Raises InputError unless training pictures are uint8 [t h w 3], enough of them, with a class each or none."""
     if training is None:
         return

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mindvis.common.plots import ACCENT, INK, MUTED, png_bytes
@@ -73,7 +74,7 @@ def plots(audit: Audit) -> dict[str, Figure]:
     return found
 
 
-def _axis(title: str) -> tuple[Figure, object]:
+def _axis(title: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(4.8, 3.4), layout="constrained")
     axis = figure.subplots()
     axis.set_title(title, fontsize=9)

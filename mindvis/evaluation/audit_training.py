@@ -3,14 +3,14 @@
 Rows of features have unit length and mean 0 (`Space`), so products are correlations; "close" means a high one.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.cluster.vq import kmeans2
 
 from mindvis.common import draws
-from mindvis.evaluation.audit_features import small_pixels
+from mindvis.evaluation.audit_features import Pictures, small_pixels
 
 NUM_NEAREST = 10
 MIN_TRAINING = 2 * NUM_NEAREST  # below, "nearest" says little
@@ -60,7 +60,7 @@ def copied(decoded: Neighbours, true: Neighbours, own: np.ndarray) -> np.ndarray
     return (decoded.ratio < apart) & (decoded.closeness > true.closeness[own])
 
 
-def twins(stimuli: Sequence, training: Sequence, nearest: np.ndarray) -> np.ndarray:
+def twins(stimuli: Pictures, training: Pictures, nearest: np.ndarray) -> np.ndarray:
     """Which stimuli are training pictures, but for storage: uint8 pictures, [m] index of the nearest -> bool [m]."""
     found = [_differ_by(stimuli[i : i + 1], training[j : j + 1]) <= TWIN for i, j in enumerate(nearest.tolist())]
     return np.asarray(found)

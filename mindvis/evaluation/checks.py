@@ -5,12 +5,12 @@ What touched the test set comes from the settings that `generate` wrote beside t
 test), `normalisation` (separate, train, joint). What is absent is said to be not recorded.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from mindvis.evaluation.audit_features import PIXELS, Space, small_pixels
+from mindvis.evaluation.audit_features import PIXELS, Pictures, Space, small_pixels
 from mindvis.evaluation.audit_training import twins
 from mindvis.evaluation.pictures import DecodedSet
 
@@ -69,7 +69,7 @@ def leakage_statements(settings: dict) -> list[dict]:
     return [_statement(key, use.get(key)) for key in QUESTIONS]
 
 
-def shown_in_training(stimuli: np.ndarray, training: Sequence | None) -> dict:
+def shown_in_training(stimuli: np.ndarray, training: Pictures | None) -> dict:
     """The same line about test pictures uint8 [n h w 3] that are among the training pictures [t h' w' 3]."""
     what = "Test pictures among the training pictures"
     if training is None:
@@ -112,7 +112,7 @@ class CopyingCheck:
 
 
 def copying_check(
-    decoded: np.ndarray, stimuli: np.ndarray, training: Sequence, space: Space | None = None
+    decoded: np.ndarray, stimuli: np.ndarray, training: Pictures, space: Space | None = None
 ) -> CopyingCheck:
     """Closeness to training pictures: uint8 [n k h w 3], [n h w 3], [t h' w' 3] -> CopyingCheck.
 

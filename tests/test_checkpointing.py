@@ -234,7 +234,7 @@ def test_a_signal_saves_and_exits_with_the_status_for_requeueing(tmp_path, numbe
         time.sleep(0.02)
     process.send_signal(number)
     assert process.wait(60) == INTERRUPTED
-    assert "start it again to go on" in process.stderr.read()
+    assert "to go on: python" in process.stderr.read()
     saved = storage.load_tensors(tmp_path / "run" / "checkpoints" / "last.ckpt")
     assert 0 < saved["global_step"] < 12 and saved[EXTRA]["next_batch"] > 0
     train(tmp_path / "run", **options)

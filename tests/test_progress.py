@@ -1,6 +1,9 @@
 """Lines of progress where there is no terminal: none for short work, few for long."""
 
+import io
+import json
 import logging
+import sys
 
 import pytest
 from toy import train
@@ -19,6 +22,13 @@ class Clock:
     def __call__(self) -> float:
         self.now += self.step
         return self.now
+
+
+class Terminal(io.StringIO):
+    """Keeps what is written, as a terminal would show it."""
+
+    def isatty(self) -> bool:
+        return True
 
 
 def test_lines_come_further_and_further_apart():
@@ -72,3 +82,24 @@ def test_speed_is_written_whatever_the_length_of_an_epoch(tmp_path, every):
     train(tmp_path, max_epochs=2, log_every_steps=every)
     rows = (tmp_path / "speed.csv").read_text().splitlines()[1:]
     assert [row.split(",")[0] for row in rows] == (["4", "8", "12"] if every == 4 else ["12"])
+
+
+def test_on_a_terminal_a_training_has_one_bar(tmp_path, monkeypatch):
+    """Step of total over all epochs, the time left, the losses and samples a second; no `v_num`."""
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    train(tmp_path / "run", max_epochs=2)
+    last = terminal.getvalue().rstrip().split("\r")[-1]
+    assert "step 12 of 12" in last and " left" in last
+    assert "train/loss" in last and "val/loss" in last and "samples/s" in last
+    assert "v_num" not in terminal.getvalue() and "Epoch" not in terminal.getvalue()
+
+
+def test_a_finished_run_given_again_says_so(tmp_path):
+    """With the time at which it was finished, which stays; a longer run goes on as ever."""
+    first = train(tmp_path / "run", max_epochs=1)
+    assert str(first).startswith("run: ")
+    again = train(tmp_path / "run", max_epochs=1)
+    finished = json.loads((tmp_path / "run" / "manifest.json").read_text())["finished_at"]
+    assert str(again).startswith(f"already finished {finished}; run: {tmp_path / 'run'}")
+    assert train(tmp_path / "run", max_epochs=1).finished_before == finished

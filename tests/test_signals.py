@@ -16,7 +16,7 @@ def test_before_the_training_a_signal_ends_the_program_at_once(number, caplog):
     before = signal.getsignal(number)
     with pytest.raises(SystemExit) as stopped:
         stoppable(signal.raise_signal)(number)
-    assert stopped.value.code == INTERRUPTED and "start it again" in caplog.text
+    assert stopped.value.code == INTERRUPTED and "to go on: python" in caplog.text
     assert signal.getsignal(number) is before
 
 

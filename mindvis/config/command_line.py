@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import re
+import shlex
 import sys
 import textwrap
 import tokenize
@@ -56,7 +57,7 @@ def entry_point(main: Callable[..., int | None]) -> Callable[..., int]:
                 raise
             return _fail(f"{error.filename or 'file system'}: {error.strerror}")
         except KeyboardInterrupt:
-            sys.stderr.write("interrupted\n")
+            sys.stderr.write(f"interrupted; to go on, or begin again: {shlex.join(['python', *sys.argv])}\n")
             return INTERRUPTED
 
     return wrapped

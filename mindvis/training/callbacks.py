@@ -2,6 +2,7 @@
 
 import logging
 import resource
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
+from tqdm import tqdm
 
 from mindvis.common.errors import InputError
 from mindvis.common.files import append_text, to_csv
@@ -45,7 +47,7 @@ class LossWatch(pl.Callback):
         self.step_loss = part if batch % accumulate == 0 else self.step_loss + part
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
-        module.log("train/loss", self.step_loss, prog_bar=True)
+        module.log("train/loss", self.step_loss)
 
     def _message(self, trainer: pl.Trainer, loss: float) -> str:
         rate = trainer.optimizers[0].param_groups[0]["lr"]
@@ -84,7 +86,7 @@ class StepLimit(pl.Callback):
 
 
 class Speed(pl.Callback):
-    """Samples a second, time to finish and peak memory: progress bar, speed.csv, and loggers other than metrics.csv."""
+    """Samples a second, time to finish and peak memory: speed.csv, and loggers other than metrics.csv."""
 
     COLUMNS = ("step", "samples_per_second", "hours_left", "loader_share", "peak_memory_gb")
 
@@ -127,13 +129,6 @@ class Speed(pl.Callback):
             self._write(trainer, values)
 
     def _write(self, trainer: pl.Trainer, values: dict[str, float]) -> None:
-        bar = trainer.progress_bar_callback
-        if bar is not None and getattr(bar, "train_progress_bar", None) is not None:
-            bar.train_progress_bar.set_postfix_str(
-                f"{values['samples_per_second']:.3g} samples/s, {values['hours_left']:.2f} h left, "
-                f"{values['peak_memory_gb']:.2f} GB",
-                refresh=False,
-            )
         for logger in trainer.loggers:
             if not isinstance(logger, MetricsFile):
                 logger.log_metrics(
@@ -143,27 +138,50 @@ class Speed(pl.Callback):
         append_text(self.path, to_csv(self.COLUMNS, [row], header=not self.path.exists()))
 
 
-class ProgressLines(pl.Callback):
-    """Now and then a line on how far the training is, for a log without a progress bar."""
+class StepProgress(pl.Callback):
+    """How far the training is: one bar on a terminal, and now and then a line where the output goes elsewhere."""
 
-    def __init__(self, max_steps: int = -1):
-        self.max_steps, self.pace, self._first = max_steps, Pace(), 0
+    BAR = "{percentage:3.0f}%|{bar}| step {n_fmt} of {total_fmt}, {remaining} left{postfix}"
+
+    def __init__(self, *, batch_size: int, max_steps: int = -1):
+        self.batch_size, self.max_steps = batch_size, max_steps
+        self.pace, self._first, self._bar = Pace(), 0, None
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self.pace, self._first = Pace(), trainer.global_step
+        if trainer.is_global_zero and sys.stderr.isatty():
+            total = trainer.global_step + _steps_left(trainer, self.max_steps)
+            self._bar = tqdm(total=total, initial=trainer.global_step, bar_format=self.BAR, dynamic_ncols=True)
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
         step = trainer.global_step
-        if not trainer.is_global_zero or step == self._first or not self.pace.due():
+        if not trainer.is_global_zero or step == self._first:
             return
+        if self._bar is not None:
+            per_step = self.batch_size * trainer.accumulate_grad_batches * trainer.world_size
+            speed = f"{per_step * (step - self._first) / self.pace.seconds:.3g} samples/s"
+            self._bar.set_postfix_str(", ".join([*_losses(trainer), speed]), refresh=False)
+            self._bar.update(step - self._bar.n)
+        elif self.pace.due():
+            self._log(trainer, step)
+
+    def teardown(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def _log(self, trainer: pl.Trainer, step: int) -> None:
         total = step + _steps_left(trainer, self.max_steps)
         left = self.pace.seconds / (step - self._first) * (total - step)
-        losses = {name: trainer.callback_metrics.get(name) for name in ("train/loss", "val/loss")}
-        words = [f"{name} {float(loss):.4g}" for name, loss in losses.items() if loss is not None]
         where = (
             f"step {step} of {total} ({step / total:.0%}), epoch {trainer.current_epoch + 1} of {trainer.max_epochs}"
         )
-        log.info("%s", ", ".join([where, *words, f"{minutes(left)} left"]))
+        log.info("%s", ", ".join([where, *_losses(trainer), f"{minutes(left)} left"]))
+
+
+def _losses(trainer: pl.Trainer) -> list[str]:
+    """The last losses in words, those that there are yet."""
+    losses = {name: trainer.callback_metrics.get(name) for name in ("train/loss", "val/loss")}
+    return [f"{name} {float(loss):.4g}" for name, loss in losses.items() if loss is not None]
 
 
 class WatchedLoader(DataLoader):

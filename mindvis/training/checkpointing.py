@@ -20,7 +20,7 @@ from mindvis.common.files import link, write_json
 from mindvis.common.tensor_files import load_tensors, save_tensors
 from mindvis.training.logging import MetricsFile
 from mindvis.training.runs import Run
-from mindvis.training.signals import INTERRUPTED, SignalWatch
+from mindvis.training.signals import INTERRUPTED, SignalWatch, this_command
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +102,8 @@ class Checkpoints(pl.Callback):
         if trainer.global_step > self.saved_step and (stop or self._is_due(trainer)):
             self._save(trainer, next_batch)
         if stop:
-            log.warning("stopped by a signal at step %d; start it again to go on", trainer.global_step)
+            said = f"stopped by a signal at step {trainer.global_step}, which is saved in {self.run.last}"
+            log.warning("%s; to go on: %s", said, this_command())
             raise SystemExit(self.signals.status or INTERRUPTED)
 
     def _is_due(self, trainer: pl.Trainer) -> bool:

@@ -1,10 +1,10 @@
 """Train a module in a run folder: devices, loaders, loggers and callbacks from settings, resumed where it stopped."""
 
 import logging
-import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -26,9 +26,9 @@ from mindvis.config.schemas import (
 from mindvis.training import on_cpu
 from mindvis.training.callbacks import (
     LossWatch,
-    ProgressLines,
     Speed,
     StepLimit,
+    StepProgress,
     WatchedLoader,
     peak_memory_gb,
 )
@@ -64,6 +64,7 @@ class FitResult:
     num_steps: int
     num_epochs: int
     metrics: dict[str, float]
+    finished_before: str | None = None  # when it was finished, if there was nothing left to do
 
     def __str__(self) -> str:
         """What was made and where."""
@@ -72,7 +73,8 @@ class FitResult:
         losses = [f"{name} {self.metrics[name]:.4g}" for name in ("train/loss", "val/loss") if name in self.metrics]
         saved = dict.fromkeys((self.last.name, self.best.name))
         counts = [f"step {self.num_steps}", f"epoch {self.num_epochs}"]
-        return f"run: {self.last.parents[1]}, {', '.join(counts + losses)}; checkpoints {' and '.join(saved)}"
+        before = f"already finished {self.finished_before}; " if self.finished_before else ""
+        return f"{before}run: {self.last.parents[1]}, {', '.join(counts + losses)}; checkpoints {' and '.join(saved)}"
 
 
 class Loaders(pl.LightningDataModule):
@@ -211,8 +213,8 @@ def _callbacks(
         every_minutes=settings.checkpoint_every_minutes,
         keep_best=settings.keep_best,
     )
-    lines = [] if sys.stdout.isatty() else [ProgressLines(settings.max_steps)]
-    return [*watchers, speed, *lines, checkpoints]
+    progress = StepProgress(batch_size=batch_size, max_steps=settings.max_steps)
+    return [*watchers, speed, progress, checkpoints]
 
 
 def _engine(settings: TrainerConfig, run: Run, *, clip: float, loggers: list, callbacks: list) -> pl.Trainer:
@@ -237,7 +239,7 @@ def _engine(settings: TrainerConfig, run: Run, *, clip: float, loggers: list, ca
         plugins=[WholeCheckpointIO(), *slurm],
         enable_checkpointing=False,
         enable_model_summary=False,
-        enable_progress_bar=sys.stdout.isatty(),
+        enable_progress_bar=False,
         deterministic="warn",
         fast_dev_run=settings.fast_dev_run,
         default_root_dir=run.path,
@@ -277,12 +279,18 @@ def _finish(engine: pl.Trainer, run: Run, *, fast: bool) -> FitResult:
     metrics = {name: float(value) for name, value in engine.callback_metrics.items()}
     if fast:
         return FitResult(run.last, run.last, engine.global_step, engine.current_epoch, metrics)
+    before = run.manifest
+    idle = before.get("num_steps") == engine.global_step  # of a run that was finished and is given again
+    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    finished_at = before.get("finished_at", "before") if idle else now
     run.record(
         finished=True,
+        finished_at=finished_at,
         num_steps=engine.global_step,
         peak_memory_gb=peak_memory_gb(engine.strategy.root_device),
     )
-    return FitResult(run.last, run.checkpoint("best"), engine.global_step, engine.current_epoch, metrics)
+    counts = (engine.global_step, engine.current_epoch)
+    return FitResult(run.last, run.checkpoint("best"), *counts, metrics, finished_at if idle else None)
 
 
 def begin_run(config: TrainingConfig, stage: str) -> Run:

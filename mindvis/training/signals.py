@@ -2,7 +2,9 @@
 
 import functools
 import logging
+import shlex
 import signal
+import sys
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
@@ -11,6 +13,11 @@ log = logging.getLogger(__name__)
 
 INTERRUPTED = 75  # EX_TEMPFAIL: the run saved itself on a signal and goes on when it is started again
 SIGNALS = {signal.SIGTERM: INTERRUPTED, signal.SIGUSR1: INTERRUPTED, signal.SIGINT: 130}
+
+
+def this_command() -> str:
+    """The command of this program, as it would be typed again."""
+    return shlex.join(["python", *sys.argv])
 
 
 class SignalWatch:
@@ -66,7 +73,7 @@ def stoppable(main: Callable[..., Any]) -> Callable[..., Any]:
                 return main(*arguments, **options)
             except SystemExit:
                 if signals.status is not None:
-                    log.warning("stopped by a signal before the training went on; start it again to go on")
+                    log.warning("stopped by a signal before the training went on; to go on: %s", this_command())
                 raise
 
     return wrapped

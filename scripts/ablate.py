@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from mindvis.chain import SAVED_AND_STOPPED, AblateConfig, Ablation, Record, Screen, launcher, locked, ready, to_go_on
+from mindvis.config.chains import AblateConfig
 from mindvis.config.command_line import entry_point, read_settings
 
 
@@ -25,7 +25,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments and "=" not in arguments[0] and not arguments[0].startswith("-"):
         arguments[0] = f"table={arguments[0]}"
-    config, screen, complete = read_settings(AblateConfig, __doc__, arguments), Screen(sys.stdout), True
+    config = read_settings(AblateConfig, __doc__, arguments)
+    # imported once the settings are right: torch takes seconds
+    from mindvis.chain import SAVED_AND_STOPPED, Ablation, Record, Screen, launcher, locked, ready, to_go_on
+
+    screen, complete = Screen(sys.stdout), True
     ablations = [Ablation(replace(config, table=name)) for name in config.table.split(",")]
     root, steps = ablations[0].root, {step.name: step for ablation in ablations for step in ablation.steps}
     if not ready(list(steps.values()), Record(root), dry_run=config.dry_run, say=screen.say):

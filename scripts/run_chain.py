@@ -16,27 +16,29 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mindvis.chain import (
-    SAVED_AND_STOPPED,
-    ChainConfig,
-    Record,
-    Runner,
-    Screen,
-    launcher,
-    locked,
-    plan_chain,
-    read_summaries,
-    ready,
-    run_subjects,
-    to_go_on,
-    write_overview,
-)
+from mindvis.config.chains import ChainConfig
 from mindvis.config.command_line import entry_point, read_settings
 
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> int:
     config = read_settings(ChainConfig, __doc__, argv)
+    # imported once the settings are right: torch takes seconds
+    from mindvis.chain import (
+        SAVED_AND_STOPPED,
+        Record,
+        Runner,
+        Screen,
+        launcher,
+        locked,
+        plan_chain,
+        read_summaries,
+        ready,
+        run_subjects,
+        to_go_on,
+        write_overview,
+    )
+
     steps, root, screen = plan_chain(config), Path(config.root), Screen(sys.stdout)
     if not ready(steps, Record(root), dry_run=config.dry_run, say=screen.say):
         return 0

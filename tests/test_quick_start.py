@@ -7,8 +7,6 @@ import pytest
 from command_lines import ROOT, SCRIPTS, uses_settings
 
 HEAVY = ("torch", "timm", "pytorch_lightning", "torchvision", "matplotlib", "scipy", "wandb")
-CHAINS = {"ablate", "run_chain", "run_stages"}  # not yet: the chain's package imports all of its modules
-QUICK = [script for script in SCRIPTS if script.stem not in CHAINS]
 # Runs a script as the shell does, then says what it has imported.
 CHECK = f"""
 import runpy, sys
@@ -29,13 +27,13 @@ def last_line(script, *arguments: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True).stdout.splitlines()[-1]
 
 
-@pytest.mark.parametrize("script", QUICK, ids=lambda script: script.stem)
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
 def test_help_needs_nothing_heavy(script):
     """Whatever the script does."""
     assert last_line(script, "--help") == "imported: [] status: 0"
 
 
-@pytest.mark.parametrize("script", QUICK, ids=lambda script: script.stem)
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
 def test_a_wrong_setting_or_option_needs_nothing_heavy(script):
     """An unknown one, refused with status 2."""
     wrong = "no_such_setting=1" if uses_settings(script) else "--no-such-option"

@@ -7,12 +7,12 @@ import json
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from itertools import count
 from pathlib import Path
 
-from omegaconf import MISSING, OmegaConf
+from omegaconf import OmegaConf
 
 from mindvis.chain.ablation_tables import Figure, Measured, Row, Table, choose_rows, load_table, write_results
 from mindvis.chain.execute import Runner, run_subjects
@@ -21,8 +21,7 @@ from mindvis.chain.processes import Launch
 from mindvis.chain.record import Record
 from mindvis.chain.settings import SCHEMAS, ChainConfig, StageConfig
 from mindvis.common.errors import InputError
-from mindvis.config.loading import CONFIG_FILE
-from mindvis.config.ranges import number, seed_field
+from mindvis.config.chains import AblateConfig
 from mindvis.config.schemas import load_config
 from mindvis.inspection.hidden_voxels import SCORE_FILE
 
@@ -33,23 +32,6 @@ AFTER_STAGE_A = ("finetune_mbm", "finetune_ldm", "generate", "evaluate")
 # (beginning of the figure's name in report.json, label, factor); the ways are those of the chain's evaluation
 DECODING = {"god": [("50_way_top_1/", "50-way top-1, %", 100)], "demo": [("10_way_top_1/", "10-way top-1, %", 100)]}
 PAIRWISE = [("pairwise_pcc", "pairwise pcc, %", 100), ("pairwise_ssim", "pairwise ssim, %", 100)]
-
-
-@dataclass
-class AblateConfig:
-    """One ablation table, at one scale, over some seeds."""
-
-    table: str = MISSING  # name of the table, for the script several with commas; without key, its first word
-    scale: str = "god"  # god (the paper's) | demo (scaled down, on the simulated cortex)
-    seeds: list[int] = seed_field([2022])  # every row is trained and decoded with each
-    rows: list[str] = field(default_factory=list)  # names of the rows to run; empty: all
-    chain: str | None = field(default=None, metadata=CONFIG_FILE)  # under the rows; null: god.yaml, ablate_demo.yaml
-    settings: dict[str, dict] = field(default_factory=dict)  # by stage, laid over the chain before the rows
-    subject: str | None = None  # whose fMRI is decoded; null: sbj_3 for god, sbj_1 for demo
-    root: str | None = None  # folder of the runs and tables; null: runs/ablation_<scale>
-    decode: bool = False  # also decode where a table is scored by Stage A alone
-    jobs: int = number(1, 1, 1024)  # rows at a time, side by side on the same devices; with 1 a chain with `fork` forks
-    dry_run: bool = False  # show what would run
 
 
 class Ablation:

@@ -1,5 +1,6 @@
 """Running stages: each as a process of its own, or as a fork of this one; and what a terminal shows meanwhile."""
 
+import ast
 import importlib.util
 import multiprocessing
 import os
@@ -153,6 +154,10 @@ class Forks(Processes):
 
 
 def _main_of(script: Path) -> Callable[[list[str]], int]:
+    """The script's `main`. What that imports once its settings are right is imported here, once for all forks."""
+    for node in ast.walk(ast.parse(script.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module is not None:
+            importlib.import_module(node.module)
     spec = importlib.util.spec_from_file_location(script.stem, script)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -1,14 +1,13 @@
 """Settings of a chain: which stages, for which subjects, with which files and what is laid over them."""
 
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from mindvis.common.errors import InputError
-from mindvis.config.loading import CONFIG_FILE, find_config, flatten, from_plain, plain
-from mindvis.config.ranges import number, seed_field
+from mindvis.config.chains import ChainConfig, StageConfig
+from mindvis.config.loading import find_config, flatten, from_plain, plain
 from mindvis.config.schemas import (
     EvaluateConfig,
     FinetuneLDMConfig,
@@ -34,36 +33,6 @@ SCHEMAS = {
 }
 SHARED = ("simulate", "pretrain_mbm", "score_mbm")
 TRAININGS = ("pretrain_mbm", "finetune_mbm", "finetune_ldm")
-
-
-@dataclass
-class StageConfig:
-    """One stage of a chain."""
-
-    config: str | None = field(default=None, metadata=CONFIG_FILE)  # its settings file
-    settings: dict[str, Any] = field(default_factory=dict)  # laid over that file
-
-
-@dataclass
-class ChainConfig:
-    """The chain from resting state to scores; a stage that is null is left out."""
-
-    root: str = "runs/chain"  # folder of all runs, of chain.json and of the table
-    subjects: list[str] = field(default_factory=list)  # each gets Stage A tuning, Stage B, pictures and scores
-    subject_folders: bool = True  # runs of a subject in <root>/<subject>; false, for one subject: in the root
-    seed: int | None = seed_field(None)  # of every stage but simulate; null: as in the stage files
-    devices: int = number(1, 1, 1024)  # subjects at a time, one a device; 1: in a row, and trainer.devices counts
-    fork: bool = False  # stages as forks of this process: saves the seconds of their imports; devices=1
-    controls: list[str] = field(default_factory=lambda: ["shuffled"])  # decoded beside the pictures
-    dry_run: bool = False  # show what would run, and why
-    simulate: StageConfig | None = None  # simulated data: {config: FILE, settings: {key: value}}, as below
-    pretrain_mbm: StageConfig | None = None  # Stage A, once for all subjects
-    score_mbm: StageConfig | None = None  # hidden voxels of Stage A
-    finetune_mbm: StageConfig | None = None  # Stage A on the subject's fMRI
-    finetune_ldm: StageConfig | None = None  # Stage B
-    generate: StageConfig | None = None  # pictures and controls
-    evaluate: StageConfig | None = None  # scores
-    demo_summary: StageConfig | None = None  # a line with the score beside a linear classifier's, shown at the end
 
 
 def check_chain(config: ChainConfig) -> None:

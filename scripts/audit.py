@@ -11,16 +11,18 @@ figure can and cannot show.
 
 from collections.abc import Sequence
 
-from mindvis.common.devices import use_threads
 from mindvis.config.command_line import entry_point, read_settings
 from mindvis.config.schemas import AuditConfig
-from mindvis.evaluation.audit_page import audit_text
-from mindvis.evaluation.open import audit
 
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> None:
     config = read_settings(AuditConfig, __doc__, argv)
+    # imported once the settings are right: torch takes seconds
+    from mindvis.common.devices import use_threads
+    from mindvis.evaluation.audit_page import audit_text
+    from mindvis.evaluation.open import audit
+
     use_threads(config.num_threads)
     found, page = audit(config)
     print(audit_text(found))

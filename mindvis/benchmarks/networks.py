@@ -6,7 +6,6 @@ from pathlib import Path
 from unittest.mock import patch
 
 import torch
-from omegaconf import OmegaConf
 from torch import Tensor
 
 from mindvis.benchmarks import plain
@@ -14,6 +13,7 @@ from mindvis.benchmarks.memory_estimate import LABEL2IMG
 from mindvis.benchmarks.works import Variant, Work
 from mindvis.checkpoints import DEMO_LDM, ENCODER_SETTINGS
 from mindvis.common.errors import InputError
+from mindvis.config.text import read_yaml
 from mindvis.config.tools import BenchmarkConfig
 from mindvis.dc_ldm import LatentDiffusion, LDMModule, build_ldm
 from mindvis.dc_ldm.precision import cast_frozen, channels_last
@@ -141,7 +141,7 @@ def _read_ldm(name: str) -> dict:
     path = DEMO_LDM.with_name("config.yaml") if name == "demo" else Path(name)
     if not path.is_file():
         raise InputError(f"setting ldm is {name!r}: no such file; needed: published, demo, or a config.yaml")
-    return OmegaConf.to_container(OmegaConf.load(path))
+    return read_yaml(path)
 
 
 def _make_ready(module: torch.nn.Module, config: BenchmarkConfig, variant: Variant) -> None:

@@ -13,7 +13,7 @@ from mindvis.checkpoints.own import (
     save_checkpoint,
     save_safetensors,
 )
-from mindvis.checkpoints.published import published_source, published_weights, read_yaml, write_published
+from mindvis.checkpoints.published import published_source, published_weights, read_ldm_yaml, write_published
 from mindvis.checkpoints.torch_files import load_torch
 from mindvis.checkpoints.weights import DEFAULT_HEADS, State, Weights
 from mindvis.common.errors import InputError, beside
@@ -161,10 +161,10 @@ def _find_config(path: Path, label2img: str | Path | None) -> dict:
         found = [config for config in usual if config.is_file()]
         if not found:
             raise InputError(f"{path}: names no UNet settings; {needed}")
-        return read_yaml(found[0])
+        return read_ldm_yaml(found[0])
     given = Path(label2img)
     is_yaml = given.suffix in (".yaml", ".yml")
     config = given if is_yaml else (given if given.is_dir() else given.parent) / "config.yaml"
     if not given.exists() and not config.is_file():
         raise InputError(f"{given}: no such file; {needed}")
-    return read_yaml(config)
+    return read_ldm_yaml(config)

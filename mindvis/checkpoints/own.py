@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from omegaconf import OmegaConf
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -20,6 +19,7 @@ from mindvis.common.errors import InputError, one_line, reading
 from mindvis.common.files import write_atomic
 from mindvis.common.safe_pickle import as_settings
 from mindvis.common.tensor_files import save_tensors
+from mindvis.config.text import read_yaml
 
 ENVELOPE = "weights"  # key of {kind, settings, config, prefix} beside `state_dict` in our checkpoints
 EXPORTED = ("model.safetensors", "settings.yaml")  # files of an exported folder
@@ -100,10 +100,7 @@ def safetensors_weights(path: Path) -> Weights:
     """Weights of a safetensors file; its envelope is in its metadata, or the settings.yaml of an exported folder."""
     state, metadata = read_safetensors(path)
     try:
-        if ENVELOPE in metadata:
-            said = json.loads(metadata[ENVELOPE])
-        else:
-            said = OmegaConf.to_container(OmegaConf.load(path.parent / EXPORTED[1]), resolve=True)
-    except Exception as error:  # json, yaml and OmegaConf raise unrelated classes
+        said = json.loads(metadata[ENVELOPE]) if ENVELOPE in metadata else read_yaml(path.parent / EXPORTED[1])
+    except ValueError as error:  # InputError is one
         raise InputError(f"{path}: its settings ({EXPORTED[1]} or metadata) are absent or not readable") from error
     return from_envelope(state, said, path)

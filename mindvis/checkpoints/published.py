@@ -14,9 +14,10 @@ from torch import Tensor
 
 from mindvis.checkpoints.torch_files import load_torch
 from mindvis.checkpoints.weights import DEFAULT_HEADS, State, Weights, check_state, ldm_settings, mbm_settings
-from mindvis.common.errors import InputError, one_line, reading
+from mindvis.common.errors import InputError, reading
 from mindvis.common.files import write_atomic, write_text
 from mindvis.common.safe_pickle import as_settings
+from mindvis.config.text import read_yaml
 from mindvis.dc_ldm import build_schedule
 from mindvis.dc_ldm.schedule import NoiseSchedule
 
@@ -133,7 +134,7 @@ def _ldm(state: State, config: dict) -> Weights:
 def _label2img(state: State, config: dict, path: Path) -> Weights:
     if not any(name.startswith("model.diffusion_model.") for name in state):
         raise InputError(f"{path}: no weight begins with model.diffusion_model.: not a latent diffusion model")
-    settings = read_yaml(path.parent / "config.yaml")
+    settings = read_ldm_yaml(path.parent / "config.yaml")
     return Weights("label2img", import_ldm(state), settings, config, _dropped(state))
 
 
@@ -141,15 +142,12 @@ def _dropped(state: State) -> list[str]:
     return [name for name in state if name.startswith(DROPPED)]
 
 
-def read_yaml(path: Path) -> dict:
+def read_ldm_yaml(path: Path) -> dict:
     """A published config.yaml as a plain dict. Raises InputError where it is absent or no such file."""
     if not path.is_file():
         raise InputError(f"{path}: no such file; {NEEDED_YAML}")
-    try:
-        content = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-    except Exception as error:  # yaml and OmegaConf raise unrelated classes for a malformed file
-        raise InputError(f"{path}: not readable as YAML ({one_line(error)})") from error
-    if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
+    content = read_yaml(path)
+    if not isinstance(content.get("model"), dict):
         raise InputError(f"{path}: no section 'model'; {NEEDED_YAML}")
     return content
 

@@ -31,16 +31,16 @@ class _TextLoader(yaml.SafeLoader):
 
 
 def read_yaml(path: Path, *, as_text: bool = False) -> dict:
-    """Settings of a YAML file, their references not yet followed. Raises `InputError` where there are none.
+    """Settings of a YAML file. Raises `InputError` where there are none.
 
-    `as_text` leaves every value as the text that stands there, for a schema to give it its type.
+    `as_text` leaves every value as the text that stands there, references too, for a schema to give it its type.
     """
     if not path.is_file():
         where = beside(path, "*.y*ml") or "needed: a YAML file such as those in configs/"
         raise InputError(f"{path}: no such config file; {where}")
     try:
         loaded = OmegaConf.create(yaml.load(path.read_bytes(), _TextLoader)) if as_text else OmegaConf.load(path)
-        content = OmegaConf.to_container(loaded)
+        content = OmegaConf.to_container(loaded, resolve=not as_text)
     except Exception as error:  # yaml and OmegaConf raise unrelated classes for a malformed file
         raise InputError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import yaml
 from torch import Tensor, nn
 
 from mindvis.common.devices import use_threads
@@ -17,6 +16,7 @@ from mindvis.common.errors import InputError
 from mindvis.common.files import write_atomic, write_json, write_text
 from mindvis.common.progress import Progress
 from mindvis.common.tensor_files import load_tensors, save_tensors
+from mindvis.config.text import read_yaml
 from mindvis.config.tools import DemoRecipe
 from mindvis.data.images import to_float, to_uint8
 from mindvis.dc_ldm import LatentDiffusion, build_class_ldm
@@ -138,4 +138,4 @@ def _fit_denoiser(ldm: LatentDiffusion, pictures: Pictures, recipe: DemoRecipe) 
 def _read_config(path: Path) -> dict:
     if not path.is_file():
         raise InputError(f"{path}: no such file; needed: the config.yaml of a label-to-image model")
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
+    return read_yaml(path)

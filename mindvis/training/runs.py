@@ -27,6 +27,7 @@ from mindvis.common.errors import InputError, beside
 from mindvis.common.files import remove_temporaries, write_json, write_text
 from mindvis.common.tensor_files import find_fault
 from mindvis.config.schemas import flatten
+from mindvis.config.text import read_yaml
 
 log = logging.getLogger(__name__)
 
@@ -241,10 +242,7 @@ def _write_settings(run: Run, resume: str, resumed: bool) -> None:
 
 
 def _read_settings(path: Path) -> dict:
-    try:
-        return OmegaConf.to_container(OmegaConf.load(path / "config.yaml"))
-    except Exception as error:  # yaml and OmegaConf raise unrelated classes
-        raise InputError(f"{path / 'config.yaml'}: not readable ({' '.join(str(error).split())})") from error
+    return read_yaml(path / "config.yaml")
 
 
 def _stage(path: Path) -> str:

@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
-from omegaconf import OmegaConf
-
 from mindvis.common.errors import InputError
 from mindvis.config.schemas import LoggingConfig
+from mindvis.config.text import read_yaml
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +128,7 @@ def _chain(folder: str | Path | None) -> list[Path]:
     while path is not None and (Path(path) / "manifest.json").is_file() and Path(path) not in chain:
         chain.append(Path(path))
         config = Path(path) / "config.yaml"
-        path = origin(OmegaConf.to_container(OmegaConf.load(config))) if config.is_file() else None
+        path = origin(read_yaml(config)) if config.is_file() else None
     return chain
 
 

@@ -1,4 +1,4 @@
-"""What is there of HCP, GOD and BOLD5000, what is missing and where it is obtained, what is broken."""
+"""What is there of HCP, GOD, BOLD5000 or own data, what is missing and where it is obtained, what is broken."""
 
 import argparse
 from pathlib import Path
@@ -6,8 +6,10 @@ from pathlib import Path
 from mindvis.config.command_line import Parser, entry_point
 
 DATASETS = {"hcp": Path("HCP/npz"), "god": Path("Kamitani/npz"), "bold5000": Path("BOLD5000")}
-EXAMPLE = """example:
+OWN = {"npz": Path()}  # where --root is the file itself
+EXAMPLE = """examples:
   python scripts/check_data.py --root data --datasets god
+  python scripts/check_data.py --root my_data.npz             # own data, one file
 
 Each line begins with ok, differs (not the published size), missing or broken. Exit status: 0 complete, 1 incomplete,
 2 broken. The network is never used.
@@ -16,8 +18,10 @@ Each line begins with ok, differs (not the published size), missing or broken. E
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(__doc__, EXAMPLE)
-    parser.add_argument("--root", type=Path, default=Path("data"), help="folder of the data sets (default: data)")
-    parser.add_argument("--datasets", nargs="+", choices=list(DATASETS), default=list(DATASETS), help="default: all")
+    root = "folder of the data sets (default: data); of npz the file"
+    parser.add_argument("--root", type=Path, default=Path("data"), help=root)
+    default = "default: hcp god bold5000, or npz where --root is a file"
+    parser.add_argument("--datasets", nargs="+", choices=[*DATASETS, *OWN], help=default)
     parser.add_argument("--any-size", action="store_true", help="do not compare with the published sizes")
     parser.add_argument("--quick", action="store_true", help="leave out NaN, constant voxels and hashes")
     return parser.parse_args(argv)
@@ -29,12 +33,13 @@ def main(argv: list[str] | None = None) -> int:
     # imported once the options are right: torch takes seconds
     from mindvis.prepare.check import Settings
     from mindvis.prepare.check_datasets import check_bold5000, check_god, check_hcp
+    from mindvis.prepare.check_own import check_npz
 
-    checks = {"hcp": check_hcp, "god": check_god, "bold5000": check_bold5000}
+    checks = {"hcp": check_hcp, "god": check_god, "bold5000": check_bold5000, "npz": check_npz}
     settings = Settings(published_sizes=not args.any_size, read_values=not args.quick)
     status = 0
-    for name in args.datasets:
-        report = checks[name](args.root / DATASETS[name], settings)
+    for name in args.datasets or (OWN if args.root.is_file() else DATASETS):
+        report = checks[name](args.root / (DATASETS | OWN)[name], settings)
         print("\n".join(report.lines()), end="\n\n")
         status = max(status, report.status)
     return status

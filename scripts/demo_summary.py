@@ -13,14 +13,14 @@ from pathlib import Path
 from mindvis.common.errors import InputError
 from mindvis.common.files import write_text
 from mindvis.config.command_line import entry_point, read_settings
-from mindvis.config.schemas import DataConfig, EvaluateConfig
+from mindvis.config.schemas import EvaluateConfig
 
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> None:
     config = read_settings(EvaluateConfig, __doc__, argv)
     # imported once the settings are right: torch takes seconds
-    from mindvis.data.open import open_pairs
+    from mindvis.data.open import open_pairs, saved_data
     from mindvis.decoding.ridge import ridge_accuracy
 
     folder, ways = Path(config.output or config.decoded), config.num_ways[0]
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     figures = [figure for figure in report["figures"] if figure["name"].startswith(f"{ways}_way_top_1/")]
     decoded, shuffled = (next(f for f in figures if f["set"] == name) for name in ("decoded", "shuffled"))
     generated = report["settings"]["generate"]
-    train, test, _ = open_pairs(DataConfig(**generated["data"]["settings"]), generated["patch_size"])
+    train, test, _ = open_pairs(saved_data(generated["data"]["settings"]), generated["patch_size"])
     ridge = ridge_accuracy(train, test, num_ways=ways).mean()
     score = f"{ways}-way top-1 {decoded['value']:.2f} [{decoded['low']:.2f}, {decoded['high']:.2f}] decoded"
     text = (

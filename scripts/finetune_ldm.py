@@ -16,12 +16,13 @@ from mindvis.training.signals import stoppable
 def main(argv: Sequence[str] | None = None) -> None:
     config = read_settings(FinetuneLDMConfig, __doc__, argv)
     # imported once the settings are right: torch takes seconds
-    from mindvis.checkpoints import DescribeWeights, build_ldm_module, build_stage_b, history, read_encoder
+    from mindvis.checkpoints import DescribeWeights, build_ldm_module, build_stage_b, history, image_side, read_encoder
     from mindvis.data.open import data_facts, open_stage_b
     from mindvis.dc_ldm.latents import kept_crops, kept_latents
     from mindvis.decoding.previews import DecodedStimuli
     from mindvis.training.fit import begin_run, train
 
+    config.image_size = config.image_size or image_side(config.ldm)
     encoder, state = read_encoder(config)
     train_set, val_set, test_set = open_stage_b(config, encoder["patch_size"])
     ldm, settings = build_stage_b(config, {**encoder, "num_voxels": train_set.num_voxels}, state)

@@ -10,6 +10,7 @@ import pytest
 from hcp_files import script
 
 from mindvis.common.files import sha256
+from mindvis.data import save_npz
 from mindvis.prepare import check_datasets
 
 main = script("check_data")
@@ -330,3 +331,31 @@ def test_copies_are_passed_over_with_a_word(tmp_path, rng, capsys, small_god):
     shutil.copy(folder / "sbj_1.npz", folder / "sbj_1 (1).npz")
     assert run(tmp_path, "--datasets", "god") == 0
     assert "passed over 1: copies of what is beside them (sbj_1 (1).npz)" in capsys.readouterr().out
+
+
+def test_own_data_in_one_file(tmp_path, rng, capsys):
+    """Rows, regions, pictures, constant voxels, raw responses; a test picture that is a training picture differs."""
+    raw = rng.normal(1000, 200, 6) + rng.normal(size=(8, 6))
+    raw[:6, 2] = 7
+    images = rng.integers(0, 256, (8, 8, 8, 3), dtype=np.uint8)
+    split = ["train"] * 6 + ["test"] * 2
+    masks = {"V1": np.arange(6) < 2}
+    save_npz(tmp_path / "own.npz", raw, images, split, roi_masks=masks)
+    assert main(["--root", str(tmp_path / "own.npz")]) == 0
+    out = capsys.readouterr().out
+    assert "8 rows (6 train, 2 test, 0 val), 6 voxels, sha256" in out and "regions: V1 2" in out
+    assert "all rows: finite, 1 constant voxels" in out and "data.scale=voxel, the default" in out
+    assert out.endswith("npz: complete\n\n")
+    images[7] = images[0]
+    save_npz(tmp_path / "own.npz", raw, images, split)
+    assert main(["--root", str(tmp_path / "own.npz"), "--datasets", "npz"]) == 1
+    assert "differs  1 of 2 test pictures are training pictures too" in capsys.readouterr().out
+
+
+def test_own_data_that_is_broken_or_absent(tmp_path, capsys):
+    """Status 2 with the loader's line, and 1 with what to give."""
+    np.savez(tmp_path / "own.npz", fmri=np.zeros((2, 3)))
+    assert main(["--root", str(tmp_path / "own.npz"), "--datasets", "npz"]) == 2
+    assert "broken   " in (out := capsys.readouterr().out) and "no array 'images'" in out
+    assert main(["--root", str(tmp_path / "none.npz"), "--datasets", "npz"]) == 1
+    assert "--root names the .npz file itself" in capsys.readouterr().out

@@ -1,10 +1,16 @@
 """Anyone's own data in one file: the layout, its checks, averaging, scaling, mapping, and the writer."""
 
+import json
+
 import numpy as np
 import pytest
 
+from mindvis.checkpoints import image_side
 from mindvis.common.errors import InputError
+from mindvis.config.schemas import DataConfig, FinetuneLDMConfig
 from mindvis.data import load_npz, own, save_npz
+from mindvis.data.open import data_facts, open_pairs, open_stage_b, saved_data
+from mindvis.data.row_format import RowFormat
 from mindvis.data.rows import VoxelRows
 
 
@@ -32,13 +38,90 @@ def path(arrays, tmp_path):
 
 
 def scaled(arrays: dict, rows: slice) -> np.ndarray:
-    """The rows of one subject, wrap-padded to 32 and scaled by the moments of its training rows."""
-    padded = np.pad(arrays["fmri"][rows], [(0, 0), (0, 12)], mode="wrap")
-    return (padded - padded[:4].mean()) / padded[:4].std()
+    """The rows of one subject, each voxel z-scored by the training rows, wrap-padded to 32."""
+    fmri = arrays["fmri"][rows]
+    return np.pad((fmri - fmri[:4].mean(axis=0)) / fmri[:4].std(axis=0), [(0, 0), (0, 12)], mode="wrap")
+
+
+def test_one_mean_and_deviation_a_subject(arrays, path):
+    """The published scaling, by the setting scale=subject; the padding counts, as in the published arrays."""
+    train = load_npz(path, scale="subject").train
+    padded = np.pad(arrays["fmri"][11:22], [(0, 0), (0, 12)], mode="wrap")
+    assert np.abs(train.fmri[4:] - ((padded - padded[:4].mean()) / padded[:4].std())[:4]).max() < 1e-5
+    assert train.formats["ben"].scale == "subject"
+
+
+def test_raw_responses_keep_their_signal(arrays, tmp_path):
+    """Voxel offsets of 1000 +- 200: z-scored a voxel the signal has deviation 1, under one mean they are refused."""
+    rng = np.random.default_rng(0)
+    raw = rng.normal(1000, 200, 20) + rng.normal(0, 3, (22, 20))
+    np.savez(tmp_path / "raw.npz", **arrays | {"fmri": raw})
+    train = load_npz(tmp_path / "raw.npz", "anna").train
+    assert np.allclose(train.fmri.std(axis=0), 1, atol=1e-4)
+    message = r"raw.npz: fmri of subject 'anna': voxels differ in mean by .* and vary by .*data\.scale=voxel"
+    with pytest.raises(InputError, match=message):
+        load_npz(tmp_path / "raw.npz", scale="subject")
+
+
+def test_constant_voxels_are_counted_and_become_0(arrays, tmp_path, caplog):
+    """In all rows, also where a test row differs there."""
+    fmri = arrays["fmri"].copy()
+    fmri[:4, [2, 5]] = 1000.1
+    np.savez(tmp_path / "c.npz", **arrays | {"fmri": fmri})
+    with caplog.at_level("WARNING"):
+        parts = load_npz(tmp_path / "c.npz", "anna")
+    assert "subject 'anna': 2 of 20 voxels are constant in the training rows and become 0" in caplog.text
+    assert not parts.train.fmri[:, [2, 5]].any() and not parts.test.fmri[:, [2, 5]].any()
+    assert data_facts(train=parts.train)["train"]["constant_voxels"] == 4  # the padding repeats both
+    assert np.isfinite(parts.test.fmri).all()
+
+
+def test_test_pictures_that_are_training_pictures_are_named(arrays, tmp_path, caplog):
+    """The same stimulus, and an identical picture under another number: at load and in the manifest."""
+    images = arrays["images"].copy()
+    images[4] = images[1]
+    stimulus = arrays["stimulus"].copy()
+    stimulus[stimulus == 5] = 0
+    np.savez(tmp_path / "o.npz", **arrays | {"images": images, "stimulus": stimulus, "class_ids": stimulus})
+    with caplog.at_level("WARNING"):
+        train, test, _ = open_pairs(DataConfig(name="npz", root=str(tmp_path / "o.npz")), 16)
+    assert "2 of 2 test pictures are training pictures too (stimulus 0, 4)" in caplog.text
+    facts = data_facts(train=train, test=test)["overlap"]
+    assert facts == {"test_pictures": 2, "also_in_training": 2, "stimuli": [0, 4]}
+
+
+def test_separate_pictures_are_not_called_the_same(path, caplog):
+    """No line where nothing overlaps."""
+    train, test, _ = open_pairs(DataConfig(name="npz", root=str(path)), 16)
+    assert data_facts(train=train, test=test)["overlap"]["also_in_training"] == 0
+    assert "training pictures too" not in caplog.text
+
+
+def test_a_share_of_the_training_pictures(arrays, path):
+    """Half of the training stimuli, the rows are scaled by these alone, test rows are all there; shares are nested."""
+    train, test, _ = load_npz(path, "anna", fraction=0.5)
+    assert train.num_rows == 2 and test.num_rows == 2
+    assert np.abs(train.fmri.mean(axis=0)).max() < 1e-5
+    quarter = load_npz(path, "anna", fraction=0.25, scale="none").train
+    assert set(quarter.stimulus) < set(train.stimulus)
+
+
+def test_the_format_of_rows_is_kept(arrays, path):
+    """Recorded rows of the region, or the whole recording, become what the loader gives, bit for bit; as text too."""
+    train = load_npz(path, "ben", roi="V4", patch_size=4).train
+    form = RowFormat.from_plain(json.loads(json.dumps(train.formats["ben"].as_plain())), "run")
+    for rows in (arrays["fmri"][11:15], arrays["fmri"][11:15, 15:]):
+        assert np.array_equal(form.to_input(rows, 8), train.fmri)
+    with pytest.raises(
+        InputError, match="rows of 7 voxels; needed: 5, as the training rows, or whole recordings of 20"
+    ):
+        form.to_input(arrays["fmri"][:, :7], 8)
+    with pytest.raises(InputError, match=r"after scaling by the training rows; needed: rows as they were recorded"):
+        form.to_input(1e4 + arrays["fmri"], 8)
 
 
 def test_training_rows_are_scaled_within_a_subject(arrays, path):
-    """Each subject by its own mean and deviation, rows in the order of the file, with images and classes."""
+    """Each subject's voxels by its own moments, rows in the order of the file, with images and classes."""
     train = load_npz(path).train
     wanted = np.concatenate([scaled(arrays, slice(0, 11))[:4], scaled(arrays, slice(11, 22))[:4]])
     assert train.fmri.dtype == np.float32
@@ -157,8 +240,8 @@ FAULTS = {
     "split number": ({"split": np.full(22, 3)}, "'3', needs train, test or val"),
     "split matrix": ({"split": np.full((22, 2), 0)}, "needs one text or number per row"),
     "no test": ({"split": np.array(["train"] * 22)}, "no row of split 'test' is left"),
-    "no train": ({"split": np.array(["test"] * 22)}, "no training row to scale by"),
-    "constant": ({"fmri": np.ones((22, 20))}, "constant, it cannot be scaled"),
+    "no train": ({"split": np.array(["test"] * 22)}, "no row of split 'train' is left"),
+    "constant": ({"fmri": np.ones((22, 20))}, "all voxels are constant in its 4 training rows, it cannot be scaled"),
     "two classes": ({"class_ids": np.arange(22)}, "gives stimulus 4 6 classes"),
     "negative class": ({"class_ids": np.full(22, -1)}, "'class_ids' spans -1 .. -1"),
     "no ROI masks": ({"roi_masks": None}, "roi_names and roi_masks only together"),
@@ -185,7 +268,7 @@ def test_bad_files(arrays, tmp_path, fault):
     [
         ({"subjects": ["carl"]}, "subject 'carl' is unknown, available: anna, ben"),
         ({"roi": "V9"}, "ROI 'V9' is unknown, available: V1, V4"),
-        ({"scale": "test"}, "scale 'test' is unknown"),
+        ({"scale": "test"}, "scale 'test' is unknown, available: voxel, subject, none"),
     ],
 )
 def test_bad_settings(path, options, message):
@@ -197,7 +280,9 @@ def test_bad_settings(path, options, message):
 def test_a_file_that_names_no_subject_is_taken_whole(arrays, tmp_path):
     """Whatever subject the settings of another experiment choose."""
     np.savez(tmp_path / "own.npz", **{name: array for name, array in arrays.items() if name != "subject"})
-    assert len(load_npz(tmp_path / "own.npz", subjects=["sbj_3"]).train.fmri) == 8
+    train = load_npz(tmp_path / "own.npz", subjects=["sbj_3"]).train
+    assert len(train.fmri) == 8
+    assert set(train.subject) == {"own"} == set(train.formats)  # no name of another experiment's subject
 
 
 def test_broken_or_missing_file(path, tmp_path):
@@ -244,3 +329,26 @@ def test_narrow_and_offset_rows_are_scaled_in_float64(arrays, tmp_path):
         np.savez(tmp_path / "b.npz", **arrays | {"fmri": fmri})
         train = load_npz(tmp_path / "b.npz").train.fmri
         assert abs(train.mean()) < 0.05 and abs(train.std() - 1) < 0.05
+
+
+def test_a_subject_without_training_rows_cannot_be_scaled(arrays, tmp_path):
+    """Its own test rows are no substitute."""
+    split = np.where((arrays["subject"] == "ben") & (arrays["split"] == "train"), "test", arrays["split"])
+    np.savez(tmp_path / "b.npz", **arrays | {"split": split})
+    with pytest.raises(InputError, match="subject 'ben' has no training row to scale by"):
+        load_npz(tmp_path / "b.npz")
+
+
+def test_earlier_runs_keep_one_mean_and_deviation():
+    """Data settings from before `scale`; new ones say it themselves."""
+    assert saved_data({"name": "npz", "root": "x.npz"}).scale == "subject"
+    assert saved_data({"name": "npz", "root": "x.npz", "scale": "voxel"}).scale == "voxel"
+    assert saved_data({"name": "god"}) == DataConfig(name="god")
+
+
+def test_pictures_take_the_size_of_the_ldm(path, caplog):
+    """64 pixels for the demo's model; that 8 are enlarged to it is said."""
+    config = FinetuneLDMConfig(data=DataConfig(name="npz", root=str(path)), image_size=image_side("demo"))
+    train, _, _ = open_stage_b(config, 16)
+    assert train.stimuli.shape[1:3] == (64, 64)
+    assert "pictures of 8 pixels, enlarged to 64" in caplog.text

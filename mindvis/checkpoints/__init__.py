@@ -13,6 +13,7 @@ from mindvis.checkpoints.builders import (
     build_stage_b,
     find_ldm,
     history,
+    image_side,
     read_encoder,
     start_mbm,
 )
@@ -60,6 +61,7 @@ __all__ = [
     "export_model",
     "find_ldm",
     "history",
+    "image_side",
     "import_ldm",
     "import_mbm",
     "load_published",

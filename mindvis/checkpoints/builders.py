@@ -16,6 +16,7 @@ from mindvis.common.loading import LoadReport, load_state
 from mindvis.config.schemas import FinetuneLDMConfig, MaskConfig, ModelConfig, OptimConfig, plain
 from mindvis.dc_ldm import LatentDiffusion, build_ldm
 from mindvis.dc_ldm.module import LDMModule
+from mindvis.dc_ldm.published import autoencoder_resolution
 from mindvis.sc_mbm import FMRIEncoder, MaskedBrainModel, MBMModule
 from mindvis.sc_mbm.positions import resize_positions
 
@@ -146,6 +147,12 @@ def build_ldm_module(ldm: LatentDiffusion, config: FinetuneLDMConfig) -> LDMModu
 def find_ldm(path: str) -> Path:
     """Path of the label-to-image model; `demo` is the small one that comes with the package."""
     return DEMO_LDM if path == "demo" else Path(path)
+
+
+def image_side(path: str) -> int:
+    """Side in pixels of the images that a label-to-image model was made for, by its config.yaml."""
+    settings, _ = read_label2img(find_ldm(path))
+    return autoencoder_resolution(settings)
 
 
 def history(config: FinetuneLDMConfig) -> dict:

@@ -23,8 +23,11 @@ class DataConfig:
     subjects: list[str] = field(default_factory=list)  # e.g. [sbj_3] or [CSI1]; empty: all of them (hcp: sorted)
     num_subjects: int | None = number(None, 1)  # hcp: the first so many
     roi: Any = "VC"  # region of interest, several ([V1,V2]), or all (every voxel)
+    fraction: float = number(1.0, above=0, most=1)  # share of the training pictures that is used
+    fraction_seed: int = seed_field(0)  # which ones; a smaller share is part of a larger one
     include_single_trials: bool = False  # test rows: averages, then the single trials
     scale_test: str = "none"  # god: none (released arrays are z-scored) | train (moments of the training rows)
+    scale: str = "voxel"  # npz: by training rows, each voxel | subject (one mean and deviation) | none (as it comes)
     pad_mode: str = "wrap"  # unequal lengths: wrap | constant | cut
     frames_per_window: int = number(10, 1, 10**6)  # hcp: frames averaged into one row (10 are 7.2 s)
     cache_dir: str | None = None  # hcp: where the mapped cache is kept; default beside the data
@@ -184,12 +187,12 @@ class FinetuneLDMConfig(TrainingConfig):
     use_time_condition: bool = True  # false: condition by cross-attention only
     tune: str = "all"  # all | encoder: leave the cross-attention heads as they are
     weighting: str = "none"  # none (published) | levels: all noise levels count alike in the loss
-    image_size: int = number(256, 1, 4096)  # side of the images the autoencoder sees
+    image_size: int | None = number(None, 1, 4096)  # side of the images; null: that of the LDM, by its config.yaml
     selection: str = "last"  # which checkpoint `generate` takes: last | validation | test (as published)
     cache_latents: bool = True  # encode un-cropped images once
     num_preview: int = number(4, 0, 10**4)  # validation stimuli decoded for the figure
     preview_steps: int = number(25, 1, 1000)  # sampling steps of that figure
-    data: DataConfig = field(default_factory=lambda: DataConfig(subjects=["sbj_3"]))
+    data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     optim: LDMOptimConfig = field(default_factory=LDMOptimConfig)
     trainer: TrainerConfig = field(default_factory=lambda: TrainerConfig(batch_size=5, val_fraction=0.1))
@@ -257,7 +260,7 @@ class BaselineConfig(DecodingConfig):
     features: str = "auto"  # retrieval: auto | pixels | a classifier (efficientnet_lite0, demo)
     alphas: list[float] = number([10.0**p for p in range(-1, 8)], above=0, most=1e30)  # penalties, by leave-one-out
     patch_size: int = number(16, 1, 10**6)  # as for the model it is compared with: the padding of the fMRI follows
-    data: DataConfig = field(default_factory=lambda: DataConfig(subjects=["sbj_3"]))
+    data: DataConfig = field(default_factory=DataConfig)
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from mindvis.common.safe_pickle import load_object_npy
 from mindvis.data.arrays import Array, check_array, check_arrays, check_images, load_npy, require_rows
 from mindvis.data.datasets import PairedDataset
 from mindvis.data.reading import Names, PassedOver, list_folder, read_json, read_lines, require_folder
+from mindvis.data.row_format import subject_format
 from mindvis.data.subjects import (
     SubjectRows,
     averages_then_trials,
@@ -62,10 +64,14 @@ def load_bold5000(
     for name in names:
         fmri, masks = _read_responses(folder, name, len(presented[name]), roi)
         padded = pad_to_patches(fmri, patch_size, pad_mode)
-        fmri = normalise(padded, *moments(padded, f"{folder / RESPONSES}: fMRI of {name}"))
+        scaling = moments(padded, f"{folder / RESPONSES}: fMRI of {name}")
+        form = subject_format(fmri.shape[1], None, pad_mode, scaling)
+        fmri = normalise(padded, *scaling)
         masks = masks_within(masks, None, fmri.shape[1])
-        train.append(_training_rows(name, fmri, masks, presented[name], row_of, set(test_names)))
-        test.append(_test_rows(name, fmri, masks, presented[name], test_names, include_single_trials))
+        rows = _training_rows(name, fmri, masks, presented[name], row_of, set(test_names))
+        train.append(replace(rows, format=form))
+        rows = _test_rows(name, fmri, masks, presented[name], test_names, include_single_trials)
+        test.append(replace(rows, format=form))
     test_images = images[[row_of[image] for image in test_names]]
     return join_subjects(train, images, pad_mode), join_subjects(test, test_images, pad_mode)
 

@@ -5,7 +5,7 @@ item is a dict: "fmri" float32 [1 v], "key" int64 [3], and "image" float32 [3 h 
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
@@ -19,6 +19,7 @@ from mindvis.common.draws import generator
 from mindvis.common.errors import InputError
 from mindvis.data.arrays import check_images, check_indices, check_real, require_rows
 from mindvis.data.images import random_crop, resize_all, to_float
+from mindvis.data.row_format import RowFormat
 from mindvis.data.rows import MappedArray, VoxelRows
 from mindvis.data.voxels import interpolate, sparsify
 
@@ -44,7 +45,8 @@ class Augmentation:
 class FMRIDataset(Dataset):
     """Windows or trials of fMRI [n v], for Stage A.
 
-    `subject` [n] names whose row it is, `roi_masks` maps a region to a boolean [v]. The `num_interpolated` items beyond
+    `subject` [n] names whose row it is, `roi_masks` maps a region to a boolean [v], `formats` a subject to how its
+    recorded rows became these. The `num_interpolated` items beyond
     the n rows lie between two random rows, at `interpolation_ratio` (the published augmentation uses n and .5).
     Arrays are checked (numeric, finite, agreeing in length: InputError); a mapped array stays mapped, and a
     `MappedArray` or `VoxelRows` is taken as checked.
@@ -56,12 +58,13 @@ class FMRIDataset(Dataset):
         *,
         subject: Sequence[str] | np.ndarray | None = None,
         roi_masks: dict[str, np.ndarray] | None = None,
+        formats: Mapping[str, RowFormat] | None = None,
         num_interpolated: int = 0,
         interpolation_ratio: float = 0.5,
     ):
         self._fmri = _as_rows(fmri)
         self.subject = None if subject is None else np.asarray(subject, dtype=str)
-        self.roi_masks = roi_masks
+        self.roi_masks, self.formats = roi_masks, dict(formats or {})
         self.num_interpolated, self.interpolation_ratio = num_interpolated, interpolation_ratio
         self._require_columns("subject")
 
@@ -167,10 +170,11 @@ class PairedDataset(FMRIDataset):
         repeat: np.ndarray | None = None,
         subject: Sequence[str] | np.ndarray | None = None,
         roi_masks: dict[str, np.ndarray] | None = None,
+        formats: Mapping[str, RowFormat] | None = None,
         image_size: int | None = None,
         augmentation: Augmentation | None = None,
     ):
-        super().__init__(fmri, subject=subject, roi_masks=roi_masks)
+        super().__init__(fmri, subject=subject, roi_masks=roi_masks, formats=formats)
         images = check_images(images, "images")
         self._stimuli = _as_source(images if image_size is None else resize_all(images, image_size))
         if stimulus is None:

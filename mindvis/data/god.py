@@ -10,6 +10,7 @@ from mindvis.common.errors import InputError
 from mindvis.data.arrays import Array, NpzReader, require_choice, require_rows
 from mindvis.data.datasets import PairedDataset
 from mindvis.data.reading import PassedOver, list_folder, read_json, read_table, require_folder
+from mindvis.data.row_format import subject_format
 from mindvis.data.subjects import SubjectRows, chosen_subjects, join_subjects, masks_within, region_columns
 from mindvis.data.voxels import moments, normalise, pad_to_patches
 
@@ -64,11 +65,13 @@ def load_god(
         }
         mean, deviation = moments(fitted["arr_0"], f"{path}: array 'arr_0'")
         masks = masks_within(masks, columns, fitted["arr_0"].shape[1])
+        scaling = (mean, deviation) if scale_test == "train" else None
+        form = subject_format(arrays["arr_0"].shape[1], columns, pad_mode, scaling)
         fmri = normalise(fitted["arr_0"], mean, deviation)
-        parts["train"].append(SubjectRows(name, fmri, arrays["arr_3"], np.zeros(len(fmri), np.int64), masks))
+        parts["train"].append(SubjectRows(name, fmri, arrays["arr_3"], np.zeros(len(fmri), np.int64), masks, form))
         fmri, stimulus, repeat = _test_rows(fitted)
         fmri = normalise(fmri, mean, deviation) if scale_test == "train" else fmri
-        parts["test"].append(SubjectRows(name, fmri, stimulus, repeat, masks))
+        parts["test"].append(SubjectRows(name, fmri, stimulus, repeat, masks, form))
     train, test = (join_subjects(parts[kind], images[kind], pad_mode, classes[kind]) for kind in parts)
     return train, test
 

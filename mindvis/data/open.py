@@ -1,6 +1,8 @@
 """Data sets from settings: which rows a stage trains on, which it is watched by."""
 
 import hashlib
+import logging
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any, TypeVar
 
@@ -9,8 +11,12 @@ import numpy as np
 from mindvis.common.errors import InputError
 from mindvis.config.schemas import DataConfig, FinetuneLDMConfig
 from mindvis.data import FMRIDataset, PairedDataset, join_for_pretraining, load_bold5000, load_god, load_hcp, load_npz
+from mindvis.data.overlap import overlap, warn_of_overlap
+from mindvis.data.subjects import chosen_share
 
 DATASETS = ("god", "bold5000", "hcp", "npz")
+
+log = logging.getLogger(__name__)
 
 Rows = TypeVar("Rows", bound=FMRIDataset)
 Pairs = tuple[PairedDataset, PairedDataset, PairedDataset | None]
@@ -19,8 +25,18 @@ Pairs = tuple[PairedDataset, PairedDataset, PairedDataset | None]
 def open_pairs(config: DataConfig, patch_size: int) -> Pairs:
     """Training, test and, where the data set has such a part, validation pairs.
 
-    Raises `InputError` for hcp, which shows no images, and for an unknown data set.
+    A test picture that is a training picture too is said in the log. Raises `InputError` for hcp, which shows no
+    images, and for an unknown data set.
     """
+    train, test, val = _open_parts(config, patch_size)
+    if config.fraction < 1 and config.name != "npz":  # own data is scaled by its share alone
+        kept = chosen_share(train.stimulus, config.fraction, config.fraction_seed)
+        train = train.subset(np.flatnonzero(kept))
+    warn_of_overlap(train, test, config.root)
+    return train, test, val
+
+
+def _open_parts(config: DataConfig, patch_size: int) -> Pairs:
     options: dict[str, Any] = {"patch_size": patch_size, "include_single_trials": config.include_single_trials}
     options |= {"pad_mode": config.pad_mode}
     if config.name == "god":
@@ -28,11 +44,25 @@ def open_pairs(config: DataConfig, patch_size: int) -> Pairs:
     if config.name == "bold5000":
         return *load_bold5000(config.root, config.subjects, roi=config.roi, **options), None
     if config.name == "npz":
-        train, test, val = load_npz(config.root, config.subjects, config.roi, **options)
+        train, test, val = load_npz(
+            config.root,
+            config.subjects,
+            config.roi,
+            scale=config.scale,
+            fraction=config.fraction,
+            fraction_seed=config.fraction_seed,
+            **options,
+        )
         return train, test, val
     if config.name == "hcp":
         raise InputError("setting data.name is 'hcp', resting-state fMRI without images; needed: god, bold5000 or npz")
     raise InputError(f"setting data.name is {config.name!r}; needed: one of {', '.join(DATASETS)}")
+
+
+def saved_data(settings: Mapping[str, Any]) -> DataConfig:
+    """The data settings that an earlier run kept; own data had one mean and deviation a subject before `scale` came."""
+    earlier = {"scale": "subject"} if settings.get("name") == "npz" else {}
+    return DataConfig(**{**earlier, **settings})
 
 
 def open_pretraining(data: DataConfig, extra: DataConfig | None, patch_size: int) -> FMRIDataset:
@@ -68,8 +98,18 @@ def hold_out_tail(dataset: FMRIDataset, fraction: float) -> tuple[FMRIDataset, F
 def open_stage_b(
     config: FinetuneLDMConfig, patch_size: int
 ) -> tuple[PairedDataset, PairedDataset | None, PairedDataset]:
-    """Training pairs (augmented), the pairs the checkpoint is selected by, and the test pairs, at `image_size`."""
+    """Training pairs (augmented), the pairs the checkpoint is selected by, and the test pairs, at `image_size`.
+
+    Pictures that are enlarged for it are said in the log: the detail that Stage B learns from them is not there.
+    """
+    assert config.image_size is not None, "the script takes it from the LDM"
     pairs = open_pairs(config.data, patch_size)
+    side = min(pairs[0].stimuli.shape[1:3])
+    if side < config.image_size:
+        sizes = f"{side} pixels, enlarged to {config.image_size}"
+        log.warning(
+            "%s: pictures of %s; a smaller image_size, or an LDM made for it, is faster", config.data.root, sizes
+        )
     train, val = _choose_validation(config, *pairs)
     train, test = (part.with_image_size(config.image_size) for part in (train, pairs[1]))
     val = None if val is None else val.with_image_size(config.image_size)
@@ -78,8 +118,12 @@ def open_stage_b(
 
 
 def data_facts(**datasets: FMRIDataset | None) -> dict:
-    """Rows, voxels and a hash of each part of the data, for the manifest."""
-    return {name: _facts(dataset) for name, dataset in datasets.items() if dataset is not None}
+    """Rows, voxels and a hash of each part of the data, for the manifest; of `train` and `test` also their overlap."""
+    facts = {name: _facts(dataset) for name, dataset in datasets.items() if dataset is not None}
+    train, test = datasets.get("train"), datasets.get("test")
+    if isinstance(train, PairedDataset) and isinstance(test, PairedDataset):
+        facts["overlap"] = overlap(train, test)
+    return facts
 
 
 def _open_fmri(config: DataConfig, patch_size: int) -> FMRIDataset:
@@ -121,7 +165,11 @@ def _split(dataset: Rows, held: np.ndarray) -> tuple[Rows, Rows | None]:
 
 
 def _facts(dataset: FMRIDataset) -> dict:
-    digest = hashlib.sha256()
+    digest, first = hashlib.sha256(), dataset.fmri[0]
+    varies = np.zeros(dataset.num_voxels, dtype=bool)
     for start in range(0, dataset.num_rows, 1024):
-        digest.update(np.ascontiguousarray(dataset.fmri[start : start + 1024]).tobytes())
-    return {"rows": dataset.num_rows, "voxels": dataset.num_voxels, "sha256": digest.hexdigest()}
+        block = np.ascontiguousarray(dataset.fmri[start : start + 1024])
+        digest.update(block.tobytes())
+        varies |= (block != first).any(axis=0)
+    facts = {"rows": dataset.num_rows, "voxels": dataset.num_voxels, "constant_voxels": int((~varies).sum())}
+    return facts | {"sha256": digest.hexdigest()}

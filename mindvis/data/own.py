@@ -11,10 +11,11 @@
 | `subject` | text or integer [n], optional | whose row it is; scaling and averaging stay within a subject |
 | `roi_names`, `roi_masks` | text [r], boolean [r v], optional | regions of interest, which may overlap |
 
-Test and validation rows of one stimulus are averaged. Every row is scaled by the one mean and deviation of its
-subject's training rows, unless `scale="none"`. Large arrays are mapped where the file is not compressed.
+Test and validation rows of one stimulus are averaged. Every voxel is z-scored by its subject's training rows, unless
+`scale` says otherwise. Large arrays are mapped where the file is not compressed.
 """
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,10 +27,14 @@ from mindvis.common.errors import InputError
 from mindvis.common.files import write_npz
 from mindvis.data.arrays import BLOCK, Array, NpzReader, check_arrays, require_choice
 from mindvis.data.datasets import PairedDataset
+from mindvis.data.row_format import SCALES, RowFormat
 from mindvis.data.rows import MappedArray, VoxelRows
-from mindvis.data.subjects import averages_then_trials, masks_within, region_columns
+from mindvis.data.subjects import averages_then_trials, chosen_share, masks_within, region_columns
 from mindvis.data.voxels import patched_length
 
+log = logging.getLogger(__name__)
+
+ROUND_OFF = 2e-7  # of its mean: a deviation below it is what float32 is off by, not a signal
 SPLITS = ("train", "test", "val")  # or their places 0, 1, 2
 MAPPED_BYTES = 64 * 2**20  # arrays below it are simply read
 LAYOUT = [
@@ -60,34 +65,46 @@ def load_npz(
     patch_size: int = 16,
     include_single_trials: bool = False,
     *,
-    scale: str = "train",
+    scale: str = "voxel",
     pad_mode: str = "wrap",
+    fraction: float = 1.0,
+    fraction_seed: int = 0,
 ) -> Splits:
     """Training, test and validation pairs from one file of the layout above.
 
     `subjects` and `roi` (one or several) select ("VC" is the whole file unless it names such a region); fmri float32
-    [n v] is padded to patches and scaled. Test and validation rows are averages, in the order of first appearance, then
-    (`include_single_trials`) their trials. Raises InputError that names the array and what is needed.
+    [n v] is scaled and padded to patches. `scale`: by the moments of its subject's training rows, those of each `voxel`
+    or the one mean and deviation of the `subject`, or `none`. Test and validation rows are averages, in the order of
+    first appearance, then (`include_single_trials`) their trials. A `fraction` of the training stimuli can be drawn.
+    Raises InputError that names the array and what is needed; under `subject` for responses whose voxels differ in mean
+    by more than they vary.
     """
-    require_choice(scale, ("train", "none"), "scale")
-    with NpzReader(path) as npz:
-        data = _checked({name: _array(npz, name) for name in npz}, str(path))
+    require_choice(scale, SCALES, "scale")
+    data = read_own(path)
     keep = _rows_of(data, [subjects] if isinstance(subjects, str) else list(map(str, subjects)), path)
-    columns = _columns(data, roi, path)
-    num_voxels = patched_length(data.fmri.shape[1] if columns is None else len(columns), patch_size, pad_mode)
-    padding: dict[str, Any] = {"columns": columns, "num_voxels": num_voxels, "pad_mode": pad_mode}
-    mean, deviation = _scales(data, VoxelRows([data.fmri], **padding), path) if scale == "train" else (0.0, 1.0)
-    rows = VoxelRows([data.fmri], mean=mean, deviation=deviation, **padding)
-    masks = masks_within(data.roi_masks, columns, num_voxels)
     parts = {split: np.flatnonzero(keep & (data.split == split)) for split in SPLITS}
+    parts["train"] = parts["train"][chosen_share(data.stimulus[parts["train"]], fraction, fraction_seed)]
     for split in ("train", "test"):
         if not len(parts[split]):
             raise InputError(f"{path}: no row of split {split!r} is left, needs one at least")
+    columns = _columns(data, roi, path)
+    num_voxels = patched_length(data.fmri.shape[1] if columns is None else len(columns), patch_size, pad_mode)
+    padding: dict[str, Any] = {"columns": columns, "num_voxels": num_voxels, "pad_mode": pad_mode}
+    formats = _formats(data, columns, parts, scale, padding, path)
+    names = sorted(formats)
+    rows = VoxelRows(
+        [data.fmri],
+        mean=np.stack([formats[name].mean for name in names]),
+        deviation=np.stack([formats[name].deviation for name in names]),
+        group=np.searchsorted(names, np.where(keep, data.subject, names[0])),
+        **padding,
+    )
+    about = {"roi_masks": masks_within(data.roi_masks, columns, num_voxels) or None, "formats": formats}
     train = rows.subset(parts["train"])
     return Splits(
-        _paired(data, train if data.is_mapped else train[:], parts["train"], masks),
-        _averaged(data, rows, parts["test"], masks, include_single_trials),
-        _averaged(data, rows, parts["val"], masks, include_single_trials) if len(parts["val"]) else None,
+        _paired(data, train if data.is_mapped else train[:], parts["train"], about),
+        _averaged(data, rows, parts["test"], about, include_single_trials),
+        _averaged(data, rows, parts["val"], about, include_single_trials) if len(parts["val"]) else None,
     )
 
 
@@ -115,8 +132,14 @@ def save_npz(
         raise InputError(f"{path}: cannot be written ({error.strerror})") from error
 
 
+def read_own(path: str | Path) -> "OwnArrays":
+    """The arrays of one file, checked, as they lie there. Raises InputError."""
+    with NpzReader(path) as npz:
+        return _checked({name: _array(npz, name) for name in npz}, str(path))
+
+
 @dataclass
-class _OwnArrays:
+class OwnArrays:
     """The arrays of one file, checked and completed: one subject "" and every row its own image unless given."""
 
     fmri: np.ndarray | MappedArray
@@ -134,7 +157,7 @@ class _OwnArrays:
         return isinstance(self.fmri, MappedArray)
 
 
-def _checked(arrays: Mapping[str, np.ndarray], where: str) -> _OwnArrays:
+def _checked(arrays: Mapping[str, np.ndarray], where: str) -> OwnArrays:
     """The arrays, if they are as the layout says. Raises InputError that names the array within `where`."""
     known = [item.name for item in LAYOUT]
     unknown = sorted(set(arrays) - set(known))
@@ -146,7 +169,7 @@ def _checked(arrays: Mapping[str, np.ndarray], where: str) -> _OwnArrays:
     one_image_each = {} if "stimulus" in arrays else {"m": (len(given["fmri"]), "fmri")}
     found = check_arrays(given, LAYOUT, where, **one_image_each)
     num_rows = len(found["fmri"])
-    data = _OwnArrays(
+    data = OwnArrays(
         fmri=found["fmri"],
         images=found["images"],
         split=_split_names(found["split"], f"{where}: array 'split'"),
@@ -192,7 +215,7 @@ def _roi_masks(arrays: Mapping[str, np.ndarray], where: str) -> dict[str, np.nda
     return masks
 
 
-def _require_one_class_per_stimulus(data: _OwnArrays, label: str) -> None:
+def _require_one_class_per_stimulus(data: OwnArrays, label: str) -> None:
     if data.class_ids is None:
         return
     pairs = np.unique(np.stack([data.stimulus, data.class_ids], axis=1), axis=0)
@@ -206,41 +229,100 @@ def _array(npz: NpzReader, name: str) -> np.ndarray:
     return npz.raw(name) if mapped is None or mapped.nbytes < MAPPED_BYTES else mapped
 
 
-def _rows_of(data: _OwnArrays, subjects: list[str], path: str | Path) -> np.ndarray:
-    """Boolean [n] of the rows that belong to the chosen subjects; none chosen, or none named in the file: all."""
+def _rows_of(data: OwnArrays, subjects: list[str], path: str | Path) -> np.ndarray:
+    """Boolean [n] of the rows that belong to the chosen subjects; none chosen, or none named in the file: all.
+
+    Where the file names no subject, all rows get the name of the file.
+    """
     available = sorted(set(data.subject.tolist()))
     if available == [""]:
+        data.subject = np.full(len(data.subject), Path(path).stem)
+        if subjects and subjects != [Path(path).stem]:
+            log.info("%s: names no subject, so all of it is taken, whatever data.subjects says", path)
         return np.ones(len(data.subject), dtype=bool)
     for subject in subjects:
         require_choice(subject, available, f"{path}: subject")
     return np.isin(data.subject, subjects or available)
 
 
-def _columns(data: _OwnArrays, roi: str | Sequence[str], path: str | Path) -> np.ndarray | None:
+def _columns(data: OwnArrays, roi: str | Sequence[str], path: str | Path) -> np.ndarray | None:
     """Index of the voxels of one or several regions; None for all."""
     if roi == "VC" and "VC" not in data.roi_masks:
         return None
     return region_columns(roi, data.roi_masks, path)
 
 
-def _scales(data: _OwnArrays, rows: VoxelRows, path: str | Path) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and deviation [n] for every row: those of its subject's training rows."""
-    mean, deviation = np.zeros(len(rows)), np.ones(len(rows))
-    for subject in set(data.subject.tolist()):
-        own = data.subject == subject
-        training = np.flatnonzero(own & (data.split == "train"))
-        if not len(training):
+def _formats(
+    data: OwnArrays, columns: np.ndarray | None, parts: Mapping, scale: str, padding: dict, path: str | Path
+) -> dict[str, RowFormat]:
+    """How the rows of every chosen subject are scaled, by the moments of its training rows."""
+    formats = {}
+    chosen = np.concatenate(list(parts.values()))
+    for subject in sorted(set(data.subject[chosen].tolist())):
+        training = parts["train"][data.subject[parts["train"]] == subject]
+        if not len(training) and scale != "none":
             raise InputError(f"{path}: subject {subject!r} has no training row to scale by; scale='none' leaves rows")
-        total, squares, count = 0.0, 0.0, len(training) * rows.num_voxels
-        for block in _blocks(rows.subset(training)):
-            total += block.sum()
-        mean[own] = total / count
-        for block in _blocks(rows.subset(training)):
-            squares += np.square(block - total / count).sum()
-        deviation[own] = np.sqrt(squares / count)
-        if not deviation[own].all():
-            raise InputError(f"{path}: the training fmri of subject {subject!r} is constant, it cannot be scaled")
-    return mean, deviation
+        label = f"{path}: fmri of subject {subject!r}"
+        moments = (np.zeros(1), np.ones(1))
+        if scale != "none":
+            voxels = VoxelRows([data.fmri], columns=columns).subset(training)
+            moments = voxel_moments(voxels, label)
+            _report_constant(moments[1], scale, label)
+        if scale == "subject":
+            _require_one_level(*moments, label)
+            moments = _moments(VoxelRows([data.fmri], **padding).subset(training), label)
+        formats[subject] = RowFormat(
+            num_voxels=data.fmri.shape[1] if columns is None else len(columns),
+            scale=scale,
+            mean=moments[0].astype(np.float32),
+            deviation=moments[1].astype(np.float32),
+            columns=columns,
+            num_recorded=data.fmri.shape[1],
+            pad_mode=padding["pad_mode"],
+        )
+    return formats
+
+
+def voxel_moments(rows: VoxelRows, label: str) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation of every voxel, [v] each; one that does not vary gets infinity, so that it becomes 0."""
+    total, squares = np.zeros(rows.num_voxels), np.zeros(rows.num_voxels)
+    for block in _blocks(rows):
+        total += block.sum(axis=0)
+    mean = total / len(rows)
+    for block in _blocks(rows):
+        squares += np.square(block - mean).sum(axis=0)
+    deviation = np.sqrt(squares / len(rows))
+    constant = deviation <= ROUND_OFF * np.abs(mean)
+    if constant.all():
+        raise InputError(f"{label}: all voxels are constant in its {len(rows)} training rows, it cannot be scaled")
+    return mean, np.where(constant, np.inf, deviation)
+
+
+def _report_constant(deviation: np.ndarray, scale: str, label: str) -> None:
+    constant = int(np.isinf(deviation).sum())
+    if constant:
+        counts = f"{constant} of {len(deviation)} voxels are constant in the training rows"
+        log.warning("%s: %s and %s", label, counts, "become 0" if scale == "voxel" else "stay so")
+
+
+def _require_one_level(mean: np.ndarray, deviation: np.ndarray, label: str) -> None:
+    """Raises InputError for voxels that differ in mean by more than they vary: one mean would leave little else."""
+    varies = deviation[np.isfinite(deviation)]
+    apart, within = mean.std(), np.sqrt(np.square(varies).mean())
+    if apart > within:
+        found = f"voxels differ in mean by {apart:.3g} and vary by {within:.3g}"
+        raise InputError(
+            f"{label}: {found}, so that one mean and deviation would leave little of the signal; needed: "
+            "data.scale=voxel, or responses that are z-scored a voxel"
+        )
+
+
+def _moments(rows: VoxelRows, label: str) -> tuple[np.ndarray, np.ndarray]:
+    """One mean and one deviation of all values, [1] each."""
+    count = len(rows) * rows.num_voxels
+    mean = sum(block.sum() for block in _blocks(rows)) / count
+    squares = sum(np.square(block - mean).sum() for block in _blocks(rows))
+    return np.array([mean]), np.array([np.sqrt(squares / count)])
 
 
 def _blocks(rows: VoxelRows) -> Iterator[np.ndarray]:
@@ -248,7 +330,7 @@ def _blocks(rows: VoxelRows) -> Iterator[np.ndarray]:
         yield rows[start : start + BLOCK].astype(np.float64)  # [m v]
 
 
-def _averaged(data: _OwnArrays, rows: VoxelRows, chosen: np.ndarray, masks: dict, single: bool) -> PairedDataset:
+def _averaged(data: OwnArrays, rows: VoxelRows, chosen: np.ndarray, about: dict, single: bool) -> PairedDataset:
     """The rows `chosen`, repeats of one stimulus and subject averaged, in the order of first appearance."""
     groups: dict[tuple[str, int], list[int]] = {}
     for i in chosen.tolist():
@@ -256,11 +338,11 @@ def _averaged(data: _OwnArrays, rows: VoxelRows, chosen: np.ndarray, masks: dict
     trials = list(groups.values())
     fmri, position, repeat = averages_then_trials([rows[np.array(group)] for group in trials], single)
     first = np.array([group[0] for group in trials])[position]  # a row of the same subject and stimulus
-    return _paired(data, fmri, first, masks, repeat)
+    return _paired(data, fmri, first, about, repeat)
 
 
 def _paired(
-    data: _OwnArrays, fmri: np.ndarray | VoxelRows, rows: np.ndarray, masks: dict, repeat: np.ndarray | None = None
+    data: OwnArrays, fmri: np.ndarray | VoxelRows, rows: np.ndarray, about: dict, repeat: np.ndarray | None = None
 ) -> PairedDataset:
     return PairedDataset(
         fmri,
@@ -270,5 +352,5 @@ def _paired(
         stimulus=data.stimulus[rows],
         repeat=repeat,
         subject=data.subject[rows],
-        roi_masks=masks or None,
+        **about,
     )

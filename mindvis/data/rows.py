@@ -67,7 +67,8 @@ class VoxelRows:
     """Rows of one or more sources [n_i v_i] as one float32 [n v], each brought to it when read.
 
     A row is taken from its source, reduced to `columns` (an index of voxels), scaled to (row - mean) / deviation and
-    padded or cut to the common length. `mean` and `deviation` hold for all rows or are given for each, [n].
+    padded or cut to the common length. `mean` and `deviation` are one number, or a number or a row of voxels for each
+    of g groups, [g] or [g v]; `group` [n] says which group a row is of (default: each row is its own).
     """
 
     dtype = np.dtype(np.float32)
@@ -80,6 +81,7 @@ class VoxelRows:
         columns: np.ndarray | None = None,
         mean: float | np.ndarray = 0.0,
         deviation: float | np.ndarray = 1.0,
+        group: np.ndarray | None = None,
         num_voxels: int | None = None,
         pad_mode: str = "wrap",
     ):
@@ -89,8 +91,10 @@ class VoxelRows:
         counts = [len(source) for source in self.sources]
         self._source = np.repeat(np.arange(len(counts)), counts)  # [n]
         self._row = np.concatenate([np.arange(count) for count in counts])  # [n]
-        self._mean = np.broadcast_to(np.float32(mean), self._row.shape)
-        self._deviation = np.broadcast_to(np.float32(deviation), self._row.shape)
+        self._mean = np.atleast_1d(np.asarray(mean, np.float32))  # [g] or [g v]
+        self._deviation = np.atleast_1d(np.asarray(deviation, np.float32))
+        own = np.arange(len(self._row)) if len(self._mean) > 1 else np.zeros(len(self._row), np.int64)
+        self._group = own if group is None else group  # [n]
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -113,7 +117,7 @@ class VoxelRows:
         """The same view of fewer (or reordered) rows; reads nothing."""
         view = object.__new__(VoxelRows)
         view.__dict__.update(self.__dict__)
-        for name in ("_source", "_row", "_mean", "_deviation"):
+        for name in ("_source", "_row", "_group"):
             setattr(view, name, getattr(self, name)[indices])
         return view
 
@@ -121,7 +125,8 @@ class VoxelRows:
         row = self.sources[self._source[index]][int(self._row[index])].astype(np.float32, copy=False)
         if self.columns is not None:
             row = row[self.columns]
-        row = (row - self._mean[index]) / self._deviation[index]
+        group = self._group[index]
+        row = (row - self._mean[group]) / self._deviation[group]
         return pad_to(row, self.num_voxels, self.pad_mode)
 
 

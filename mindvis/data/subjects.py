@@ -9,6 +9,7 @@ import numpy as np
 from mindvis.common.errors import InputError
 from mindvis.data.arrays import require_choice
 from mindvis.data.datasets import PairedDataset
+from mindvis.data.row_format import RowFormat
 from mindvis.data.voxels import common_length, pad_to
 
 EVERY = "all"  # the name that takes every voxel
@@ -23,6 +24,7 @@ class SubjectRows:
     stimulus: np.ndarray
     repeat: np.ndarray
     roi_masks: dict[str, np.ndarray] = field(default_factory=dict)
+    format: RowFormat | None = None
 
 
 def join_subjects(
@@ -44,6 +46,7 @@ def join_subjects(
         repeat=np.concatenate([part.repeat for part in parts]),
         subject=np.repeat([part.subject for part in parts], [len(part.fmri) for part in parts]),
         roi_masks=parts[0].roi_masks if len(parts) == 1 else None,
+        formats={part.subject: part.format for part in parts if part.format is not None},
     )
 
 
@@ -67,6 +70,17 @@ def averages_then_trials(trials: Sequence[np.ndarray], include_single_trials: bo
         position += [np.full(len(rows), i) for i, rows in enumerate(trials)]
         repeat += [np.arange(1, len(rows) + 1) for rows in trials]
     return np.concatenate(fmri), np.concatenate(position), np.concatenate(repeat)
+
+
+def chosen_share(stimulus: np.ndarray, fraction: float, seed: int = 0) -> np.ndarray:
+    """Boolean [n] of the rows whose stimulus [n] is in a share of all stimuli, drawn from the seed; one at least.
+
+    All rows of a stimulus stay together, and a smaller share is part of a larger one.
+    """
+    if fraction == 1:
+        return np.ones(len(stimulus), dtype=bool)
+    distinct = np.random.default_rng(seed).permutation(np.unique(stimulus))
+    return np.isin(stimulus, distinct[: max(1, round(fraction * len(distinct)))])
 
 
 def region_names(roi: str | Sequence[str]) -> tuple[str, ...]:

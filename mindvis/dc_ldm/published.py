@@ -206,6 +206,14 @@ def section(options: Options, name: str, where: str = "") -> Options:
     return found
 
 
+def autoencoder_resolution(ldm_config: Options) -> int:
+    """Side in pixels of the images of a published config. Raises InputError where it is not named."""
+    size = section(_part(ldm_config, "first_stage_config"), "ddconfig", f"{FIRST_STAGE}.").get("resolution")
+    if type(size) is not int or size < 1:
+        raise InputError(f"{FIRST_STAGE}.ddconfig.resolution: found {size!r}, needed a number of pixels")
+    return size
+
+
 def _assemble(ldm_config: Options, unet: UNet, conditioner: nn.Module) -> LatentDiffusion:
     params = MODEL.read(_model_params(ldm_config))
     scale_factor, loss_type = params.get("scale_factor", 1.0), params.get("loss_type", "l2")

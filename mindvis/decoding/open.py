@@ -6,7 +6,7 @@ from mindvis.checkpoints import build_ldm_from, describe_data, find_ldm, read_we
 from mindvis.common.errors import InputError
 from mindvis.config.schemas import DataConfig, GenerateConfig, plain
 from mindvis.data import PairedDataset
-from mindvis.data.open import data_facts, open_pairs
+from mindvis.data.open import data_facts, open_pairs, saved_data
 from mindvis.dc_ldm import LatentDiffusion
 
 
@@ -85,4 +85,4 @@ def _data_of(run: str) -> DataConfig:
     settings = describe_data(read_run_settings(run))
     if not settings.get("name"):
         raise InputError(f"{run}: does not say which data it was tuned on; needed: data.name=... data.root=...")
-    return DataConfig(**settings)
+    return saved_data(settings)

@@ -10,9 +10,9 @@ from mindvis.common.devices import choose_device
 from mindvis.common.errors import InputError
 from mindvis.common.shares import Process, Shares, parts_folder
 from mindvis.config.loading import part
-from mindvis.config.schemas import AuditConfig, DataConfig, EvaluateConfig, LoggingConfig
+from mindvis.config.schemas import AuditConfig, EvaluateConfig, LoggingConfig
 from mindvis.data import PairedDataset
-from mindvis.data.open import open_pairs
+from mindvis.data.open import open_pairs, saved_data
 from mindvis.evaluation import Protocol, Report, evaluate_folder, load_classifier, write_report
 from mindvis.evaluation.audit import Audit
 from mindvis.evaluation.audit_features import choose_spaces
@@ -166,7 +166,7 @@ def audit_training(source: str, pictures: DecodedSet) -> Training:
 def _decoded_data(pictures: DecodedSet, **changes: Any) -> tuple[PairedDataset, PairedDataset, PairedDataset | None]:
     """The pairs that a folder of `generate` was decoded from."""
     settings = pictures.settings["data"]["settings"] | changes
-    return open_pairs(DataConfig(**settings), pictures.settings["patch_size"])
+    return open_pairs(saved_data(settings), pictures.settings["patch_size"])
 
 
 def add_noise_ceiling(found: Audit, pictures: DecodedSet, seed: int) -> None:

@@ -10,7 +10,7 @@ from mindvis.common.errors import InputError
 from mindvis.config.schemas import DataConfig, GenerateConfig
 from mindvis.config.tools import LookInsideConfig
 from mindvis.data import FMRIDataset, PairedDataset
-from mindvis.data.open import hold_out_tail, open_pairs, open_pretraining
+from mindvis.data.open import hold_out_tail, open_pairs, open_pretraining, saved_data
 from mindvis.dc_ldm import LatentDiffusion
 from mindvis.decoding.open import load_decoder, open_generation
 from mindvis.inspection.regions import Regions, find_regions
@@ -72,7 +72,7 @@ def _choose_data(config: LookInsideConfig, trained: dict) -> DataConfig:
         raise InputError(
             f"{config.run}: does not say which data it was trained on; needed: data.name=... data.root=..."
         )
-    data = config.data or DataConfig(**trained["data"])
+    data = config.data or saved_data(trained["data"])
     return data if config.subject is None else replace(data, subjects=[config.subject])
 
 

@@ -1,0 +1,114 @@
+"""What one subject's recorded rows look like and how they become input of a model; kept with it as plain text."""
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from mindvis.common.errors import InputError
+from mindvis.data.arrays import Array, check_array
+from mindvis.data.rows import VoxelRows
+
+SCALES = ("voxel", "subject", "none")
+FAR = 20.0  # deviations: half of the values of a row beyond it are no measurement of the same kind
+NO_CHANGE = np.zeros(1, np.float32), np.ones(1, np.float32)
+
+
+@dataclass(frozen=True)
+class RowFormat:
+    """Rows of `num_voxels` voxels become (row - mean) / deviation, padded as `pad_mode` says.
+
+    `scale` names whose moments these are: of each `voxel` (float32 [v]), of the `subject` ([1]), or `none` (the rows
+    are expected scaled). `columns` are those voxels of a recording of `num_recorded` that are in the chosen regions;
+    None where all are.
+    """
+
+    num_voxels: int
+    scale: str = "none"
+    mean: np.ndarray = field(default_factory=lambda: NO_CHANGE[0])
+    deviation: np.ndarray = field(default_factory=lambda: NO_CHANGE[1])
+    columns: np.ndarray | None = None
+    num_recorded: int | None = None
+    pad_mode: str = "wrap"
+
+    def to_input(self, rows: np.ndarray, num_input: int, *, scaled: bool = False, label: str = "fmri") -> np.ndarray:
+        """Recorded rows [n v] as the input float32 [n num_input] of a model.
+
+        Taken are rows of `num_voxels`, or whole recordings of `num_recorded`. `scaled`: they are scaled already.
+        Raises InputError for another length, values that are no numbers, and rows that this scaling does not fit.
+        """
+        rows = check_array(rows, Array("fmri", "real", "n v"), label)
+        columns = self._columns_of(rows, label)
+        moments = NO_CHANGE if scaled or self.scale == "none" else (self.mean, self.deviation)
+        mean, deviation = (np.atleast_2d(moment) for moment in moments)  # [1 v] or [1 1]
+        view = VoxelRows([rows], columns=columns, mean=mean, deviation=deviation, num_voxels=num_input)
+        view.pad_mode = self.pad_mode
+        given = view[:]
+        self._require_fit(given, label, scaled or self.scale == "none")
+        return given
+
+    def _columns_of(self, rows: np.ndarray, label: str) -> np.ndarray | None:
+        found = rows.shape[1]
+        if found == self.num_voxels:
+            return None
+        if self.columns is not None and found == self.num_recorded:
+            return self.columns
+        whole = f", or whole recordings of {self.num_recorded}" if self.columns is not None else ""
+        raise InputError(f"{label} has rows of {found} voxels; needed: {self.num_voxels}, as the training rows{whole}")
+
+    def _require_fit(self, given: np.ndarray, label: str, unscaled: bool) -> None:
+        middle = np.median(np.abs(given), axis=1)  # [n]
+        if (middle <= FAR).all():
+            return
+        found = f"{label}: half of the values of row {int(middle.argmax())} are {middle.max():.3g} or more from 0"
+        if unscaled:
+            raise InputError(f"{found}; needed: rows scaled as the training rows, z-scored a voxel for instance")
+        raise InputError(
+            f"{found} after scaling by the training rows; needed: rows as they were recorded, in the same units "
+            "(scaling=none for rows that are scaled already)"
+        )
+
+    def as_plain(self) -> dict[str, Any]:
+        """The same as plain dicts and text; `from_plain` gives it back to the bit."""
+        found = dict(vars(self))
+        for name in ("mean", "deviation", "columns"):
+            found[name] = None if found[name] is None else _as_text(found[name])
+        return found
+
+    @classmethod
+    def from_plain(cls, content: Mapping[str, Any], where: str) -> "RowFormat":
+        """From what `as_plain` gave. Raises InputError, naming `where`, for anything else."""
+        try:
+            arrays = {"mean": "<f4", "deviation": "<f4", "columns": "<i4"}
+            read = {name: _as_array(content[name], kind) for name, kind in arrays.items()}
+            return cls(**{**content, **read})
+        except (TypeError, KeyError, ValueError) as error:
+            raise InputError(f"{where}: its description of the fMRI cannot be read ({error})") from error
+
+
+def subject_format(
+    num_recorded: int, columns: np.ndarray | None, pad_mode: str, moments: tuple[float, float] | None
+) -> RowFormat:
+    """The format of rows that have one mean and deviation (`moments`), or, without, are expected scaled."""
+    mean, deviation = (0.0, 1.0) if moments is None else moments
+    return RowFormat(
+        num_voxels=num_recorded if columns is None else len(columns),
+        scale="none" if moments is None else "subject",
+        mean=np.array([mean], np.float32),
+        deviation=np.array([deviation], np.float32),
+        columns=columns,
+        num_recorded=num_recorded,
+        pad_mode=pad_mode,
+    )
+
+
+def _as_text(array: np.ndarray) -> str:
+    """Numbers of an array as base64, little-endian: thousands of them in one line."""
+    kind = "<f4" if array.dtype.kind == "f" else "<i4"
+    return base64.b64encode(np.ascontiguousarray(array, kind).tobytes()).decode()
+
+
+def _as_array(text: str | None, kind: str) -> np.ndarray | None:
+    return None if text is None else np.frombuffer(base64.b64decode(text, validate=True), kind)

@@ -30,6 +30,13 @@ def audit(world, decoded, **changes):
     return audit_pictures(decoded, world.stimuli, **(given | changes))
 
 
+def test_every_tested_figure_says_what_accident_gives(world):
+    """A p belongs to a level that the figure is compared with: `above` and `below` need both."""
+    found = audit(world, PLANTS["retrieval"](world))
+    tested = [finding for finding in found.evidence.values() if finding.p is not None]
+    assert tested and all(finding.by_accident is not None for finding in tested)
+
+
 @pytest.mark.parametrize("name", PLANTS)
 def test_verdict_names_the_plant(world, name):
     """Each of the four kinds by its name, with its reasons."""

@@ -114,7 +114,9 @@ def overlap(rows: Rows, true: near.Neighbours, known: Known) -> Iterator[Finding
     own_scores = scores(rows)
     if np.ptp(own_scores) > 0 and np.ptp(true.closeness) > 0:
         found = spearmanr(true.closeness, own_scores)
-        yield Finding(f"score_with_closeness/{rows.space}", float(found.statistic), p=float(found.pvalue), n=mean.n)
+        yield Finding(
+            f"score_with_closeness/{rows.space}", float(found.statistic), None, None, 0.0, float(found.pvalue), n=mean.n
+        )
 
 
 def collapse(rows: Rows, known: Known) -> Iterator[Finding]:

@@ -8,7 +8,8 @@ import torch
 
 from mindvis.common.errors import InputError
 from mindvis.dc_ldm import NoiseSchedule, noise_for, sample_ddim, sample_plms
-from mindvis.dc_ldm.samplers import SAMPLERS, even_timesteps, solver_timesteps
+from mindvis.dc_ldm.samplers import SAMPLERS
+from mindvis.dc_ldm.timesteps import even_timesteps, solver_timesteps
 
 MEAN, DEVIATION = 0.7, 0.5
 

@@ -17,6 +17,7 @@ from mindvis.checkpoints.builders import (
     read_encoder,
     start_mbm,
 )
+from mindvis.checkpoints.diffusers import read_diffusers, write_diffusers
 from mindvis.checkpoints.formats import (
     complete_ldm,
     read_label2img,
@@ -68,6 +69,7 @@ __all__ = [
     "load_state",
     "load_torch",
     "read_checkpoint",
+    "read_diffusers",
     "read_encoder",
     "read_label2img",
     "read_ldm",
@@ -78,5 +80,6 @@ __all__ = [
     "save_safetensors",
     "start_mbm",
     "weights_file",
+    "write_diffusers",
     "write_weights",
 ]

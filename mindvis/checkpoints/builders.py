@@ -141,7 +141,14 @@ def build_stage_b(
 def build_ldm_module(ldm: LatentDiffusion, config: FinetuneLDMConfig) -> LDMModule:
     """Training module of Stage B."""
     rates = {name: value for name, value in asdict(config.optim).items() if name != "clip"}
-    return LDMModule(ldm, tune=config.tune, weighting=config.weighting, num_epochs=config.trainer.max_epochs, **rates)
+    return LDMModule(
+        ldm,
+        tune=config.tune,
+        weighting=config.weighting,
+        objective=config.objective,
+        num_epochs=config.trainer.max_epochs,
+        **rates,
+    )
 
 
 def find_ldm(path: str) -> Path:

@@ -187,6 +187,7 @@ class FinetuneLDMConfig(TrainingConfig):
     use_time_condition: bool = True  # false: condition by cross-attention only
     tune: str = "all"  # all | encoder: leave the cross-attention heads as they are
     weighting: str = "none"  # none (published) | levels: all noise levels count alike in the loss
+    objective: str | None = None  # what the loss compares: eps | v | flow; null: what the LDM predicts (published: eps)
     image_size: int | None = number(None, 1, 4096)  # side of the images; null: that of the LDM, by its config.yaml
     selection: str = "last"  # which checkpoint `generate` takes: last | validation | test (as published)
     cache_latents: bool = True  # encode un-cropped images once
@@ -223,7 +224,7 @@ class DecodingConfig:
     """How pictures are sampled."""
 
     num_samples: int = number(5, 1, 10**5)  # pictures a stimulus
-    sampler: str = "plms"  # plms | ddim | dpm_solver | unipc | unipc_averaged
+    sampler: str = "plms"  # plms | ddim | dpm_solver | unipc | unipc_averaged | euler
     num_steps: int = number(250, 1, 1000)  # sampling steps
     guidance: float = number(1.0, 0, 1000)  # above 1: away from the mean training fMRI, at twice the cost; 1: published
     batch_size: int = number(16, 1, 10**5)  # pictures at once, across stimuli

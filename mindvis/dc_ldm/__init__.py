@@ -7,15 +7,16 @@ from mindvis.dc_ldm.model import LatentDiffusion
 from mindvis.dc_ldm.module import LDMModule
 from mindvis.dc_ldm.published import build_autoencoder, build_class_ldm, build_ldm, build_schedule, build_unet
 from mindvis.dc_ldm.samplers import (
-    averaged_timesteps,
     noise_for,
     sample_ddim,
     sample_dpm_solver,
+    sample_euler,
     sample_plms,
     sample_unipc,
     sample_unipc_averaged,
 )
 from mindvis.dc_ldm.schedule import NoiseSchedule
+from mindvis.dc_ldm.timesteps import averaged_timesteps
 from mindvis.dc_ldm.unet import PreparedContext, UNet
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "noise_for",
     "sample_ddim",
     "sample_dpm_solver",
+    "sample_euler",
     "sample_plms",
     "sample_unipc",
     "sample_unipc_averaged",

@@ -89,17 +89,22 @@ class TransformerBlock(nn.Module):
 
 
 class SpatialTransformer(nn.Module):
-    """Transformer over the pixels of a feature map, added to it."""
+    """Transformer over the pixels of a feature map, added to it.
 
-    def __init__(self, channels: int, *, context_dim: int, num_heads: int = 1, depth: int = 1):
+    The projections around it are convolutions of width 1, or with `linear` linear layers, as of Stable Diffusion 2:
+    the same maps, whose weights have other shapes.
+    """
+
+    def __init__(self, channels: int, *, context_dim: int, num_heads: int = 1, depth: int = 1, linear: bool = False):
         super().__init__()
+        self.linear = linear
         # 1e-6 here, 1e-5 in the residual blocks: so were the published weights trained
         self.norm = nn.GroupNorm(GROUPS, channels, eps=1e-6)
-        self.proj_in = nn.Conv2d(channels, channels, 1)
+        self.proj_in = nn.Linear(channels, channels) if linear else nn.Conv2d(channels, channels, 1)
         self.transformer_blocks = nn.ModuleList(
             TransformerBlock(channels, context_dim=context_dim, num_heads=num_heads) for _ in range(depth)
         )
-        self.proj_out = zero_init(nn.Conv2d(channels, channels, 1))
+        self.proj_out = zero_init(nn.Linear(channels, channels) if linear else nn.Conv2d(channels, channels, 1))
 
     def keys_values(self, context: Tensor) -> list[KeyValue]:
         """Keys and values of a context [b m context_dim] for each transformer block."""
@@ -107,11 +112,18 @@ class SpatialTransformer(nn.Module):
 
     def forward(self, x: Tensor, keys_values: list[KeyValue]) -> Tensor:
         """[b c h w] and the keys and values of `keys_values` -> [b c h w]."""
-        tokens = rearrange(self.proj_in(self.norm(x)), "b c h w -> b (h w) c")
+        tokens = self._tokens(self.norm(x))  # [b n c]
         for block, key_value in zip(self.transformer_blocks, keys_values, strict=True):
             tokens = block(tokens, key_value)
+        if self.linear:
+            return x + rearrange(self.proj_out(tokens), "b (h w) c -> b c h w", h=x.shape[2])
         hidden = rearrange(tokens, "b (h w) c -> b c h w", h=x.shape[2])
         return x + self.proj_out(hidden.contiguous(memory_format=memory_format_of(x)))
+
+    def _tokens(self, normed: Tensor) -> Tensor:
+        if self.linear:
+            return self.proj_in(rearrange(normed, "b c h w -> b (h w) c"))
+        return rearrange(self.proj_in(normed), "b c h w -> b (h w) c")
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, *, fused: bool = True) -> Tensor:

@@ -109,7 +109,7 @@ class Encoder(nn.Module):
         *,
         in_channels: int,
         ch: int,
-        ch_mult: Sequence[int],
+        ch_mult: Sequence[float],
         num_res_blocks: int,
         z_channels: int,
         resolution: int,
@@ -123,7 +123,7 @@ class Encoder(nn.Module):
         self.down = nn.ModuleList()
         width = ch
         for index, factor in enumerate(ch_mult):
-            widths = [width] + num_res_blocks * [factor * ch]
+            widths = [width] + num_res_blocks * [round(factor * ch)]
             level = Level(widths, attend=resolution // 2**index in attn_resolutions, dropout=dropout)
             width = widths[-1]
             level.downsample = Downsample(width) if index + 1 < len(ch_mult) else None
@@ -148,7 +148,7 @@ class Decoder(nn.Module):
         *,
         out_ch: int,
         ch: int,
-        ch_mult: Sequence[int],
+        ch_mult: Sequence[float],
         num_res_blocks: int,
         z_channels: int,
         resolution: int,
@@ -156,12 +156,12 @@ class Decoder(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        width = ch * ch_mult[-1]
+        width = round(ch_mult[-1] * ch)
         self.conv_in = nn.Conv2d(z_channels, width, 3, padding=1)
         self.mid = Middle(width, dropout)
         levels = []
         for index, factor in reversed(list(enumerate(ch_mult))):
-            widths = [width] + (num_res_blocks + 1) * [factor * ch]
+            widths = [width] + (num_res_blocks + 1) * [round(factor * ch)]
             level = Level(widths, attend=resolution // 2**index in attn_resolutions, dropout=dropout)
             width = widths[-1]
             level.upsample = Upsample(width) if index else None

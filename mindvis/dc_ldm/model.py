@@ -18,7 +18,12 @@ LOSSES = {"l2": F.mse_loss, "l1": F.l1_loss}
 class LatentDiffusion(nn.Module):
     """UNet, autoencoder, conditioner and noise schedule; the autoencoder is never trained here.
 
-    `loss_type` is the error on the noise: squared, "l2", as in the paper, or absolute, "l1".
+    `config` is the published config it was built from, where it was.
+
+    `parameterization` is what the UNet predicts: the noise, "eps", as in the paper, "v", or with "flow" the velocity of
+    straight lines (see `NoiseSchedule.target`). `objective` is what the loss compares, by default the same: another one
+    is computed from what the UNet predicts. `loss_type` is the error: squared, "l2", as in the paper, or absolute,
+    "l1".
     """
 
     def __init__(
@@ -29,6 +34,8 @@ class LatentDiffusion(nn.Module):
         conditioner: nn.Module,
         schedule: NoiseSchedule,
         loss_type: str = "l2",
+        parameterization: str = "eps",
+        objective: str | None = None,
     ) -> None:
         super().__init__()
         self.unet = unet
@@ -36,6 +43,9 @@ class LatentDiffusion(nn.Module):
         self.conditioner = conditioner
         self.schedule = schedule
         self.loss_type = loss_type
+        self.parameterization = parameterization
+        self.objective = objective or parameterization
+        self.config: dict | None = None
         self.train(self.training)
 
     @property
@@ -51,15 +61,27 @@ class LatentDiffusion(nn.Module):
         eps: Tensor,
         weights: Tensor | None = None,
     ) -> Tensor:
-        """Mean squared (or absolute) error on the noise: latent, eps [b c h w]; context [b m c]; t long [b].
+        """Mean squared (or absolute) error on the objective: latent, eps [b c h w]; context [b m c]; t long [b].
 
         `weights` [b], where given, multiply the error of each sample. Paper, equation 3.
         """
         x_t = self.schedule.add_noise(latent, eps, t)  # [b c h w]
-        found, error = self.unet(x_t, t, context), LOSSES[self.loss_type]
+        output = self.predict(x_t, t, context)
+        found = self.schedule.convert(output, x_t, t, self.parameterization, self.objective)
+        wanted, error = self.schedule.target(latent, eps, t, self.objective), LOSSES[self.loss_type]
         if weights is None:
-            return error(found, eps)
-        return (weights * error(found, eps, reduction="none").mean(dim=(1, 2, 3))).mean()
+            return error(found, wanted)
+        return (weights * error(found, wanted, reduction="none").mean(dim=(1, 2, 3))).mean()
+
+    def predict(self, x_t: Tensor, t: Tensor, context: Tensor | PreparedContext) -> Tensor:
+        """What the UNet predicts from x_t [b c h w], which is `parameterization`; in the type of the UNet.
+
+        A UNet of straight lines takes (1 - s) x_0 + s eps, at the place s times the number of steps.
+        """
+        if not self.schedule.flow:
+            return self.unet(x_t, t, context)
+        alpha, sigma = self.schedule.levels(t)
+        return self.unet((x_t / (alpha + sigma)).to(x_t.dtype), t + 1, context)
 
     @torch.no_grad()
     def encode(self, image: Tensor) -> Tensor:

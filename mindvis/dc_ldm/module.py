@@ -11,6 +11,8 @@ from mindvis.common.errors import InputError
 from mindvis.dc_ldm.conditioner import FMRIConditioner
 from mindvis.dc_ldm.model import LatentDiffusion
 from mindvis.dc_ldm.precision import cast_frozen, channels_last
+from mindvis.dc_ldm.schedule import PARAMETERIZATIONS
+from mindvis.dc_ldm.timesteps import noise_shares
 from mindvis.training.optim import adamw, steps_per_epoch, with_warmup_cosine
 
 Batch = dict[str, Tensor]
@@ -20,7 +22,9 @@ class LDMModule(pl.LightningModule):
     """Tunes what `LatentDiffusion.trainable_parameters` names, at a constant rate unless `min_lr` is given.
 
     `tune="encoder"` leaves the cross-attention heads and their norms as they are (an ablation of the paper).
-    `weighting="levels"` lets all noise levels count alike; "none" is the published loss.
+    `weighting="levels"` lets all noise levels count alike; "none" is the published loss. `objective` is what the loss
+    compares ("eps", "v", "flow"; None: what the UNet predicts); with "flow" the steps are drawn evenly along the
+    straight line from data to noise.
     `head_lr`, where given, is the rate of the cross-attention heads, which come trained, unlike the conditioner.
     With `min_lr` the rate warms up over `warmup_epochs` and falls to it by half a cosine over `num_epochs`.
     The Trainer clips the gradient norm: `gradient_clip_val=0.5` is the published setting. A batch holds "fmri" [b 1 v],
@@ -41,6 +45,7 @@ class LDMModule(pl.LightningModule):
         num_epochs: float = 500,
         tune: str = "all",
         weighting: str = "none",
+        objective: str | None = None,
     ):
         super().__init__()
         self.ldm = ldm.freeze(heads=_tunes_heads(tune))
@@ -48,7 +53,9 @@ class LDMModule(pl.LightningModule):
         self.head_lr = lr if head_lr is None else head_lr
         self.min_lr = lr if min_lr is None else min_lr
         self.warmup_epochs, self.num_epochs = warmup_epochs, num_epochs
+        ldm.objective = _objective(ldm, objective)
         self.level_weights = _level_weights(ldm, weighting)
+        self.noise_shares = torch.from_numpy(noise_shares(ldm.schedule.alphas_cumprod))  # [num_timesteps], on the CPU
 
     def setup(self, stage: str) -> None:
         """Layout, and in bf16-mixed the frozen weights in bfloat16, before a checkpoint is loaded."""
@@ -105,12 +112,20 @@ class LDMModule(pl.LightningModule):
     def loss(self, batch: Batch) -> Tensor:
         """Loss (scalar) of a batch; steps and noise follow from its keys alone."""
         latent = self._latent(batch)  # [b c h w]
-        t = draws.integers(batch["key"], "t", self.ldm.schedule.num_timesteps)  # [b], on the CPU
+        t = self._steps(batch["key"])  # [b], on the CPU
         eps = draws.normal(batch["key"], "eps", latent.shape[1:])  # [b c h w], on the CPU
         weights = None if self.level_weights is None else self._move(self.level_weights[t], latent)
         context = self.ldm.conditioner(batch["fmri"])  # [b 77 c]
         t = t.to(latent.device, non_blocking=True)
         return self.ldm.loss(latent, context, t, self._move(eps, latent), weights)
+
+    def _steps(self, keys: Tensor) -> Tensor:
+        """Diffusion steps (long [b]) that follow from the keys, even in t or in the share of the noise."""
+        if self.ldm.objective != "flow" or self.ldm.schedule.flow:
+            return draws.integers(keys, "t", self.ldm.schedule.num_timesteps)
+        first, last = self.noise_shares[[0, -1]]
+        wanted = first + (last - first) * draws.uniform(keys, "t", ())
+        return torch.searchsorted(self.noise_shares, wanted.double()).clamp(max=len(self.noise_shares) - 1)
 
     def _latent(self, batch: Batch) -> Tensor:
         if "latent" not in batch:
@@ -139,4 +154,15 @@ def _tunes_heads(tune: str) -> bool:
 def _level_weights(ldm: LatentDiffusion, weighting: str) -> Tensor | None:
     if weighting not in ("none", "levels"):
         raise InputError(f"setting weighting is {weighting!r}; needed: none or levels")
+    if weighting == "levels" and ldm.objective != "eps":
+        needed = f"needed: none with objective {ldm.objective}, which weighs the noise levels itself"
+        raise InputError(f"setting weighting is 'levels'; {needed}")
     return ldm.schedule.level_weights() if weighting == "levels" else None
+
+
+def _objective(ldm: LatentDiffusion, objective: str | None) -> str:
+    if objective is None:
+        return ldm.parameterization
+    if objective not in PARAMETERIZATIONS:
+        raise InputError(f"setting objective is {objective!r}; needed: one of {', '.join(PARAMETERIZATIONS)}, or null")
+    return objective

@@ -1,5 +1,6 @@
 """From the published config.yaml, as a dict, to a model: each option is honoured, without effect here, or refused."""
 
+import copy
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -13,8 +14,8 @@ from mindvis.dc_ldm.coders import Decoder, Encoder
 from mindvis.dc_ldm.conditioner import ClassEmbedder, FMRIConditioner
 from mindvis.dc_ldm.layers import GROUPS
 from mindvis.dc_ldm.model import LOSSES, LatentDiffusion
-from mindvis.dc_ldm.schedule import NoiseSchedule
-from mindvis.dc_ldm.unet import UNet
+from mindvis.dc_ldm.schedule import BETA_SCHEDULES, PARAMETERIZATIONS, NoiseSchedule
+from mindvis.dc_ldm.unet import UNet, heads_of, level_widths, per_level
 from mindvis.sc_mbm import FMRIEncoder
 
 Options = Mapping[str, Any]
@@ -58,15 +59,19 @@ def _words(text: str) -> list[str]:
     return text.split()
 
 
-SCHEDULE = {"linear_start": "linear_start", "linear_end": "linear_end", "timesteps": "num_timesteps"}
+SCHEDULE = {
+    "linear_start": "linear_start",
+    "linear_end": "linear_end",
+    "timesteps": "num_timesteps",
+    "beta_schedule": "beta_schedule",
+    "zero_terminal_snr": "zero_terminal_snr",
+}
 MODEL = Section(
     "model.params",
-    used=(*SCHEDULE, "scale_factor", "loss_type"),
+    used=(*SCHEDULE, "scale_factor", "loss_type", "parameterization"),
     # each of these would change the loss, the latents or the samples
     fixed={
-        "beta_schedule": "linear",
         "given_betas": None,
-        "parameterization": "eps",
         "l_simple_weight": 1.0,
         "original_elbo_weight": 0.0,
         "learn_logvar": False,
@@ -92,7 +97,10 @@ UNET_SIZES = _words(
 )
 UNET = Section(
     "model.params.unet_config.params",
-    used=[*UNET_SIZES, *_words("num_heads num_head_channels transformer_depth dropout use_checkpoint")],
+    used=[
+        *UNET_SIZES,
+        *_words("num_heads num_head_channels transformer_depth use_linear_in_transformer dropout use_checkpoint"),
+    ],
     required=UNET_SIZES,
     fixed={
         "use_spatial_transformer": True,
@@ -155,9 +163,13 @@ def build_class_ldm(ldm_config: Options) -> LatentDiffusion:
 
 
 def build_schedule(ldm_config: Options) -> NoiseSchedule:
-    """Noise schedule of a published config. Raises InputError where a section is missing."""
+    """Noise schedule of a published config. Raises InputError where a section is missing or a name is not known."""
     params = _model_params(ldm_config)
-    return NoiseSchedule(**{ours: params[name] for name, ours in SCHEDULE.items() if name in params})
+    found = {ours: params[name] for name, ours in SCHEDULE.items() if params.get(name) is not None}
+    if found.get("beta_schedule", "linear") not in BETA_SCHEDULES:
+        needed = f"needed one of {', '.join(BETA_SCHEDULES)}"
+        raise InputError(f"{MODEL.where}.beta_schedule: found {found['beta_schedule']!r}, {needed}")
+    return NoiseSchedule(**found, flow=params.get("parameterization") == "flow")
 
 
 def build_unet(options: Options, *, global_pool: bool = False, use_time_condition: bool = True) -> UNet:
@@ -221,23 +233,37 @@ def _assemble(ldm_config: Options, unet: UNet, conditioner: nn.Module) -> Latent
         raise InputError(f"{MODEL.where}.scale_factor: found {scale_factor!r}, needed a positive number")
     if loss_type not in tuple(LOSSES):
         raise InputError(f"{MODEL.where}.loss_type: found {loss_type!r}, needed one of {', '.join(LOSSES)}")
+    parameterization = params.get("parameterization") or "eps"
+    if parameterization not in PARAMETERIZATIONS:
+        needed = f"needed one of {', '.join(PARAMETERIZATIONS)}"
+        raise InputError(f"{MODEL.where}.parameterization: found {parameterization!r}, {needed}")
     autoencoder = build_autoencoder(_part(ldm_config, "first_stage_config"), scale_factor)
     channels = autoencoder.latent_shape[0]
     if channels != unet.in_channels:
         found = f"{unet.in_channels}, the autoencoder's latents have {channels}"
         raise InputError(f"{UNET.where}.in_channels: found {found}")
     parts: dict[str, Any] = {"unet": unet, "autoencoder": autoencoder, "conditioner": conditioner}
-    return LatentDiffusion(**parts, schedule=build_schedule(ldm_config), loss_type=loss_type)
+    parts["schedule"] = build_schedule(ldm_config)
+    ldm = LatentDiffusion(**parts, loss_type=loss_type, parameterization=parameterization)
+    ldm.config = copy.deepcopy(dict(ldm_config))
+    return ldm
 
 
 def _check_widths(options: Options) -> None:
-    """GroupNorm and heads must divide the channels of every level."""
-    for factor in options["channel_mult"]:
-        width = factor * options["model_channels"]
-        heads = options.get("num_head_channels") or options.get("num_heads") or 1
-        if width % GROUPS or width % heads:
+    """GroupNorm and heads must divide the channels of every level, and lists have an entry a level."""
+    factors = options["channel_mult"]
+    for name in ("num_heads", "num_res_blocks", "transformer_depth"):
+        found = per_level(options.get(name, 1), len(factors))
+        if len(found) != len(factors) or any(type(each) is not int or each < 1 for each in found):
+            needed = f"needed a positive number, or one for each of the {len(factors)} levels of channel_mult"
+            raise InputError(f"{UNET.where}.{name}: found {options.get(name)!r}, {needed}")
+    widths = level_widths(options["model_channels"], factors)
+    heads = heads_of(widths, options.get("num_heads", 1), None)
+    for factor, width, heads_here in zip(factors, widths, heads, strict=True):
+        divisor = options.get("num_head_channels") or heads_here
+        if width % GROUPS or width % divisor:
             found = f"{width} channels at channel_mult {factor}"
-            needed = f"a multiple of {GROUPS} and of {heads} (heads)"
+            needed = f"a multiple of {GROUPS} and of {divisor} (heads)"
             raise InputError(f"{UNET.where}.model_channels: {found}, needed {needed}")
 
 

@@ -36,35 +36,43 @@ class PreparedContext:
 
 @dataclass(frozen=True)
 class Layers:
-    """What the residual blocks and the spatial transformers of a UNet have in common."""
+    """What the residual blocks and the spatial transformers of a UNet are made with; lists have an entry a level."""
 
     embedding_dim: int
     context_dim: int
-    num_heads: int
-    num_head_channels: int | None
-    transformer_depth: int
+    widths: list[int]
+    attends: list[bool]
+    num_res_blocks: list[int]
+    num_heads: list[int]
+    depths: list[int]  # transformer blocks of a spatial transformer
+    linear: bool
     dropout: float
 
     def residual(self, in_channels: int, out_channels: int) -> ResidualBlock:
         return ResidualBlock(in_channels, out_channels, embedding_dim=self.embedding_dim, dropout=self.dropout)
 
-    def transformer(self, channels: int) -> SpatialTransformer:
-        num_heads = channels // self.num_head_channels if self.num_head_channels else self.num_heads
+    def transformer(self, level: int) -> SpatialTransformer:
         return SpatialTransformer(
-            channels, context_dim=self.context_dim, num_heads=num_heads, depth=self.transformer_depth
+            self.widths[level],
+            context_dim=self.context_dim,
+            num_heads=self.num_heads[level],
+            depth=self.depths[level],
+            linear=self.linear,
         )
 
-    def block(self, in_channels: int, out_channels: int, *, attend: bool) -> UNetBlock:
+    def block(self, in_channels: int, level: int) -> UNetBlock:
         """A residual block, and a spatial transformer after it where the level attends."""
-        residual = self.residual(in_channels, out_channels)
-        return UNetBlock(residual, self.transformer(out_channels)) if attend else UNetBlock(residual)
+        residual = self.residual(in_channels, self.widths[level])
+        return UNetBlock(residual, self.transformer(level)) if self.attends[level] else UNetBlock(residual)
 
 
 class UNet(nn.Module):
     """Predicts the noise in a latent from the latent, the diffusion step and a context.
 
     `attention_resolutions` are downsampling factors (1, 2, 4 ...), not sizes. Either `num_heads` or `num_head_channels`
-    sets the heads. `use_checkpoint` may be switched at any time: it trades a second forward pass for memory.
+    sets the heads. `num_heads`, `num_res_blocks` and `transformer_depth` are one number or one a level; the middle has
+    those of the last level. `use_linear_in_transformer` makes the projections of the spatial transformers linear
+    layers. `use_checkpoint` may be switched at any time: it trades a second forward pass for memory.
     """
 
     input_blocks: Any  # ModuleList of UNetBlock, which its type does not say
@@ -77,12 +85,13 @@ class UNet(nn.Module):
         out_channels: int,
         model_channels: int,
         attention_resolutions: Sequence[int],
-        num_res_blocks: int,
-        channel_mult: Sequence[int],
+        num_res_blocks: int | Sequence[int],
+        channel_mult: Sequence[float],
         context_dim: int,
-        num_heads: int = 1,
+        num_heads: int | Sequence[int] = 1,
         num_head_channels: int | None = None,
-        transformer_depth: int = 1,
+        transformer_depth: int | Sequence[int] = 1,
+        use_linear_in_transformer: bool = False,
         dropout: float = 0.0,
         use_time_condition: bool = True,
         global_pool: bool = False,
@@ -91,9 +100,18 @@ class UNet(nn.Module):
         self.in_channels, self.model_channels, self.context_dim = in_channels, model_channels, context_dim
         self.use_checkpoint = False
         embedding_dim = 4 * model_channels
-        layers = Layers(embedding_dim, context_dim, num_heads, num_head_channels, transformer_depth, dropout)
-        widths = [factor * model_channels for factor in channel_mult]
-        attends = [2**level in attention_resolutions for level in range(len(widths))]
+        widths = level_widths(model_channels, channel_mult)
+        layers = Layers(
+            embedding_dim=embedding_dim,
+            context_dim=context_dim,
+            widths=widths,
+            attends=[2**level in attention_resolutions for level in range(len(widths))],
+            num_res_blocks=per_level(num_res_blocks, len(widths)),
+            num_heads=heads_of(widths, num_heads, num_head_channels),
+            depths=per_level(transformer_depth, len(widths)),
+            linear=use_linear_in_transformer,
+            dropout=dropout,
+        )
 
         self.time_embed = nn.Sequential(
             nn.Linear(model_channels, embedding_dim), nn.SiLU(), nn.Linear(embedding_dim, embedding_dim)
@@ -102,16 +120,16 @@ class UNet(nn.Module):
             _time_condition(context_dim, embedding_dim, global_pool) if use_time_condition else None
         )
         first = UNetBlock(nn.Conv2d(in_channels, model_channels, 3, padding=1))
-        self.input_blocks, skips = _down_path(first, model_channels, widths, attends, num_res_blocks, layers)
+        self.input_blocks, skips = _down_path(first, model_channels, layers)
         lowest = widths[-1]
         self.middle_block = UNetBlock(
-            layers.residual(lowest, lowest), layers.transformer(lowest), layers.residual(lowest, lowest)
+            layers.residual(lowest, lowest), layers.transformer(len(widths) - 1), layers.residual(lowest, lowest)
         )
-        self.output_blocks = _up_path(skips, widths, attends, num_res_blocks, layers)
+        self.output_blocks = _up_path(skips, layers)
         self.out = nn.Sequential(
-            nn.GroupNorm(GROUPS, model_channels),
+            nn.GroupNorm(GROUPS, widths[0]),
             nn.SiLU(),
-            zero_init(nn.Conv2d(model_channels, out_channels, 3, padding=1)),
+            zero_init(nn.Conv2d(widths[0], out_channels, 3, padding=1)),
         )
 
     def prepare_context(self, context: Tensor, time_embeddings: Tensor | None = None) -> PreparedContext:
@@ -164,32 +182,45 @@ class UNet(nn.Module):
         return block(x, embedding, keys_values)
 
 
-def _down_path(
-    first: UNetBlock, width: int, widths: list[int], attends: list[bool], num_res_blocks: int, layers: Layers
-) -> tuple[nn.ModuleList, list[int]]:
+def per_level(value: Any, num_levels: int) -> list:
+    """One value a level: a list as it is, a single value for all of them."""
+    return list(value) if isinstance(value, list | tuple) else [value] * num_levels
+
+
+def level_widths(model_channels: int, channel_mult: Sequence[float]) -> list[int]:
+    """Channels of each level; a factor need not be whole, the width it leads to is."""
+    return [round(factor * model_channels) for factor in channel_mult]
+
+
+def heads_of(widths: list[int], num_heads: int | Sequence[int], num_head_channels: int | None) -> list[int]:
+    """Attention heads of each level: given, or so many that each has `num_head_channels` channels."""
+    if num_head_channels:
+        return [width // num_head_channels for width in widths]
+    return per_level(num_heads, len(widths))
+
+
+def _down_path(first: UNetBlock, width: int, layers: Layers) -> tuple[nn.ModuleList, list[int]]:
     """Blocks from the full resolution to the lowest, and the channels that each of them hands over to the way up."""
     blocks, skips = [first], [width]
-    for level, level_width in enumerate(widths):
-        for _ in range(num_res_blocks):
-            blocks.append(layers.block(width, level_width, attend=attends[level]))
+    for level, level_width in enumerate(layers.widths):
+        for _ in range(layers.num_res_blocks[level]):
+            blocks.append(layers.block(width, level))
             width = level_width
             skips.append(width)
-        if level < len(widths) - 1:
+        if level < len(layers.widths) - 1:
             blocks.append(UNetBlock(Downsample(width)))
             skips.append(width)
     return nn.ModuleList(blocks), skips
 
 
-def _up_path(
-    skips: list[int], widths: list[int], attends: list[bool], num_res_blocks: int, layers: Layers
-) -> nn.ModuleList:
+def _up_path(skips: list[int], layers: Layers) -> nn.ModuleList:
     """Blocks from the lowest resolution to the full one; each takes what the one of the way down handed over."""
-    blocks, waiting, width = [], list(skips), widths[-1]
-    for level in reversed(range(len(widths))):
-        for index in range(num_res_blocks + 1):
-            block = layers.block(width + waiting.pop(), widths[level], attend=attends[level])
-            width = widths[level]
-            if level > 0 and index == num_res_blocks:
+    blocks, waiting, width = [], list(skips), layers.widths[-1]
+    for level in reversed(range(len(layers.widths))):
+        for index in range(layers.num_res_blocks[level] + 1):
+            block = layers.block(width + waiting.pop(), level)
+            width = layers.widths[level]
+            if level > 0 and index == layers.num_res_blocks[level]:
                 block.append(Upsample(width))
             blocks.append(block)
     return nn.ModuleList(blocks)

@@ -45,6 +45,8 @@ def decode(
     """
     if sampler not in SAMPLERS:
         raise InputError(f"setting sampler is {sampler!r}; needed: one of {', '.join(SAMPLERS)}")
+    if sampler == "unipc_averaged" and ldm.schedule.flow:
+        raise InputError(f"setting sampler is {sampler!r}; needed for an LDM of straight lines: euler, or another one")
     if guidance < 0:
         raise InputError(f"setting guidance is {guidance}; needed: 0 or more (1: as published)")
     ldm = make_ready(ldm, precision)
@@ -57,7 +59,8 @@ def decode(
             eps_model = _eps_model(ldm, _context(ldm, fmri, batch), times, mean, guidance)
             noise = torch.cat([noise_for(seed, stimuli[row], k, ldm.latent_shape) for row, k in batch])
             noise = noise.to(next(ldm.parameters()).device)
-            latent = SAMPLERS[sampler](eps_model, noise, ldm.schedule.alphas_cumprod, num_steps)
+            alphas_cumprod, prediction = ldm.schedule.alphas_cumprod, sampled_prediction(ldm)
+            latent = SAMPLERS[sampler](eps_model, noise, alphas_cumprod, num_steps, prediction=prediction)
             images.append(to_uint8(ldm.autoencoder.decode(latent, quantize=True).float()))
             bar.update(len(batch))
     stacked = np.concatenate(images)
@@ -113,19 +116,30 @@ def _context(ldm: LatentDiffusion, fmri: np.ndarray, batch: list[Pair]) -> Tenso
 def _eps_model(
     ldm: LatentDiffusion, context: Tensor, times: Tensor | None, mean: Tensor | None, guidance: float
 ) -> EpsModel:
-    """Noise predicted by the UNet under `context` [b 77 c], guided away from that under `mean` [1 77 c] if it is given.
+    """What the samplers take, from the UNet under `context` [b 77 c], guided away from `mean` [1 77 c] if it is given.
 
     eps_mean + guidance (eps - eps_mean): classifier-free guidance (Ho and Salimans 2022, arXiv 2207.12598, equation
-    6), with the mean fMRI in the place of no condition, which Stage B never sees. Both are one batch.
+    6), with the mean fMRI in the place of no condition, which Stage B never sees. Both are one batch. Predictions of v
+    are guided alike, as both follow from x_t and eps by the same linear map.
     """
-    unet, dtype = ldm.unet, context.dtype
+    dtype, wanted = context.dtype, sampled_prediction(ldm)
+
+    def converted(output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        return ldm.schedule.convert(output, x_t, t, ldm.parameterization, wanted)
+
     if mean is None:
-        prepared = unet.prepare_context(context, times)
-        return lambda x_t, t: unet(x_t.to(dtype), t, prepared).float()
-    both = unet.prepare_context(torch.cat([mean.expand_as(context), context]), times)
+        prepared = ldm.unet.prepare_context(context, times)
+        return lambda x_t, t: converted(ldm.predict(x_t.to(dtype), t, prepared).float(), x_t, t)
+    both = ldm.unet.prepare_context(torch.cat([mean.expand_as(context), context]), times)
 
     def guided(x_t: Tensor, t: Tensor) -> Tensor:
-        eps_mean, eps = unet(x_t.to(dtype).repeat(2, 1, 1, 1), t.repeat(2), both).float().chunk(2)
-        return torch.lerp(eps_mean, eps, guidance)
+        twice = x_t.to(dtype).repeat(2, 1, 1, 1)
+        without, under = ldm.predict(twice, t.repeat(2), both).float().chunk(2)
+        return converted(torch.lerp(without, under, guidance), x_t, t)
 
     return guided
+
+
+def sampled_prediction(ldm: LatentDiffusion) -> str:
+    """What the samplers are told of: the noise where the UNet predicts it, else v."""
+    return "eps" if ldm.parameterization == "eps" else "v"

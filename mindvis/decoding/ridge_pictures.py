@@ -63,7 +63,7 @@ def decode_with_ridge(
     ridge = fit_class(ldm, train, config.alphas)
     conditioner = RidgeConditioner(ridge).to(next(ldm.parameters()).device)
     parts = {"unet": ldm.unet, "autoencoder": ldm.autoencoder, "schedule": ldm.schedule}
-    decoder = LatentDiffusion(conditioner=conditioner, **parts).eval()
+    decoder = LatentDiffusion(conditioner=conditioner, **parts, parameterization=ldm.parameterization).eval()
     options = {name: getattr(config, name) for name in SAMPLING} | {"mean_fmri": mean_fmri(train)}
     return decode(decoder, fmri, range(len(fmri)), **options), ridge
 

@@ -122,7 +122,9 @@ def generate_classes(ldm: LatentDiffusion, class_ids: np.ndarray, config: Baseli
         found = f"class ids run from {class_ids.min()} to {class_ids.max()}"
         raise InputError(f"{found}, the LDM knows 0 to {len(embedding.weight) - 1}")
     parts = {"unet": ldm.unet, "autoencoder": ldm.autoencoder, "schedule": ldm.schedule}
-    decoder = LatentDiffusion(conditioner=ClassConditioner(embedding), **parts).eval()
+    decoder = LatentDiffusion(
+        conditioner=ClassConditioner(embedding), **parts, parameterization=ldm.parameterization
+    ).eval()
     options = {name: getattr(replace(config, guidance=1.0), name) for name in SAMPLING}
     return decode(decoder, class_ids[:, None].astype(np.float32), range(len(class_ids)), **options)
 

@@ -52,6 +52,7 @@ def decode(
     ldm = make_ready(ldm, precision)
     pairs = [(row, k) for row in range(len(fmri)) for k in range(num_samples)]
     images = []
+    predicts = {} if sampled_prediction(ldm) == "eps" else {"prediction": "v"}
     with torch.no_grad(), Progress(total=len(pairs), unit="picture") as bar:
         times = time_embeddings(ldm, sampler, num_steps)
         mean = None if guidance == 1 else context_of(ldm, mean_fmri[None])  # [1 77 c]
@@ -59,8 +60,7 @@ def decode(
             eps_model = _eps_model(ldm, _context(ldm, fmri, batch), times, mean, guidance)
             noise = torch.cat([noise_for(seed, stimuli[row], k, ldm.latent_shape) for row, k in batch])
             noise = noise.to(next(ldm.parameters()).device)
-            alphas_cumprod, prediction = ldm.schedule.alphas_cumprod, sampled_prediction(ldm)
-            latent = SAMPLERS[sampler](eps_model, noise, alphas_cumprod, num_steps, prediction=prediction)
+            latent = SAMPLERS[sampler](eps_model, noise, ldm.schedule.alphas_cumprod, num_steps, **predicts)
             images.append(to_uint8(ldm.autoencoder.decode(latent, quantize=True).float()))
             bar.update(len(batch))
     stacked = np.concatenate(images)

@@ -18,19 +18,25 @@ from mindvis.config.ranges import number, seed_field
 class DataConfig:
     """Where the fMRI and the images come from."""
 
-    name: str = "god"  # god | bold5000 | hcp | npz (your own data, one file)
+    name: str = "god"  # god | bold5000 | mosaic | hcp | npz (your own data, one file)
     root: str = "data/Kamitani/npz"  # folder of the published layout, or the npz file
-    subjects: list[str] = field(default_factory=list)  # e.g. [sbj_3] or [CSI1]; empty: all of them (hcp: sorted)
+    subjects: list[str] = field(
+        default_factory=list
+    )  # e.g. [sbj_3], [CSI1] or [sub-01_NSD]; empty: all of them (sorted)
     num_subjects: int | None = number(None, 1)  # hcp: the first so many
     roi: Any = "VC"  # region of interest, several ([V1,V2]), or all (every voxel)
     fraction: float = number(1.0, above=0, most=1)  # share of the training pictures that is used
     fraction_seed: int = seed_field(0)  # which ones; a smaller share is part of a larger one
     include_single_trials: bool = False  # test rows: averages, then the single trials
+    average: bool = True  # mosaic: training rows are means over the repeats of a picture; false: single trials
+    stimuli: str | None = None  # mosaic: folder of the pictures; default: `stimuli` within root
+    splits: str | None = None  # mosaic: folder of train.json, test.json, artificial.json; null: as each file says
+    min_noise_ceiling: float | None = number(None, 0, 1)  # mosaic: leave voxels out that explain less of their variance
     scale_test: str = "none"  # god: none (released arrays are z-scored) | train (moments of the training rows)
     scale: str = "voxel"  # npz: by training rows, each voxel | subject (one mean and deviation) | none (as it comes)
     pad_mode: str = "wrap"  # unequal lengths: wrap | constant | cut
     frames_per_window: int = number(10, 1, 10**6)  # hcp: frames averaged into one row (10 are 7.2 s)
-    cache_dir: str | None = None  # hcp: where the mapped cache is kept; default beside the data
+    cache_dir: str | None = None  # hcp, mosaic: where the mapped cache is kept; default beside the data
 
 
 @dataclass

@@ -4,6 +4,7 @@ from mindvis.data.bold5000 import load_bold5000
 from mindvis.data.datasets import Augmentation, FMRIDataset, PairedDataset, join_for_pretraining
 from mindvis.data.god import load_god
 from mindvis.data.hcp import load_hcp
+from mindvis.data.mosaic import load_mosaic
 from mindvis.data.own import Splits, load_npz, save_npz
 from mindvis.data.voxels import fit_length
 
@@ -17,6 +18,7 @@ __all__ = [
     "load_bold5000",
     "load_god",
     "load_hcp",
+    "load_mosaic",
     "load_npz",
     "save_npz",
 ]

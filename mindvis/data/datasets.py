@@ -19,6 +19,7 @@ from mindvis.common.draws import generator
 from mindvis.common.errors import InputError
 from mindvis.data.arrays import check_images, check_indices, check_real, require_rows
 from mindvis.data.images import random_crop, resize_all, to_float
+from mindvis.data.lazy_images import LazyImages
 from mindvis.data.row_format import RowFormat
 from mindvis.data.rows import MappedArray, VoxelRows
 from mindvis.data.voxels import interpolate, sparsify
@@ -122,7 +123,7 @@ class FMRIDataset(Dataset):
 
     def _columns(self) -> list[str]:
         """Names of the per-row attributes that are known."""
-        names = ("subject", "stimulus", "repeat", "class_ids", "class_names")
+        names = ("subject", "stimulus", "repeat", "class_ids", "class_names", "stimulus_names")
         return [name for name in names if getattr(self, name, None) is not None]
 
     def _require_columns(self, *names: str) -> None:
@@ -155,28 +156,32 @@ class PairedDataset(FMRIDataset):
 
     `images` uint8 [n h w 3], one for each row; or, with `stimulus` [n], the distinct images [m h w 3] it indexes.
     Rows of one stimulus (and subject) are repeats; `repeat` [n] counts them: 0 is the average or the only one.
-    `class_ids` and `class_names` [n] where known. `image_size` squares and resizes the images once.
+    `class_ids` and `class_names` [n] where known, `stimulus_names` [n] those of the files. `image_size` squares and
+    resizes the images: once, or, of `LazyImages` and of mapped ones, when they are read. `noise_ceilings`: subject ->
+    share of the variance of each voxel that the stimulus explains, [v] without padding, where the data set says so.
     Raises InputError for arrays of the wrong kind or of disagreeing lengths.
     """
 
     def __init__(
         self,
         fmri: np.ndarray | MappedArray | VoxelRows,
-        images: np.ndarray,
+        images: np.ndarray | LazyImages,
         class_ids: Sequence[int] | None = None,
         *,
         class_names: Sequence[str] | None = None,
+        stimulus_names: Sequence[str] | None = None,
         stimulus: np.ndarray | None = None,
         repeat: np.ndarray | None = None,
         subject: Sequence[str] | np.ndarray | None = None,
         roi_masks: dict[str, np.ndarray] | None = None,
         formats: Mapping[str, RowFormat] | None = None,
+        noise_ceilings: dict[str, np.ndarray] | None = None,
         image_size: int | None = None,
         augmentation: Augmentation | None = None,
     ):
         super().__init__(fmri, subject=subject, roi_masks=roi_masks, formats=formats)
         images = check_images(images, "images")
-        self._stimuli = _as_source(images if image_size is None else resize_all(images, image_size))
+        self._stimuli = _as_source(images if image_size is None else _sized(images, image_size))
         if stimulus is None:
             require_rows(images, self.num_rows, "images", "fmri")
             stimulus = np.arange(self.num_rows)
@@ -184,14 +189,16 @@ class PairedDataset(FMRIDataset):
         self.repeat = np.zeros(self.num_rows, np.int64) if repeat is None else np.asarray(repeat)
         self.class_ids = None if class_ids is None else [int(i) for i in class_ids]
         self.class_names = None if class_names is None else [str(name) for name in class_names]
-        self._require_columns("stimulus", "repeat", "class_ids", "class_names")
+        self.stimulus_names = None if stimulus_names is None else [str(name) for name in stimulus_names]
+        self.noise_ceilings = noise_ceilings
+        self._require_columns("stimulus", "repeat", "class_ids", "class_names", "stimulus_names")
         self.augmentation = augmentation or Augmentation(sparsify=0, crop_ratio=0)
         self._latents: np.ndarray | MappedArray | None = None
         self._crops: list[np.ndarray | MappedArray] = []
 
     @property
-    def stimuli(self) -> np.ndarray:
-        """The distinct images uint8 [m h w 3]; that of row i is `stimuli[stimulus[i]]`."""
+    def stimuli(self) -> np.ndarray | LazyImages:
+        """The distinct images uint8 [m h w 3], that of row i `stimuli[stimulus[i]]`: an array, or read when indexed."""
         return self._stimuli.array if isinstance(self._stimuli, MappedArray) else self._stimuli
 
     @cached_property
@@ -228,10 +235,10 @@ class PairedDataset(FMRIDataset):
         return chosen
 
     def with_image_size(self, size: int) -> "PairedDataset":
-        """The same pairs with images squared and resized to [size size 3], once, in memory."""
+        """The same pairs, images squared and resized to [size size 3]: once, or, lazy and mapped ones, when read."""
         resized = copy.copy(self)
         resized.__dict__.pop("images", None)
-        resized._stimuli = _as_source(resize_all(self.stimuli, size))
+        resized._stimuli = _as_source(_sized(self.stimuli, size))
         return resized
 
     def with_latents(self, latents: np.ndarray, crops: Sequence[np.ndarray] = ()) -> "PairedDataset":
@@ -270,7 +277,16 @@ def join_for_pretraining(datasets: Sequence[FMRIDataset], *, pad_mode: str = "wr
     return FMRIDataset(rows, subject=np.concatenate(subjects))
 
 
-def _as_source(array: np.ndarray) -> np.ndarray | MappedArray:
+def _sized(images: np.ndarray | LazyImages, size: int) -> np.ndarray | LazyImages:
+    if isinstance(images, LazyImages):
+        return images.resized(size)
+    source = _as_source(images)
+    if isinstance(source, MappedArray) and images.shape[1:3] != (size, size):
+        return LazyImages(source, size=size)
+    return resize_all(images, size)
+
+
+def _as_source(array: Any) -> Any:
     """A whole map as a MappedArray, anything else as it is."""
     whole = isinstance(array, np.memmap) and array.flags.c_contiguous and not isinstance(array.base, np.ndarray)
     return MappedArray.of(array) if whole else array

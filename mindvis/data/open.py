@@ -10,11 +10,20 @@ import numpy as np
 
 from mindvis.common.errors import InputError
 from mindvis.config.schemas import DataConfig, FinetuneLDMConfig
-from mindvis.data import FMRIDataset, PairedDataset, join_for_pretraining, load_bold5000, load_god, load_hcp, load_npz
+from mindvis.data import (
+    FMRIDataset,
+    PairedDataset,
+    join_for_pretraining,
+    load_bold5000,
+    load_god,
+    load_hcp,
+    load_mosaic,
+    load_npz,
+)
 from mindvis.data.overlap import overlap, warn_of_overlap
 from mindvis.data.subjects import chosen_share
 
-DATASETS = ("god", "bold5000", "hcp", "npz")
+DATASETS = ("god", "bold5000", "mosaic", "hcp", "npz")
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +52,9 @@ def _open_parts(config: DataConfig, patch_size: int) -> Pairs:
         return *load_god(config.root, config.subjects, config.roi, scale_test=config.scale_test, **options), None
     if config.name == "bold5000":
         return *load_bold5000(config.root, config.subjects, roi=config.roi, **options), None
+    if config.name == "mosaic":
+        return *load_mosaic(config.root, config.subjects, roi=config.roi, **_of_mosaic(config), **options), None
+    _refuse_noise_ceiling(config)
     if config.name == "npz":
         train, test, val = load_npz(
             config.root,
@@ -55,7 +67,9 @@ def _open_parts(config: DataConfig, patch_size: int) -> Pairs:
         )
         return train, test, val
     if config.name == "hcp":
-        raise InputError("setting data.name is 'hcp', resting-state fMRI without images; needed: god, bold5000 or npz")
+        raise InputError(
+            "setting data.name is 'hcp', resting-state fMRI without images; needed: god, bold5000, mosaic or npz"
+        )
     raise InputError(f"setting data.name is {config.name!r}; needed: one of {', '.join(DATASETS)}")
 
 
@@ -63,6 +77,16 @@ def saved_data(settings: Mapping[str, Any]) -> DataConfig:
     """The data settings that an earlier run kept; own data had one mean and deviation a subject before `scale` came."""
     earlier = {"scale": "subject"} if settings.get("name") == "npz" else {}
     return DataConfig(**{**earlier, **settings})
+
+
+def _of_mosaic(config: DataConfig) -> dict[str, Any]:
+    names = ("average", "splits", "min_noise_ceiling", "cache_dir")
+    return {name: getattr(config, name) for name in names} | {"stimuli": config.stimuli or "stimuli"}
+
+
+def _refuse_noise_ceiling(config: DataConfig) -> None:
+    if config.min_noise_ceiling is not None:
+        raise InputError(f"setting data.min_noise_ceiling: data.name={config.name} has no noise ceilings; needed: null")
 
 
 def open_pretraining(data: DataConfig, extra: DataConfig | None, patch_size: int) -> FMRIDataset:

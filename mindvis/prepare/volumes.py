@@ -8,9 +8,9 @@ import nibabel as nib
 import numpy as np
 
 from mindvis.common.errors import InputError
+from mindvis.data.glasser import bare_name
 from mindvis.data.reading import one_line, read_lines
 from mindvis.prepare.cifti import NIFTI_ERRORS, open_image
-from mindvis.prepare.parcellation import bare_name
 
 FRAMES_AT_ONCE = 16
 MAX_VOXELS = 512**3

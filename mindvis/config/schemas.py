@@ -20,9 +20,7 @@ class DataConfig:
 
     name: str = "god"  # god | bold5000 | mosaic | hcp | npz (your own data, one file)
     root: str = "data/Kamitani/npz"  # folder of the published layout, or the npz file
-    subjects: list[str] = field(
-        default_factory=list
-    )  # e.g. [sbj_3], [CSI1] or [sub-01_NSD]; empty: all of them (sorted)
+    subjects: list[str] = field(default_factory=list)  # [sbj_3], [CSI1], [sub-01_NSD] ...; empty: all of them (sorted)
     num_subjects: int | None = number(None, 1)  # hcp: the first so many
     roi: Any = "VC"  # region of interest, several ([V1,V2]), or all (every voxel)
     fraction: float = number(1.0, above=0, most=1)  # share of the training pictures that is used

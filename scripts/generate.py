@@ -1,9 +1,10 @@
-"""Decode pictures from the test fMRI of a run; with control=shuffled or mean_fmri, the controls.
+"""Decode pictures from the test fMRI of a run, or from rows without pictures; with control=shuffled, the control.
 
-Example:
+Examples:
   python scripts/generate.py --config configs/generate_god.yaml run=runs/finetune_ldm_god stimuli=[0,1,2]
-
-The stimuli are shared by the processes that torchrun or SLURM starts; a picture does not depend on how many there are:
+  python scripts/generate.py run=shared/decoder fmri=rows.npy output=pictures      # rows [n v] as they were recorded
+  python scripts/generate.py run=shared/decoder data.root=more.npz output=pictures # the same kind of data
+Processes that torchrun or SLURM starts share the stimuli; a picture does not depend on how many there are:
   torchrun --nproc-per-node=2 scripts/generate.py --config configs/generate_god.yaml
 """
 
@@ -15,17 +16,18 @@ import numpy as np
 from mindvis.common.shares import Process, Shares, parts_folder
 from mindvis.config.command_line import entry_point, read_settings
 from mindvis.config.schemas import GenerateConfig
+from mindvis.decoding.run_data import beneath_given
 
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> None:
-    config = read_settings(GenerateConfig, __doc__, argv)
+    config = read_settings(GenerateConfig, __doc__, argv, beneath=beneath_given)
     # imported once the settings are right: torch takes seconds
     from mindvis.checkpoints import weights_file
     from mindvis.common.devices import choose_device, use_threads
     from mindvis.decoding.decode import decode
-    from mindvis.decoding.open import generation_provenance, load_decoder, open_generation, output_folder
-    from mindvis.decoding.output import check_output, choose_rows, control_fmri, mean_fmri, write_decoded
+    from mindvis.decoding.open import generation_provenance, load_decoder, open_to_decode, output_folder
+    from mindvis.decoding.output import check_output, choose_rows, write_decoded
 
     process, output = Process.from_environment(), Path(output_folder(config))
     check_output(output, config.overwrite, config.control)
@@ -33,12 +35,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     if process.leads:
         print(f"weights: {weights_file(config.run, config.checkpoint)}", flush=True)
     ldm = load_decoder(config).to(choose_device(config.device, process.rank))
-    dataset, train = open_generation(config, ldm)
+    dataset, shown, mean = open_to_decode(config, ldm)
     rows = choose_rows(dataset, config.stimuli)
-    shown = control_fmri(dataset, train, config.control, config.seed)
 
     names = ("num_samples", "sampler", "num_steps", "guidance", "batch_size", "seed", "precision")
-    options = {name: getattr(config, name) for name in names} | {"mean_fmri": mean_fmri(train)}
+    options = {name: getattr(config, name) for name in names} | {"mean_fmri": mean}
     provenance = generation_provenance(config, dataset, ldm) | shown.facts
     shares = Shares(parts_folder(output, provenance, process), process, config.wait_minutes)
 

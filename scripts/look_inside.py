@@ -14,11 +14,12 @@ from collections.abc import Sequence
 
 from mindvis.config.command_line import entry_point, read_settings
 from mindvis.config.tools import LookInsideConfig
+from mindvis.decoding.run_data import beneath_given
 
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> None:
-    config = read_settings(LookInsideConfig, __doc__, argv)
+    config = read_settings(LookInsideConfig, __doc__, argv, beneath=beneath_given)
     # imported once the settings are right: torch takes seconds
     from mindvis.common.devices import use_threads
     from mindvis.inspection.look import look_inside

@@ -333,7 +333,7 @@ def test_what_cannot_be_is_one_line(runs, settings, needed, tmp_path):
 
 def test_one_of_several_resting_subjects(runs, tmp_path):
     """Their areas differ in size: all together are refused, one of them is not."""
-    data = [f"data.root={runs / 'data' / 'HCP' / 'npz'}", "data.name=hcp"]
+    data = [f"data.root={runs / 'data' / 'HCP' / 'npz'}", "data.name=hcp", "data.num_subjects=null"]
     settings = [
         f"run={runs / 'pretrain_mbm'}",
         f"output={tmp_path}",

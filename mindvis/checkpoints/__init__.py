@@ -34,7 +34,15 @@ from mindvis.checkpoints.own import (
     save_checkpoint,
     save_safetensors,
 )
-from mindvis.checkpoints.published import describe_data, export_ldm, export_mbm, import_ldm, import_mbm, load_published
+from mindvis.checkpoints.published import (
+    decoder_data,
+    describe_data,
+    export_ldm,
+    export_mbm,
+    import_ldm,
+    import_mbm,
+    load_published,
+)
 from mindvis.checkpoints.sharing import export_model
 from mindvis.checkpoints.torch_files import load_torch
 from mindvis.checkpoints.weights import Weights
@@ -56,6 +64,7 @@ __all__ = [
     "build_stage_b",
     "compare",
     "complete_ldm",
+    "decoder_data",
     "describe_data",
     "export_ldm",
     "export_mbm",

@@ -50,7 +50,10 @@ def from_envelope(content: object, said: object, where: Path) -> Weights:
     if not isinstance(said, dict) or said.get("kind") not in KINDS or not isinstance(said.get("settings"), dict):
         raise InputError(f"{where}: does not say which model it is; needed: a kind ({', '.join(KINDS)}) and settings")
     state = part(check_state(content, f"{where}: state_dict"), said.get("prefix") or "")
-    return Weights(said["kind"], state, said["settings"], said.get("config") or {})
+    config = dict(said.get("config") or {})
+    if said.get("data") and not config.keys() & {"data", "dataset"}:  # named when the model was exported
+        config["data"] = said["data"]
+    return Weights(said["kind"], state, said["settings"], config)
 
 
 def save_checkpoint(path: str | Path, content: Mapping) -> None:

@@ -197,6 +197,16 @@ def _decoder_config(weights: Weights) -> dict:
     return {**defaults, **weights.config, **shape}
 
 
+def decoder_data(weights: Weights) -> dict:
+    """Data set, folder, subjects and region of a decoder; {} where unknown.
+
+    The subjects are those whose rows it was tuned on where it keeps them: settings may name others of another file.
+    """
+    data = describe_data(weights.config)
+    kept = (weights.settings.get("fmri") or {}).get("formats")
+    return data | ({"subjects": sorted(kept)} if kept else {})
+
+
 def describe_data(config: Mapping) -> dict:
     """Data set, folder, subjects and region out of the settings of a run or of a published file; {} where unknown."""
     if isinstance(config.get("data"), Mapping):

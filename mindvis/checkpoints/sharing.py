@@ -54,13 +54,29 @@ def model_card(weights: Weights, data: Mapping[str, Any], report: Mapping[str, A
     return template.render(
         dataset=str(data.get("name") or "").lower(),
         subjects=", ".join(map(str, data.get("subjects") or [])),
-        region=data.get("roi"),
+        region=_region(data.get("roi")),
+        fmri=_fmri(settings.get("fmri") or {}),
         version=metadata.version("mindvis"),
         training=training_settings(weights.config),
         model=shape,
         figures=report.get("figures", []),
         limits=[line["text"] for line in report.get("leakage", [])] + report.get("caveats", []),
     )
+
+
+def _region(roi: object) -> str:
+    return ", ".join(map(str, roi)) if isinstance(roi, list | tuple) else str(roi or "")
+
+
+def _fmri(kept: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What rows each subject's fMRI has to have, in words: (subject, "500 voxels, raw, ...")."""
+    ways = {
+        "voxel": "as they were recorded: each voxel is z-scored by the training rows",
+        "subject": "as they were recorded: scaled by the one mean and deviation of the training rows",
+        "none": "z-scored a voxel, as the training rows were",
+    }
+    formats = kept.get("formats") or {}
+    return [(name, f"{form['num_voxels']} voxels, {ways[form['scale']]}") for name, form in formats.items()]
 
 
 def training_settings(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from omegaconf import MISSING
 
 from mindvis.common.errors import InputError, nearest
 from mindvis.config.conform import dataclass_of, own_first
-from mindvis.config.loading import load_config
+from mindvis.config.loading import Beneath, load_config
 
 Settings = TypeVar("Settings")
 
@@ -119,17 +119,19 @@ class Parser(argparse.ArgumentParser):
         self.exit(_fail(f"{message}; {hint}{self.prog} --help says what there is"))
 
 
-def read_settings(schema: type[Settings], description: str, argv: Sequence[str] | None = None) -> Settings:
+def read_settings(
+    schema: type[Settings], description: str, argv: Sequence[str] | None = None, *, beneath: Beneath | None = None
+) -> Settings:
     """Settings of one script: defaults of `schema` <- the YAML of `--config` <- `key=value` arguments.
 
-    `--help` lists every setting with its default and its comment. Raises `InputError` for an unknown key (naming the
-    nearest), a value of the wrong type, or a missing file.
+    `--help` lists every setting with its default and its comment; `beneath` as of `load_config`. Raises
+    `InputError` for an unknown key (naming the nearest), a value of the wrong type, or a missing file.
     """
     parser = Parser(description, "settings (name = default):\n" + "\n".join(_describe(schema, schema())))
     parser.add_argument("--config", metavar="YAML", help="experiment file; see configs/")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that win over the file")
     arguments = parser.parse_args(argv)
-    return load_config(schema, arguments.config, arguments.overrides)
+    return load_config(schema, arguments.config, arguments.overrides, beneath)
 
 
 def _describe(schema: type, settings: Any, prefix: str = "") -> list[str]:

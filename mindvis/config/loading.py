@@ -1,6 +1,6 @@
 """Loading of settings: dataclass defaults <- YAML file <- command line, each key and type checked."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_type_hints
@@ -15,23 +15,41 @@ from mindvis.config.text import parse_item, read_yaml
 
 Settings = TypeVar("Settings")
 CONFIG_FILE = {"config_file": True}  # metadata of a field that names another file of settings
+Beneath = Callable[[dict], dict]
 PROJECT = Path(__file__).resolve().parents[2]  # the folder of configs/ in a checkout
 
 
-def load_config(schema: type[Settings], yaml: str | Path | None, dotlist: Sequence[str] = ()) -> Settings:
+def load_config(
+    schema: type[Settings], yaml: str | Path | None, dotlist: Sequence[str] = (), beneath: Beneath | None = None
+) -> Settings:
     """Settings as an instance of `schema`: its defaults <- the YAML file <- `key=value` items.
 
-    Raises `InputError` naming the file, the key and the nearest known ones, or the value and what is needed.
+    `beneath` gives settings that lie between the defaults and those, from what these are. Raises
+    `InputError` naming the file, the key and the nearest known ones, or the value and what is needed.
     """
-    config = OmegaConf.structured(schema)
+    layers: list[tuple[dict, str]] = []
     if yaml is not None:
         path = find_config(yaml)
         given = read_yaml(path, as_text=True)
         _place_named_files(schema, given, path)
-        config = _merge(schema, config, given, str(yaml))
-    for item in dotlist:
-        config = _merge(schema, config, parse_item(item), "command line")
-    return _finish(config)
+        layers.append((given, str(yaml)))
+    layers += [(parse_item(item), "command line") for item in dotlist]
+    config = _stacked(schema, layers)
+    below = {} if beneath is None else beneath(_as_given(layers))
+    return _finish(_stacked(schema, [(below, "settings of the run"), *layers]) if below else config)
+
+
+def _stacked(schema: type, layers: Sequence[tuple[dict, str]]) -> DictConfig:
+    """The defaults of a schema with settings laid over them; each comes with the place it is from."""
+    config = OmegaConf.structured(schema)
+    for given, source in layers:
+        config = _merge(schema, config, given, source)
+    return config
+
+
+def _as_given(layers: Sequence[tuple[dict, str]]) -> dict:
+    """What was given, without any default."""
+    return cast(dict, OmegaConf.to_container(OmegaConf.merge(*(OmegaConf.create(given) for given, _ in layers), {})))
 
 
 def from_plain(schema: type[Settings], content: dict, source: str = "saved settings") -> Settings:

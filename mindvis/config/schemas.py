@@ -247,11 +247,14 @@ class GenerateConfig(DecodingConfig):
     checkpoint: str = "selected"  # selected (as the run's `selection` says) | last
     split: str = "test"  # test | train
     stimuli: list[int] | None = number(None, 0)  # rows to decode; null: all
+    fmri: str | None = None  # rows without pictures in place of a data set: .npy [n v], or .npz with `fmri` (`subject`)
+    scaling: str = "stored"  # fmri: stored (raw rows, scaled as the training rows were) | none (scaled already)
+    subject: str | None = None  # fmri: whose rows they are, where the model knows several and the file does not say
     control: str = "none"  # none | shuffled (fMRI of another stimulus and class) | mean_fmri (one mean for all)
     precision: str = "32-true"  # 32-true | bf16-mixed
     fmri_encoder: str | None = None  # finetuned.pth only: the fmri_encoder.pth it came from (names the heads)
     ldm: str | None = None  # finetuned.pth only: the label2img model.ckpt, for its config.yaml, or `demo`
-    data: DataConfig | None = None  # another data set than the run's own
+    data: DataConfig | None = None  # another data set than the run's; of its kind: what is not given is the run's
     wait_minutes: float = number(60.0, 0, 10**6)  # several processes: how long the first, when done, waits for another
 
 

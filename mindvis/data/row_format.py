@@ -74,7 +74,7 @@ class RowFormat:
         """The same as plain dicts and text; `from_plain` gives it back to the bit."""
         found = dict(vars(self))
         for name in ("mean", "deviation", "columns"):
-            found[name] = None if found[name] is None else _as_text(found[name])
+            found[name] = None if found[name] is None else array_to_text(found[name])
         return found
 
     @classmethod
@@ -82,7 +82,7 @@ class RowFormat:
         """From what `as_plain` gave. Raises InputError, naming `where`, for anything else."""
         try:
             arrays = {"mean": "<f4", "deviation": "<f4", "columns": "<i4"}
-            read = {name: _as_array(content[name], kind) for name, kind in arrays.items()}
+            read = {name: text_to_array(content[name], kind) for name, kind in arrays.items()}
             return cls(**{**content, **read})
         except (TypeError, KeyError, ValueError) as error:
             raise InputError(f"{where}: its description of the fMRI cannot be read ({error})") from error
@@ -104,11 +104,11 @@ def subject_format(
     )
 
 
-def _as_text(array: np.ndarray) -> str:
+def array_to_text(array: np.ndarray) -> str:
     """Numbers of an array as base64, little-endian: thousands of them in one line."""
     kind = "<f4" if array.dtype.kind == "f" else "<i4"
     return base64.b64encode(np.ascontiguousarray(array, kind).tobytes()).decode()
 
 
-def _as_array(text: str | None, kind: str) -> np.ndarray | None:
-    return None if text is None else np.frombuffer(base64.b64decode(text, validate=True), kind)
+def text_to_array(text: str | None, kind: str) -> np.ndarray | None:
+    return None if text is None else np.frombuffer(base64.b64decode(text, validate=True), kind).copy()

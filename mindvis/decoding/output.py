@@ -4,6 +4,8 @@ decoded.npz     decoded uint8 [n k h w 3], stimuli uint8 [n h w 3], stimulus_ids
                 fmri_rows [n]: the row of the data set that was decoded, another one for a shuffled control, -1: none
 generate.json   settings and where the pictures come from       grid.png   the stimulus first, then its samples
 pictures/       <stimulus>/stimulus.png and <stimulus>/<sample>.png
+
+Rows of fMRI without pictures have no `stimuli`, no stimulus.png and no first column in the grid.
 """
 
 import shutil
@@ -16,15 +18,15 @@ import numpy as np
 from mindvis.common.draws import derangement
 from mindvis.common.errors import InputError
 from mindvis.common.files import write_json
-from mindvis.common.plots import reconstruction_grid, save_png
-from mindvis.data import PairedDataset
+from mindvis.common.plots import image_grid, reconstruction_grid, save_png
+from mindvis.data import FMRIDataset, PairedDataset
 from mindvis.evaluation.pictures import ARRAYS, SETTINGS, read_settings
 
 CONTROLS = ("none", "shuffled", "mean_fmri")
 GRID_ROWS = 25  # stimuli in grid.png
 
 
-def choose_rows(dataset: PairedDataset, stimuli: Sequence[int] | None) -> list[int]:
+def choose_rows(dataset: FMRIDataset, stimuli: Sequence[int] | None) -> list[int]:
     """Rows of the data set to decode, all unless given. Raises `InputError` for an unknown or repeated one."""
     if stimuli is None:
         return list(range(dataset.num_rows))
@@ -81,7 +83,7 @@ def shuffled_rows(dataset: PairedDataset, seed: int) -> np.ndarray:
     raise InputError(f"setting control is 'shuffled', but {found}; needed: no more than half of them")
 
 
-def mean_fmri(train: PairedDataset) -> np.ndarray:
+def mean_fmri(train: FMRIDataset) -> np.ndarray:
     """Mean training row [v]."""
     return np.asarray(train.fmri).mean(axis=0)
 
@@ -103,7 +105,7 @@ def check_output(folder: Path, overwrite: bool, control: str = "none") -> None:
 def write_decoded(
     output: Path,
     decoded: np.ndarray,
-    dataset: PairedDataset,
+    dataset: FMRIDataset,
     rows: Sequence[int],
     provenance: dict,
     *,
@@ -116,22 +118,28 @@ def write_decoded(
     staging = output.with_name(f".{output.name}.partial")
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
-    stimuli = dataset.stimuli[dataset.stimulus[rows]]
-    class_ids = np.asarray([] if dataset.class_ids is None else [dataset.class_ids[row] for row in rows], np.int64)
     ids = np.asarray(rows, np.int64)
     fmri_rows = ids if fmri_rows is None else np.asarray(fmri_rows, np.int64)
-    arrays = {"decoded": decoded, "stimuli": stimuli, "stimulus_ids": ids}
-    arrays |= {"fmri_rows": fmri_rows, "class_ids": class_ids}
-    np.savez(staging / ARRAYS, **arrays)
+    arrays = {"decoded": decoded, "stimulus_ids": ids, "fmri_rows": fmri_rows}
+    shown = _shown(dataset, rows) if isinstance(dataset, PairedDataset) else {}
+    np.savez(staging / ARRAYS, **arrays, **shown)
     write_json(staging / SETTINGS, provenance)
-    for row, stimulus, samples in zip(rows, stimuli, decoded, strict=True):
+    for place, row in enumerate(rows):
         folder = staging / "pictures" / f"{row:04d}"
         folder.mkdir(parents=True)
-        save_png(stimulus, folder / "stimulus.png")
-        for k, sample in enumerate(samples):
+        if shown:
+            save_png(shown["stimuli"][place], folder / "stimulus.png")
+        for k, sample in enumerate(decoded[place]):
             save_png(sample, folder / f"{k}.png")
-    save_png(reconstruction_grid(stimuli[:GRID_ROWS], decoded[:GRID_ROWS]), staging / "grid.png")
+    few = decoded[:GRID_ROWS]
+    save_png(reconstruction_grid(shown["stimuli"][:GRID_ROWS], few) if shown else image_grid(few), staging / "grid.png")
     return _put(staging, output)
+
+
+def _shown(dataset: PairedDataset, rows: Sequence[int]) -> dict[str, np.ndarray]:
+    """The pictures of these rows, uint8 [n h w 3], and their classes [n], or an empty array."""
+    class_ids = [] if dataset.class_ids is None else [dataset.class_ids[row] for row in rows]
+    return {"stimuli": dataset.stimuli[dataset.stimulus[rows]], "class_ids": np.asarray(class_ids, np.int64)}
 
 
 def _put(staging: Path, output: Path) -> Path:

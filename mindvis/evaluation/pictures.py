@@ -98,7 +98,11 @@ def read_decoded(path: str | Path, stimuli: str | Path | None = None) -> Decoded
     path = Path(path)
     if not path.is_dir():
         raise InputError(f"{path}: no such folder; need the output of generate, or a folder of decoded pictures")
-    found = _from_arrays(path) if (path / ARRAYS).is_file() else _from_pictures(path, stimuli)
+    without = "fmri" in read_settings(path / SETTINGS)  # decoded from rows that came without pictures
+    if without and stimuli is None:
+        needed = "needed: images= a folder with the picture of each row, 0000.png, 0001.png ..."
+        raise InputError(f"{path}: decoded from fMRI without pictures, so there is nothing to compare with; {needed}")
+    found = _from_arrays(path) if (path / ARRAYS).is_file() and not without else _from_pictures(path, stimuli)
     if len(found.stimuli) < 2:
         raise InputError(f"{path}: found {len(found.stimuli)} stimulus, an evaluation needs at least two")
     return found

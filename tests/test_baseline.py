@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from mindvis.common.errors import InputError
+from mindvis.common.ridge import fit_ridge
 from mindvis.data import load_npz
 from mindvis.decoding.baselines import TARGETS, predict_classes, usable_targets
-from mindvis.decoding.ridge import fit_ridge
 from mindvis.decoding.ridge_pictures import RidgeConditioner, fit_class, load_class_ldm
 from mindvis.evaluation.pictures import read_decoded
 

@@ -6,7 +6,8 @@ from sklearn.linear_model import Ridge as SklearnRidge
 from sklearn.linear_model import RidgeCV
 
 from mindvis.common.errors import InputError
-from mindvis.decoding.ridge import ALPHAS, class_scores, fit_ridge
+from mindvis.common.ridge import ALPHAS, fit_ridge
+from mindvis.decoding.ridge import class_scores
 
 
 def trials(rng, n=20, v=50, d=3):

@@ -116,8 +116,16 @@ def build_mbm_module(network: MaskedBrainModel, mask: MaskConfig, optim: OptimCo
 
 
 def read_encoder(config: FinetuneLDMConfig) -> tuple[dict, State | None]:
-    """Settings of Stage B's encoder and the Stage A weights it starts from (None: not pretrained)."""
-    settings, state = read_mbm(config.encoder) if config.encoder else (asdict(config.model), None)
+    """Settings of Stage B's encoder and the Stage A weights it starts from (None: not pretrained, or `start` has them).
+
+    Raises InputError where both `start` and `encoder` are given.
+    """
+    if config.start:
+        if config.encoder:
+            raise InputError(f"settings start={config.start} and encoder={config.encoder}; needed: one, null the other")
+        settings, state = read_kind(config.start, "ldm", "selected").settings["encoder"], None
+    else:
+        settings, state = read_mbm(config.encoder) if config.encoder else (asdict(config.model), None)
     return {name: settings[name] for name in ENCODER_SETTINGS}, state
 
 
@@ -126,7 +134,8 @@ def build_stage_b(
 ) -> tuple[LatentDiffusion, dict]:
     """Stage B model with its starting weights, and the settings from which it can be built again.
 
-    Weights that no file brings (the projections, the time-step condition) are drawn from the seed.
+    Weights that no file brings (the projections, the time-step condition) are drawn from the seed; a run named by
+    `start` brings all. Raises InputError where that run is of another shape.
     """
     flags = {"global_pool": config.global_pool, "use_time_condition": config.use_time_condition}
     path = find_ldm(config.ldm)
@@ -135,7 +144,26 @@ def build_stage_b(
         if state is not None:
             encoder.load_pretrained(state)
         ldm, _ = build_label2img(path, encoder, **flags)
-    return ldm, {"encoder": encoder_settings, **flags, "ldm_config": read_label2img(path)[0]}
+    settings = {"encoder": encoder_settings, **flags, "ldm_config": read_label2img(path)[0]}
+    if config.start:
+        load_state(ldm, _read_start(config.start, settings), source=config.start)
+    return ldm, settings
+
+
+def _read_start(path: str, settings: dict) -> State:
+    """Weights of the run that a training goes on from. Raises InputError where its settings are others."""
+    ldm_config, encoder, flags, state = read_ldm(path, checkpoint="selected")
+    found = {**encoder, **flags}
+    needed = {**settings["encoder"], **{name: settings[name] for name in flags}}
+    for name, value in needed.items():
+        if found.get(name) != value:
+            advice = (
+                "data.reference and data.roi as in that run keep its voxels" if name == "num_voxels" else "the same"
+            )
+            raise InputError(f"start={path}: {name} is {found.get(name)}, this training has {value}; needed: {advice}")
+    if ldm_config != settings["ldm_config"]:
+        raise InputError(f"start={path}: was tuned on another label-to-image model; needed: the same `ldm`")
+    return state
 
 
 def build_ldm_module(ldm: LatentDiffusion, config: FinetuneLDMConfig) -> LDMModule:
@@ -164,6 +192,8 @@ def image_side(path: str) -> int:
 
 def history(config: FinetuneLDMConfig) -> dict:
     """Settings of a Stage B run with, under `stage_a`, those of the run its encoder came from."""
+    if config.start:
+        return {**plain(config), "stage_a": read_weights(config.start).config.get("stage_a", {})}
     return {**plain(config), "stage_a": read_weights(config.encoder).config if config.encoder else {}}
 
 

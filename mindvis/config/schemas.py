@@ -23,6 +23,8 @@ class DataConfig:
     subjects: list[str] = field(default_factory=list)  # [sbj_3], [CSI1], [sub-01_NSD] ...; empty: all of them (sorted)
     num_subjects: int | None = number(None, 1)  # hcp: the first so many
     roi: Any = "VC"  # region of interest, several ([V1,V2]), or all (every voxel)
+    reference: str | None = None  # several subjects: the one into whose voxels ridge maps take the others; null: none
+    adapter_rank: int = number(128, 1, 10**5)  # directions that such a map keeps
     fraction: float = number(1.0, above=0, most=1)  # share of the training pictures that is used
     fraction_seed: int = seed_field(0)  # which ones; a smaller share is part of a larger one
     include_single_trials: bool = False  # test rows: averages, then the single trials
@@ -184,6 +186,7 @@ class FinetuneLDMConfig(TrainingConfig):
     """Stage B: encoder, cross-attention heads and time-step condition tuned on {fMRI, image} pairs."""
 
     run_dir: str = "runs/finetune_ldm"  # the folder this run writes
+    start: str | None = None  # run of finetune_ldm to go on from, of other subjects for instance; in place of `encoder`
     encoder: str | None = None  # Stage A run folder or fmri_encoder.pth; null: an encoder without pretraining
     ldm: str = "pretrains/ldm/label2img/model.ckpt"  # label-to-image model (config.yaml beside it), or `demo`
     model: ModelConfig = field(default_factory=ModelConfig)  # the encoder's shape when `encoder` is null

@@ -234,6 +234,14 @@ class PairedDataset(FMRIDataset):
         chosen.__dict__.pop("images", None)
         return chosen
 
+    def with_fmri(self, fmri: np.ndarray, formats: Mapping[str, RowFormat]) -> "PairedDataset":
+        """The same pairs with other fMRI [n v'] for their rows; regions and noise ceilings do not carry over."""
+        require_rows(fmri, self.num_rows, "fmri", "the data set")
+        moved = copy.copy(self)
+        moved._fmri, moved.formats = _as_rows(fmri), dict(formats)
+        moved.roi_masks, moved.noise_ceilings = None, None
+        return moved
+
     def with_image_size(self, size: int) -> "PairedDataset":
         """The same pairs, images squared and resized to [size size 3]: once, or, lazy and mapped ones, when read."""
         resized = copy.copy(self)

@@ -8,7 +8,8 @@ import numpy as np
 
 from mindvis.common.errors import InputError
 from mindvis.data.datasets import FMRIDataset
-from mindvis.data.row_format import RowFormat, array_to_text, text_to_array
+from mindvis.data.packing import array_to_text, text_to_array
+from mindvis.data.row_format import RowFormat
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import hashlib
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -20,6 +21,8 @@ from mindvis.data import (
     load_mosaic,
     load_npz,
 )
+from mindvis.data.arrays import require_choice
+from mindvis.data.common_space import to_common_space
 from mindvis.data.overlap import overlap, warn_of_overlap
 from mindvis.data.subjects import chosen_share
 
@@ -38,11 +41,36 @@ def open_pairs(config: DataConfig, patch_size: int) -> Pairs:
     A test picture that is a training picture too is said in the log. Raises `InputError` for hcp, which shows no
     images, and for an unknown data set.
     """
+    opened = _open_share if config.reference is None else _in_one_space
+    train, test, val = opened(config, patch_size)
+    warn_of_overlap(train, test, config.root)
+    return train, test, val
+
+
+def _in_one_space(config: DataConfig, patch_size: int) -> Pairs:
+    """The subjects one by one, each in the voxels of the subject `reference`, who need not be among them."""
+    if config.name == "mosaic":
+        raise InputError("setting data.reference: the subjects of mosaic have their voxels in common; needed: null")
+    names = list(config.subjects) or _own_files(config)
+    if not names:
+        everybody = _open_parts(config, patch_size)[0].subject
+        names = [] if everybody is None else list(dict.fromkeys(everybody.tolist()))
+    if names == [config.reference]:
+        return _open_share(config, patch_size)
+    parts = {name: _open_share(replace(config, subjects=[name]), patch_size) for name in names}
+    if config.reference in parts:
+        target = parts[config.reference][0]
+    else:  # all of it: a share is of the subjects that are decoded
+        target = _open_parts(replace(config, subjects=[config.reference], fraction=1.0), patch_size)[0]
+    return to_common_space(parts, target, str(config.reference), config.adapter_rank)
+
+
+def _open_share(config: DataConfig, patch_size: int) -> Pairs:
+    """The pairs as they lie in their files, with a share of the training pictures."""
     train, test, val = _open_parts(config, patch_size)
     if config.fraction < 1 and config.name != "npz":  # own data is scaled by its share alone
         kept = chosen_share(train.stimulus, config.fraction, config.fraction_seed)
         train = train.subset(np.flatnonzero(kept))
-    warn_of_overlap(train, test, config.root)
     return train, test, val
 
 
@@ -58,7 +86,7 @@ def _open_parts(config: DataConfig, patch_size: int) -> Pairs:
         return *load_mosaic(config.root, config.subjects, roi=config.roi, **_of_mosaic(config), **options), None
     if config.name == "npz":
         train, test, val = load_npz(
-            config.root,
+            _own_file(config),
             config.subjects,
             config.roi,
             scale=config.scale,
@@ -72,6 +100,23 @@ def _open_parts(config: DataConfig, patch_size: int) -> Pairs:
             "setting data.name is 'hcp', resting-state fMRI without images; needed: god, bold5000, mosaic or npz"
         )
     raise InputError(f"setting data.name is {config.name!r}; needed: one of {', '.join(DATASETS)}")
+
+
+def _own_files(config: DataConfig) -> list[str]:
+    """Subjects of own data that lies in a folder, one file each; [] for anything else."""
+    folder = Path(config.root)
+    return sorted(path.stem for path in folder.glob("*.npz")) if config.name == "npz" and folder.is_dir() else []
+
+
+def _own_file(config: DataConfig) -> Path:
+    """The file of own data: `root` itself, or that of the one chosen subject in the folder `root`."""
+    there = _own_files(config)
+    if not there:
+        return Path(config.root)
+    if len(config.subjects) != 1:
+        found = f"{config.root}: a folder of {len(there)} files, one a subject ({', '.join(there[:5])})"
+        raise InputError(f"{found}; needed: data.subjects=[one], or data.reference=one for several in one space")
+    return Path(config.root) / f"{require_choice(config.subjects[0], there, f'{config.root}: subject')}.npz"
 
 
 def saved_data(settings: Mapping[str, Any]) -> DataConfig:

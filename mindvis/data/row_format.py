@@ -1,6 +1,5 @@
 """What one subject's recorded rows look like and how they become input of a model; kept with it as plain text."""
 
-import base64
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,7 +7,9 @@ from typing import Any
 import numpy as np
 
 from mindvis.common.errors import InputError
+from mindvis.data.adapter import Adapter
 from mindvis.data.arrays import Array, check_array
+from mindvis.data.packing import array_to_text, text_to_array
 from mindvis.data.rows import VoxelRows
 
 SCALES = ("voxel", "subject", "none")
@@ -32,6 +33,7 @@ class RowFormat:
     columns: np.ndarray | None = None
     num_recorded: int | None = None
     pad_mode: str = "wrap"
+    adapter: Adapter | None = None  # from these rows, padded, into the voxels of another subject
 
     def to_input(self, rows: np.ndarray, num_input: int, *, scaled: bool = False, label: str = "fmri") -> np.ndarray:
         """Recorded rows [n v] as the input float32 [n num_input] of a model.
@@ -43,11 +45,11 @@ class RowFormat:
         columns = self._columns_of(rows, label)
         moments = NO_CHANGE if scaled or self.scale == "none" else (self.mean, self.deviation)
         mean, deviation = (np.atleast_2d(moment) for moment in moments)  # [1 v] or [1 1]
-        view = VoxelRows([rows], columns=columns, mean=mean, deviation=deviation, num_voxels=num_input)
-        view.pad_mode = self.pad_mode
-        given = view[:]
+        own = num_input if self.adapter is None else len(self.adapter.down)
+        padding: dict[str, Any] = {"num_voxels": own, "pad_mode": self.pad_mode}
+        given = VoxelRows([rows], columns=columns, mean=mean, deviation=deviation, **padding)[:]
         self._require_fit(given, label, scaled or self.scale == "none")
-        return given
+        return given if self.adapter is None else self.adapter(given)
 
     def _columns_of(self, rows: np.ndarray, label: str) -> np.ndarray | None:
         found = rows.shape[1]
@@ -75,14 +77,16 @@ class RowFormat:
         found = dict(vars(self))
         for name in ("mean", "deviation", "columns"):
             found[name] = None if found[name] is None else array_to_text(found[name])
-        return found
+        return found | {"adapter": None if self.adapter is None else self.adapter.as_plain()}
 
     @classmethod
     def from_plain(cls, content: Mapping[str, Any], where: str) -> "RowFormat":
         """From what `as_plain` gave. Raises InputError, naming `where`, for anything else."""
         try:
             arrays = {"mean": "<f4", "deviation": "<f4", "columns": "<i4"}
-            read = {name: text_to_array(content[name], kind) for name, kind in arrays.items()}
+            read: dict[str, Any] = {name: text_to_array(content[name], kind) for name, kind in arrays.items()}
+            adapter = content.get("adapter")
+            read["adapter"] = None if adapter is None else Adapter.from_plain(adapter)
             return cls(**{**content, **read})
         except (TypeError, KeyError, ValueError) as error:
             raise InputError(f"{where}: its description of the fMRI cannot be read ({error})") from error
@@ -102,13 +106,3 @@ def subject_format(
         num_recorded=num_recorded,
         pad_mode=pad_mode,
     )
-
-
-def array_to_text(array: np.ndarray) -> str:
-    """Numbers of an array as base64, little-endian: thousands of them in one line."""
-    kind = "<f4" if array.dtype.kind == "f" else "<i4"
-    return base64.b64encode(np.ascontiguousarray(array, kind).tobytes()).decode()
-
-
-def text_to_array(text: str | None, kind: str) -> np.ndarray | None:
-    return None if text is None else np.frombuffer(base64.b64decode(text, validate=True), kind).copy()

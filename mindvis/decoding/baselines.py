@@ -15,12 +15,13 @@ from torch import Tensor, nn
 
 from mindvis.common.draws import generator
 from mindvis.common.errors import InputError
+from mindvis.common.ridge import fit_ridge
 from mindvis.config.schemas import BaselineConfig
 from mindvis.data import PairedDataset
 from mindvis.data.images import to_float
 from mindvis.dc_ldm import LatentDiffusion
 from mindvis.decoding.decode import decode
-from mindvis.decoding.ridge import class_scores, fit_ridge
+from mindvis.decoding.ridge import class_scores
 from mindvis.decoding.ridge_pictures import (
     SAMPLING,
     WITHOUT_CLASSES,

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from mindvis.checkpoints import load_state, load_torch, read_label2img
 from mindvis.common.errors import InputError
 from mindvis.common.progress import Progress
+from mindvis.common.ridge import Ridge, fit_ridge
 from mindvis.config.schemas import BaselineConfig
 from mindvis.data import PairedDataset
 from mindvis.data.images import to_float, to_uint8
 from mindvis.dc_ldm import LatentDiffusion, build_class_ldm
 from mindvis.decoding.decode import decode
 from mindvis.decoding.output import mean_fmri
-from mindvis.decoding.ridge import Ridge, fit_ridge
 
 WITHOUT_CLASSES = "the class baseline needs class ids, which this data set has not"
 CLASS_EMBEDDING = "cond_stage_model.embedding.weight"

@@ -24,7 +24,7 @@ SETTINGS = [f"{name}={value}" for name, value in SAMPLING.items()] + ["num_threa
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory):
-    """A folder of two subjects' files: ben's 24 voxels are mixtures of anna's 20, both saw the same 60 + 12 pictures."""
+    """A folder of two subjects' files: ben's 24 voxels are mixtures of anna's 20; the same pictures."""
     rng, folder = np.random.default_rng(0), tmp_path_factory.mktemp("own")
     images = rng.integers(0, 256, (72, 8, 8, 3), dtype=np.uint8)
     anna = rng.normal(size=(72, 4)) @ rng.normal(size=(4, 20)) + 0.1 * rng.normal(size=(72, 20))
@@ -44,7 +44,7 @@ def correlation(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def test_rows_land_in_the_voxels_of_the_reference(own):
-    """Test rows of ben, which no map was fitted on, are those of anna for the same pictures; without a map they are not."""
+    """Test rows of ben, on which no map was fitted, are those of anna for the same pictures; without a map not."""
     train, test, _ = open_pairs(config(own), PATCH)
     assert (train.num_rows, test.num_rows, train.num_voxels) == (120, 24, 24)
     assert train.subject.tolist() == ["anna"] * 60 + ["ben"] * 60

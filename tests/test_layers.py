@@ -26,7 +26,8 @@ WITHOUT_SETTINGS = {"data", "sc_mbm", "dc_ldm", "evaluation"}
 
 def parts() -> list[str]:
     """Every module or package directly below mindvis."""
-    found = {path.stem for path in PACKAGE.iterdir() if path.is_dir() or path.suffix == ".py"}
+    own = [path for path in PACKAGE.iterdir() if not path.is_symlink()]  # links to scripts/ and configs/ are no rooms
+    found = {path.stem for path in own if path.is_dir() or path.suffix == ".py"}
     return sorted(name for name in found if not name.startswith("__") and name != "assets")
 
 

@@ -1,6 +1,5 @@
 """Running the steps of a chain: what is done is skipped, a failure ends one subject, the rest goes on."""
 
-import shlex
 import signal
 import sys
 import threading
@@ -19,6 +18,7 @@ from mindvis.chain.processes import HEADER, SAVED_AND_STOPPED, Launch, last_line
 from mindvis.chain.record import Record
 from mindvis.chain.settings import TRAININGS
 from mindvis.common.errors import InputError
+from mindvis.config.invocation import step_command
 
 Say = Callable[[str], None]
 
@@ -147,7 +147,7 @@ def ready(steps: Sequence[Step], record: Record, *, dry_run: bool, say: Say) -> 
 
 def to_go_on(script: str, argv: Sequence[str] | None) -> str:
     """The command that goes on, as a line."""
-    return "to go on: " + shlex.join(["python", f"scripts/{script}.py", *(sys.argv[1:] if argv is None else argv)])
+    return "to go on: " + step_command(script, list(sys.argv[1:] if argv is None else argv))
 
 
 def describe_plan(steps: Sequence[Step], record: Record) -> list[str]:

@@ -176,6 +176,7 @@ def _run_in_fork(main: Callable[[list[str]], int], command: list[str], log: Path
     if device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = device
     sys.argv = command  # what a run folder says of its command
+    sys.modules["__main__"].__spec__ = None  # more processes of this stage are begun by its script
     sys.exit(main(command[1:]))
 
 

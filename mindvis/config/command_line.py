@@ -10,7 +10,6 @@ import json
 import logging
 import os
 import re
-import shlex
 import sys
 import textwrap
 import tokenize
@@ -23,6 +22,7 @@ from omegaconf import MISSING
 
 from mindvis.common.errors import InputError, nearest
 from mindvis.config.conform import dataclass_of, own_first
+from mindvis.config.invocation import as_begun, by_package, this_command
 from mindvis.config.loading import Beneath, load_config
 
 Settings = TypeVar("Settings")
@@ -57,7 +57,7 @@ def entry_point(main: Callable[..., int | None]) -> Callable[..., int]:
                 raise
             return _fail(f"{error.filename or 'file system'}: {error.strerror}")
         except KeyboardInterrupt:
-            sys.stderr.write(f"interrupted; to go on, or begin again: {shlex.join(['python', *sys.argv])}\n")
+            sys.stderr.write(f"interrupted; to go on, or begin again: {this_command()}\n")
             return INTERRUPTED
 
     return wrapped
@@ -102,7 +102,10 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, description: str, epilog: str | None = None, prog: str | None = None):
         form = argparse.RawDescriptionHelpFormatter
-        super().__init__(prog, description=inspect.cleandoc(description), epilog=epilog, formatter_class=form)
+        if prog is None and by_package():
+            prog = f"python -m mindvis {sys.argv[1]}"
+        texts = {"description": as_begun(inspect.cleandoc(description)), "epilog": as_begun(epilog or "")}
+        super().__init__(prog, formatter_class=form, **texts)
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse does it; a path may begin with `~`, which no shell replaces in `--out=~/data`."""

@@ -16,7 +16,7 @@ from mindvis.config.text import parse_item, read_yaml
 Settings = TypeVar("Settings")
 CONFIG_FILE = {"config_file": True}  # metadata of a field that names another file of settings
 Beneath = Callable[[dict], dict]
-PROJECT = Path(__file__).resolve().parents[2]  # the folder of configs/ in a checkout
+PACKAGE = Path(__file__).resolve().parents[1]  # has configs/, in a checkout by a link
 
 
 def load_config(
@@ -81,12 +81,12 @@ def flatten(settings: dict, prefix: str = "") -> dict[str, Any]:
 
 
 def find_config(name: str | Path, beside: str | Path | None = None) -> Path:
-    """A settings file that another one names: beside that one, else from here, else in the project.
+    """A settings file that another one names: beside that one, else from here, else in the package.
 
     `beside` is the file that names it. Where it is nowhere, the path as it was given is returned.
     """
     path = Path(name).expanduser()
-    folders = [Path(), PROJECT] if beside is None else [*_folders(Path(beside)), Path(), PROJECT]
+    folders = [Path(), PACKAGE] if beside is None else [*_folders(Path(beside)), Path(), PACKAGE]
     return next((folder / path for folder in folders if (folder / path).is_file()), path)
 
 

@@ -18,9 +18,10 @@ from lightning_fabric.plugins import CheckpointIO
 
 from mindvis.common.files import link, write_json
 from mindvis.common.tensor_files import load_tensors, save_tensors
+from mindvis.config.invocation import this_command
 from mindvis.training.logging import MetricsFile
 from mindvis.training.runs import Run
-from mindvis.training.signals import INTERRUPTED, SignalWatch, this_command
+from mindvis.training.signals import INTERRUPTED, SignalWatch
 
 log = logging.getLogger(__name__)
 

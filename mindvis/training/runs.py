@@ -9,7 +9,6 @@ import atexit
 import json
 import logging
 import os
-import shlex
 import shutil
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from omegaconf import OmegaConf
 from mindvis.common.errors import InputError, beside
 from mindvis.common.files import remove_temporaries, write_json, write_text
 from mindvis.common.tensor_files import find_fault
+from mindvis.config.invocation import this_command
 from mindvis.config.schemas import flatten
 from mindvis.config.text import read_yaml
 
@@ -230,7 +230,7 @@ def _write_settings(run: Run, resume: str, resumed: bool) -> None:
     old = run.manifest if resumed else {}
     run.record(
         stage=run.stage,
-        command=shlex.join([Path(sys.executable).name, *sys.argv]),
+        command=this_command(),
         started=old.get("started", now),
         resumed=[*old.get("resumed", []), now] if resumed else [],
         resume_path=old.get("resume_path") if resume == "auto" else resume,

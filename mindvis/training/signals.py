@@ -2,22 +2,17 @@
 
 import functools
 import logging
-import shlex
 import signal
-import sys
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
+
+from mindvis.config.invocation import this_command
 
 log = logging.getLogger(__name__)
 
 INTERRUPTED = 75  # EX_TEMPFAIL: the run saved itself on a signal and goes on when it is started again
 SIGNALS = {signal.SIGTERM: INTERRUPTED, signal.SIGUSR1: INTERRUPTED, signal.SIGINT: 130}
-
-
-def this_command() -> str:
-    """The command of this program, as it would be typed again."""
-    return shlex.join(["python", *sys.argv])
 
 
 class SignalWatch:

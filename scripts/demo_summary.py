@@ -29,6 +29,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     report = json.loads((folder / "report.json").read_text())
     figures = [figure for figure in report["figures"] if figure["name"].startswith(f"{ways}_way_top_1/")]
     decoded, shuffled = (next(f for f in figures if f["set"] == name) for name in ("decoded", "shuffled"))
+    parts = [each for each in report.get("by_training", []) if each["name"] == decoded["name"]]
+    apart = {(each["classes"], each["set"]): each for each in parts}
+    if apart:  # the first line is that of new pictures of trained classes
+        chance = {"chance": decoded["chance"]}
+        decoded, shuffled = apart["trained", "decoded"] | chance, apart["trained", "shuffled"]
     generated = report["settings"]["generate"]
     train, test, _ = open_pairs(saved_data(generated["data"]["settings"]), generated["patch_size"])
     ridge = ridge_accuracy(train, test, num_ways=ways).mean()
@@ -38,6 +43,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         f"pictures: {folder / 'grid.png'}\n"
         f"demo: {score}, {shuffled['value']:.2f} shuffled, {decoded['chance']:.2f} chance"
     )
+    if apart:
+        unseen = apart["unseen", "decoded"]
+        score = f"{ways}-way top-1 {unseen['value']:.2f} [{unseen['low']:.2f}, {unseen['high']:.2f}] decoded"
+        text += f"\nunseen classes: {score}, {apart['unseen', 'shuffled']['value']:.2f} shuffled"
     write_text(folder / "summary.txt", text + "\n")
     print(text)
 

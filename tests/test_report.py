@@ -22,6 +22,7 @@ from mindvis.evaluation import (
     text_table,
     write_report,
 )
+from mindvis.evaluation.audit_folders import Training
 from mindvis.evaluation.checks import leakage_statements
 from mindvis.evaluation.classifiers import Classifier
 from mindvis.evaluation.networks import Preprocess
@@ -400,3 +401,22 @@ def test_the_audit_stands_in_the_report(run, classifier, tmp_path):
     without = replace(PROTOCOL, audit=False)
     page = write_report(evaluate_folder(run, classifier=classifier, protocol=without), tmp_path / "without").read_text()
     assert '<h2 id="audit">' not in page and not (tmp_path / "without" / "audit.json").exists()
+
+
+def test_trained_and_unseen_classes_stand_apart(run, classifier, pictures, tmp_path):
+    """Where training pictures have classes and the test has both kinds; else there is nothing to tell apart."""
+    write_run(run, *pictures, class_ids=np.array([0, 0, 5, 5]))
+    training = Training(255 - pictures[0], [0, 0, 1, 1])
+    report = evaluate_folder(run, classifier=classifier, protocol=PROTOCOL, training_images=training)
+    found = {(each["set"], each["classes"]): each for each in report.by_training if each["name"] == "mse"}
+    scores = [row["scores"]["mse"] for row in report.per_stimulus]
+    assert found["decoded", "trained"]["value"] == pytest.approx(np.mean(scores[:2]))
+    assert (
+        found["decoded", "unseen"]["value"] == pytest.approx(np.mean(scores[2:]))
+        and found["shuffled", "unseen"]["n"] == 2
+    )
+    assert (
+        "unseen classes" in text_table(report) and "unseen classes" in write_report(report, tmp_path / "o").read_text()
+    )
+    both = Training(255 - pictures[0], [0, 0, 5, 5])
+    assert not evaluate_folder(run, classifier=classifier, protocol=PROTOCOL, training_images=both).by_training

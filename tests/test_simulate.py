@@ -1,12 +1,13 @@
 """The simulated visual cortex and the experiment written in the published layouts."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from mindvis.common.errors import InputError
-from mindvis.data import load_god, load_hcp
+from mindvis.data import load_god, load_hcp, load_npz
 from mindvis.simulation.cortex import (
     AREAS,
     GRID,
@@ -233,3 +234,47 @@ def _centre_and_size(fields: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     centre = [(fields * axis).sum(axis=(1, 2)) for axis in (x, y)]
     spread = [(fields * axis**2).sum(axis=(1, 2)) - c**2 for axis, c in zip((x, y), centre, strict=True)]
     return np.hypot(*centre), np.sqrt(sum(spread))
+
+
+@pytest.fixture(scope="module")
+def unseen_folder(tmp_path_factory):
+    """Three unseen classes with eight pictures each, and two imagery trials a test picture."""
+    out = tmp_path_factory.mktemp("unseen") / "data"
+    simulate(out, tiny(protocol=replace(PROTOCOLS["demo"], unseen_classes=3, imagery_repeats=2)))
+    return out
+
+
+def test_unseen_classes_are_tested_but_never_trained_on(unseen_folder):
+    """Test pictures of trained classes come first, those of the unseen ones follow; the loaders know both."""
+    train, test = load_god(unseen_folder / "Kamitani" / "npz", ["sbj_1"])
+    unseen = tiny(protocol=replace(PROTOCOLS["demo"], unseen_classes=3)).unseen().tolist()
+    assert len(unseen) == 3 and not set(unseen) & set(train.class_ids)
+    assert set(test.class_ids[:5]) <= set(train.class_ids) and sorted(test.class_ids[5:]) == sorted(unseen * 8)
+    shown = {picture.tobytes() for picture in [*train.images, *test.images]}
+    assert len(shown) == len(train.images) + len(test.images)
+
+
+def test_imagined_pictures_leave_early_areas_silent(unseen_folder):
+    """Own data: seen training rows, imagined test rows; averages vary with the picture in LOC, in V1 as noise does."""
+    train, test, _ = load_npz(unseen_folder / "Imagery" / "sbj_1.npz", roi="VC")
+    assert test.num_rows == 5 + 24 and train.num_rows == 2 * 21
+    strong = tiny(protocol=Protocol(snr=5.0, train_repeats=1, test_repeats=1, imagery_repeats=40), num_test=24)
+    viewing = view(strong, draw_experiment(strong), 1)
+    imagined = viewing.imagery.reshape(24, 40, -1).mean(axis=1)
+    area = np.repeat(AREAS, viewing.area_sizes)
+    alike = [np.corrcoef(imagined[:, v], viewing.averages[:, v])[0, 1] for v in range(imagined.shape[1])]
+    assert np.mean(np.array(alike)[area == "LOC"]) > 0.7 and abs(np.mean(np.array(alike)[area == "V1"])) < 0.2
+
+
+def test_imagery_changes_nothing_else(folder, unseen_folder, tmp_path):
+    """Its noise has a stream of its own."""
+    simulate(tmp_path / "data", tiny(protocol=replace(PROTOCOLS["demo"], imagery_repeats=2)))
+    name = "Kamitani/npz/sbj_1.npz"
+    assert (tmp_path / "data" / name).read_bytes() == (folder / name).read_bytes()
+
+
+@pytest.mark.parametrize("changes", [{"unseen_classes": 24}, {"unseen_classes": -1}, {"imagery_repeats": -1}])
+def test_impossible_protocols_are_refused(changes):
+    """No class left to train on, or fewer than none."""
+    with pytest.raises(InputError, match=next(iter(changes))):
+        tiny(protocol=replace(PROTOCOLS["demo"], **changes))

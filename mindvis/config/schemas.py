@@ -212,12 +212,14 @@ class SimulateConfig:
 
     out: str = "data/simulated"  # the folder to write; Kamitani/npz and HCP/npz appear below it
     seed: int = seed_field(0)  # every random draw follows from it
-    protocol: str = "demo"  # demo | god: preset of signal-to-noise ratio and repeats
+    protocol: str = "demo"  # demo | god: preset of signal-to-noise ratio, repeats, unseen classes and imagery
     snr: float | None = number(
         None, above=0
     )  # variance of signal over noise in one trial, mean over voxels; null: the preset's
     train_repeats: int | None = number(None, 1, 10**6)  # trials averaged for a training row; null: the preset's
     test_repeats: int | None = number(None, 1, 10**6)  # trials of each test picture; null: the preset's
+    unseen_classes: int | None = number(None, 0, 23)  # classes tested but never trained on; null: the preset's
+    imagery_repeats: int | None = number(None, 0, 10**6)  # trials of imagined test pictures; null: the preset's
     num_subjects: int = number(1, 1, 10**6)  # subjects who see pictures
     train_per_class: int = number(100, 1, 10**6)  # training pictures of each class
     num_test: int = number(48, 1, 10**6)  # test pictures: new ones of the same classes

@@ -22,6 +22,7 @@ from mindvis.evaluation.measures import Judge, Protocol
 from mindvis.evaluation.pictures import ARRAYS, DecodedSet, read_controls, read_decoded
 from mindvis.evaluation.report import (
     Report,
+    by_training,
     class_table,
     differences,
     main_figure,
@@ -96,10 +97,17 @@ def evaluate_sets(
         caveats=[*caveats(pictures, true.top_class, controls), *judge.caveats],
         copying=_copying(pictures, training, spaces),
         per_control=per_control,
+        by_training=_by_training(pictures, training, {"decoded": rows, **per_control}, protocol.seed),
         differences=differences(scores, seed=protocol.seed, num_bootstrap=protocol.num_bootstrap),
         pictures=pictures,
         audited=_audited(pictures, controls, training, spaces, judge) if protocol.audit else None,
     )
+
+
+def _by_training(pictures: DecodedSet, training: Training, tables: dict[str, list[dict]], seed: int) -> list[dict]:
+    if pictures.class_ids is None or training.class_ids is None:
+        return []
+    return by_training(tables, pictures.class_ids, training.class_ids, seed)
 
 
 def _spaces(classifier: Classifier) -> list[Space]:

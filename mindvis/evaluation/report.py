@@ -9,6 +9,8 @@
 - `differences`: list of {`name`, `control`, `value` (decoded minus control, paired over stimuli), `low`, `high`, `p`
   (by flipped signs), `p_holm` (corrected for the number of differences), `better` (the interval lies on the better side
   of 0), `n`}
+- `by_training`: list of {`name`, `set`, `classes` (trained or unseen by the brain decoder), `value`, `low`, `high`, `n`},
+  where test pictures are of both kinds
 - `per_stimulus`: list of {`stimulus_id`, `class`, `scores`: {figure name: mean over samples}}, decoded set only
 - `per_control`: {control: such a list}, with the scores that a control has
 - `per_class`: list of {`class`, `n`, `scores`}
@@ -30,7 +32,7 @@ from mindvis.common.files import to_csv
 from mindvis.evaluation.audit_folders import Audited
 from mindvis.evaluation.measures import Scores
 from mindvis.evaluation.pictures import DecodedSet
-from mindvis.evaluation.statistics import holm, interval, paired_difference
+from mindvis.evaluation.statistics import estimate, holm, interval, paired_difference
 
 SCHEMA = "mindvis.report/1"
 
@@ -84,6 +86,7 @@ class Report:
     copying: dict | None = None
     per_control: dict[str, list[dict]] = field(default_factory=dict)
     differences: list[Difference] = field(default_factory=list)
+    by_training: list[dict] = field(default_factory=list)
     pictures: DecodedSet | None = None
     audited: Audited | None = None
 
@@ -111,6 +114,10 @@ class Report:
         """Whether the decoded pictures are better than every control that has that figure, and there is one."""
         found = [difference for difference in self.differences if difference.name == name]
         return bool(found) and all(difference.better for difference in found)
+
+    def set_names(self) -> list[str]:
+        """Names of all sets that have figures by training, the decoded one first."""
+        return list(dict.fromkeys(each["set"] for each in self.by_training))
 
     def ranking(self) -> list[int]:
         """Positions of the stimuli, best decoded first by the main figure."""
@@ -164,6 +171,27 @@ def differences(scores: dict[str, list[Scores]], *, seed: int, num_bootstrap: in
     return found
 
 
+def by_training(
+    tables: dict[str, list[dict]], class_ids: Sequence[int], trained: Sequence[int], seed: int
+) -> list[dict]:
+    """Figures of the test pictures of trained and of unseen classes, apart; empty where all are of one kind.
+
+    `tables`: set -> its stimulus table, in the order of `class_ids`; `trained`: classes of the training pictures.
+    """
+    known = np.isin(class_ids, trained)
+    if known.all() or not known.any():
+        return []
+    found = []
+    for of, table in tables.items():
+        for name in table[0]["scores"]:
+            values = np.array([row["scores"][name] for row in table])
+            for classes, chosen in (("trained", known), ("unseen", ~known)):
+                mean = estimate(values[chosen], seed)
+                span = {"value": mean.value, "low": mean.low, "high": mean.high, "n": mean.n}
+                found.append({"name": name, "set": of, "classes": classes, **span})
+    return found
+
+
 def main_figure(scores: Sequence[Scores], class_ids: Sequence[int] | None) -> str:
     """Name of the figure that heads the report: n-way, or, without annotated classes, pairwise identification."""
     pairwise = [each.name for each in scores if each.name.startswith("pairwise_")]
@@ -210,9 +238,21 @@ def text_table(report: Report) -> str:
     tables = [aligned(rows)]
     if report.differences:
         tables += ["", aligned([_DIFFERENCE_TITLES, *map(_difference_row, report.differences)], num_names=2), ""]
+    if report.by_training:
+        tables += [aligned(_training_rows(report), num_names=1), ""]
     found = report.audited
     verdict = [] if found is None else [f"audit: {found.main.verdict} ({found.main.steps[-1]})"]
     return "\n".join([*tables, *verdict, *report.caveats, *report.skipped])
+
+
+def _training_rows(report: Report) -> list[list[str]]:
+    """The main figure of every set, for trained and unseen classes."""
+    rows = [["classes", *report.set_names(), "n"]]
+    for classes in ("trained", "unseen"):
+        of_main = [each for each in report.by_training if (each["classes"], each["name"]) == (classes, report.main)]
+        cells = [f"{each['value']:.3f} [{each['low']:.3f}, {each['high']:.3f}]" for each in of_main]
+        rows.append([f"{report.main}, {classes} classes", *cells, str(of_main[0]["n"])])
+    return rows
 
 
 _DIFFERENCE_TITLES = ["decoded minus control", "", "difference", "95 % interval", "p", "p (Holm)"]

@@ -15,6 +15,8 @@ NOISE_LENGTH = 8.0  # voxels over which noise stays alike along the cortex
 # shares of the noise variance: neighbouring cortex, single voxels (thermal), whole areas (breathing, attention)
 LOCAL_SHARE, VOXEL_SHARE, AREA_SHARE = 0.35, 0.5, 0.15
 SNR_SPREAD = 0.6  # deviation of log SNR among voxels
+# what is left of a voxel's response to a picture that is only imagined: weaker, and none where the retina drives it
+IMAGERY_GAIN = {"V1": 0.0, "V2": 0.0, "V3": 0.0, "V4": 0.3, "LOC": 0.5, "FFA": 0.5, "PPA": 0.5}
 SPONTANEOUS_SHARE = 0.5  # of resting variance that looks like evoked activity (Kenet et al. 2003)
 HRF_SECONDS = 32.0
 
@@ -28,6 +30,7 @@ class Viewing:
     averages: np.ndarray  # [m v]
     snr: np.ndarray  # [v], of a single trial
     area_sizes: list[int]
+    imagery: np.ndarray | None = None  # [m*i v], trials in which the test pictures are imagined, image by image
 
 
 def view(experiment: Experiment, stimuli: Stimuli, subject: int) -> Viewing:
@@ -43,7 +46,18 @@ def view(experiment: Experiment, stimuli: Stimuli, subject: int) -> Viewing:
     mean, deviation = train.mean(axis=0), train.std(axis=0)
     trials = (trials - mean) / deviation
     averages = trials.reshape(len(test), repeats, -1).mean(axis=1)
-    return Viewing((train - mean) / deviation, trials, averages, snr, sizes)
+    imagery = None
+    if experiment.protocol.imagery_repeats:
+        imagery = (_imagine(experiment, test, sizes, subject) - mean) / deviation
+    return Viewing((train - mean) / deviation, trials, averages, snr, sizes, imagery)
+
+
+def _imagine(experiment: Experiment, signal: np.ndarray, sizes: Sequence[int], subject: int) -> np.ndarray:
+    """Trials in which a subject imagines the test pictures: signal [m v] -> [m*i v], with noise of its own stream."""
+    repeats = experiment.protocol.imagery_repeats
+    rng = generator((experiment.seed, subject, 0), "imagery")
+    gain = np.repeat([IMAGERY_GAIN[area] for area in AREAS], sizes).astype(np.float32)
+    return np.repeat(signal * gain, repeats, axis=0) + trial_noise(len(signal) * repeats, sizes, rng)
 
 
 def responses(experiment: Experiment, features: Features, rng: np.random.Generator) -> tuple[np.ndarray, list[int]]:

@@ -1,7 +1,7 @@
 """A simulated experiment on a simulated visual cortex, written in the published file layouts.
 
 Several subjects see drawings of known classes; others rest. What is written is read by the ordinary loaders.
-Unlike in GOD, the test pictures are new pictures of the training classes.
+Unlike in GOD, test pictures are new pictures of the training classes; the protocol `god` adds those of unseen classes.
 """
 
 import json
@@ -30,6 +30,8 @@ REGIONS = {area: (area,) for area in AREAS} | {"VC": AREAS, "LVC": EARLY, "HVC":
 def simulate(out_dir: str | Path, experiment: Experiment) -> None:
     """Write `Kamitani/npz` (viewing) and `HCP/npz` (rest) under `out_dir`; the same experiment gives the same bytes.
 
+    Imagined test pictures, where the protocol has them, are a file a subject in `Imagery`, in the layout of own data.
+
     The folder appears when it is complete. An earlier simulation is replaced; raises InputError for anything else.
     """
     out_dir = Path(out_dir)
@@ -56,7 +58,29 @@ def _write_viewing(root: Path, experiment: Experiment, stimuli: Stimuli) -> None
         rows = (f"{FIRST_WNID + class_id}.{image:06d},1\n" for image, class_id in enumerate(class_ids.tolist()))
         (root / f"imagenet_{name}_label.csv").write_text("".join(rows), encoding="utf-8")
     for subject in Progress(range(1, experiment.num_subjects + 1), desc="viewing subjects"):
-        write_npz(root / f"sbj_{subject}.npz", _god_arrays(view(experiment, stimuli, subject), experiment))
+        viewing = view(experiment, stimuli, subject)
+        write_npz(root / f"sbj_{subject}.npz", _god_arrays(viewing, experiment))
+        if viewing.imagery is not None:
+            folder = root.parents[1] / "Imagery"
+            folder.mkdir(exist_ok=True)
+            write_npz(folder / f"sbj_{subject}.npz", _imagery_arrays(viewing, stimuli))
+
+
+def _imagery_arrays(viewing: Viewing, stimuli: Stimuli) -> dict[str, np.ndarray]:
+    """Training trials that were seen, test trials that were imagined, as own data has them."""
+    num_test = len(stimuli.images) - stimuli.num_train
+    stimulus = np.arange(stimuli.num_train, len(stimuli.images))
+    stimulus = np.concatenate([np.arange(stimuli.num_train), np.repeat(stimulus, len(viewing.imagery) // num_test)])
+    area = np.repeat(AREAS, viewing.area_sizes)
+    return {
+        "fmri": np.concatenate([viewing.train, viewing.imagery]),
+        "images": stimuli.images,
+        "split": np.repeat(["train", "test"], [len(viewing.train), len(viewing.imagery)]),
+        "stimulus": stimulus,
+        "class_ids": stimuli.class_ids[stimulus],
+        "roi_names": np.array(list(REGIONS)),
+        "roi_masks": np.stack([np.isin(area, of) for of in REGIONS.values()]),
+    }
 
 
 def _god_arrays(viewing: Viewing, experiment: Experiment) -> dict[str, np.ndarray]:

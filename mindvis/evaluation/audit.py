@@ -171,7 +171,8 @@ def _leaked(rows: figures.Rows, stimuli: np.ndarray, training: Pictures | None) 
     if training is None:
         return np.zeros(len(stimuli), bool)
     nearest = np.concatenate([(part @ rows.training.T).argmax(axis=1) for part in np.array_split(rows.true, 8)])
-    return near.twins(stimuli, training, nearest)
+    closeness = np.einsum("md,md->m", rows.true, rows.training[nearest])
+    return near.twins(stimuli, training, nearest, closeness)
 
 
 def restrict(rows: figures.Rows, kept: np.ndarray) -> figures.Rows:

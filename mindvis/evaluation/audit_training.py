@@ -16,6 +16,7 @@ NUM_NEAREST = 10
 MIN_TRAINING = 2 * NUM_NEAREST  # below, "nearest" says little
 SAME_PICTURE = 0.98  # correlation from which two training pictures count as one
 TWIN = 2.0  # grey levels: mean difference at 32 x 32 pixels up to which two pictures are the same picture
+TWINS_CORRELATE = 0.9  # by far more than this, at 32 x 32 pixels; saves looking at the others
 COPY_RISK = 0.01  # share of true pictures that would be called copies of training pictures
 VARIANCE_KEPT = 0.95
 CHUNK = 256
@@ -60,10 +61,17 @@ def copied(decoded: Neighbours, true: Neighbours, own: np.ndarray) -> np.ndarray
     return (decoded.ratio < apart) & (decoded.closeness > true.closeness[own])
 
 
-def twins(stimuli: Pictures, training: Pictures, nearest: np.ndarray) -> np.ndarray:
-    """Which stimuli are training pictures, but for storage: uint8 pictures, [m] index of the nearest -> bool [m]."""
-    found = [_differ_by(stimuli[i : i + 1], training[j : j + 1]) <= TWIN for i, j in enumerate(nearest.tolist())]
-    return np.asarray(found)
+def twins(stimuli: Pictures, training: Pictures, nearest: np.ndarray, closeness: np.ndarray) -> np.ndarray:
+    """Which stimuli are training pictures, but for storage: uint8 pictures [m], [t] -> bool [m].
+
+    `nearest` [m] is the training picture whose pixels correlate most with each, `closeness` [m] that correlation. Flat
+    pictures correlate with nothing, so those are looked at as well.
+    """
+    found = np.zeros(len(nearest), bool)
+    for i in np.flatnonzero((closeness > TWINS_CORRELATE) | (closeness == 0)):
+        j = int(nearest[i])
+        found[i] = _differ_by(stimuli[i : i + 1], training[j : j + 1]) <= TWIN
+    return found
 
 
 def _differ_by(one: np.ndarray, other: np.ndarray) -> float:

@@ -75,8 +75,8 @@ def shown_in_training(stimuli: np.ndarray, training: Pictures | None) -> dict:
     if training is None:
         return {"what": what, "touched": None, "text": "No training pictures were found to compare with."}
     space = Space(PIXELS, small_pixels)
-    nearest = _highest(space(stimuli), space(training))[1]
-    found = int(twins(stimuli, training, nearest).sum())
+    closeness, nearest = _highest(space(stimuli), space(training))
+    found = int(twins(stimuli, training, nearest, closeness).sum())
     meaning = ": their scores say nothing about new pictures" if found else ""
     text = f"{found} of {len(stimuli)} test pictures are training pictures{meaning}."
     return {"what": what, "touched": found > 0, "text": text}

@@ -9,8 +9,8 @@
 - `differences`: list of {`name`, `control`, `value` (decoded minus control, paired over stimuli), `low`, `high`, `p`
   (by flipped signs), `p_holm` (corrected for the number of differences), `better` (the interval lies on the better side
   of 0), `n`}
-- `by_training`: list of {`name`, `set`, `classes` (trained or unseen by the brain decoder), `value`, `low`, `high`, `n`},
-  where test pictures are of both kinds
+- `by_training`: list of {`name`, `set`, `classes` (trained or unseen by the brain decoder), `value`, `low`, `high`,
+  `n`}, where test pictures are of both kinds
 - `per_stimulus`: list of {`stimulus_id`, `class`, `scores`: {figure name: mean over samples}}, decoded set only
 - `per_control`: {control: such a list}, with the scores that a control has
 - `per_class`: list of {`class`, `n`, `scores`}

@@ -86,4 +86,4 @@ def small_pixels(pictures: np.ndarray) -> np.ndarray:
 def _network(name: str) -> Embed:
     """Features before the last layer of a classifier."""
     classifier = load_classifier(name)
-    return lambda pictures: classifier.classify(pictures, batch_size=BATCH).features
+    return lambda pictures: classifier.classify(pictures).features

@@ -121,7 +121,7 @@ def overlap(rows: Rows, true: near.Neighbours, known: Known) -> Iterator[Finding
 
 def collapse(rows: Rows, known: Known) -> Iterator[Finding]:
     """How much of true and decoded pictures lies in the span of the training ones, along how many axes."""
-    mean, axes = near.training_span(rows.training)
+    mean, axes = near.training_span(rows.training, known.seed)
     for name, features, own in (("truth", rows.true, np.arange(len(rows.true))), ("decoded", rows.decoded, rows.own)):
         share = _estimate(near.share_in_span(features, mean, axes), own, replace(known, subjects=None))
         yield Finding(f"{name}_in_training_span/{rows.space}", share.value, share.low, share.high, n=share.n)

@@ -18,6 +18,7 @@ SAME_PICTURE = 0.98  # correlation from which two training pictures count as one
 TWIN = 2.0  # grey levels: mean difference at 32 x 32 pixels up to which two pictures are the same picture
 TWINS_CORRELATE = 0.9  # by far more than this, at 32 x 32 pixels; saves looking at the others
 COPY_RISK = 0.01  # share of true pictures that would be called copies of training pictures
+MAX_SPANNING = 2000  # training pictures whose span is taken: ten thousand would take minutes
 VARIANCE_KEPT = 0.95
 CHUNK = 256
 
@@ -106,8 +107,14 @@ def _distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.sqrt(np.maximum(squared, 0))
 
 
-def training_span(training: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean [d] and orthonormal axes [d q] that hold 95 % of the variance of the training pictures [t d]."""
+def training_span(training: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean [d] and orthonormal axes [d q] that hold 95 % of the variance of the training pictures [t d].
+
+    Of more than 2000 so many are drawn from the seed.
+    """
+    if len(training) > MAX_SPANNING:
+        chosen = draws.generator((seed,), "span").choice(len(training), MAX_SPANNING, replace=False)
+        training = training[np.sort(chosen)]
     mean = training.mean(axis=0)
     centred = training - mean
     if len(centred) < centred.shape[1]:

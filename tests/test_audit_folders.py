@@ -12,7 +12,7 @@ from planted import class_retriever, classifier_and_generator, make_world, recon
 from script_runner import run
 
 from mindvis.data import PairedDataset
-from mindvis.evaluation.audit_folders import Audited, PictureFiles
+from mindvis.evaluation.audit_folders import Audited, read_training
 from mindvis.evaluation.audit_page import audit_text
 from mindvis.evaluation.checks import kept_rows
 from mindvis.evaluation.open import noise_ceilings
@@ -153,12 +153,13 @@ def write_other(folder):
     np.savez(folder / "decoded.npz", decoded=pictures[:, None], stimuli=pictures)
 
 
-def test_files_are_read_slice_by_slice(folders):
-    """Squared and resized; a slice holds what it names."""
-    files = [folders / "training" / f"x{i}.png" for i in range(5)]
-    pictures = PictureFiles(files, 32)
-    assert len(pictures) == 5 and pictures[1:3].shape == (2, 32, 32, 3)
-    np.testing.assert_array_equal(PictureFiles(files, 64)[2:3][0], np.asarray(Image.open(files[2])))
+def test_training_files_are_read_slice_by_slice(folders):
+    """Squared and resized when a slice is asked for; in the order of their names."""
+    training = read_training(folders / "training", 32)
+    assert len(training.images) == 80 and training.images[1:3].shape == (2, 32, 32, 3)
+    exact = read_training(folders / "training", 64)
+    file = folders / "training" / f"{exact.names[2]}.png"
+    np.testing.assert_array_equal(exact.images[2:3][0], np.asarray(Image.open(file)))
 
 
 def test_an_old_shuffled_folder_counts_the_rows_it_kept(world, tmp_path):
@@ -185,6 +186,8 @@ def test_noise_ceilings_of_a_data_set(rng):
     voxels, halves = noise_ceilings(data, 0)
     assert voxels.value == pytest.approx(np.sqrt(1 / (1 + 1 / 4)), abs=0.05) and voxels.n == 20
     assert halves.value > 0.95 and halves.by_accident == 0.5
+    data.noise_ceilings = {"s1": np.array([0.25, 1.0]), "s2": np.array([0.25, np.nan])}
+    assert noise_ceilings(data, 0)[0].value == pytest.approx((0.5 + 1 + 0.5) / 3)
 
 
 def test_text_of_an_audit_has_a_line_a_figure(world):

@@ -1,45 +1,33 @@
 """Audits of folders: of `generate`, or of anybody's pictures, beside training pictures, controls and baselines."""
 
 import csv
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mindvis.common.errors import InputError
-from mindvis.data.images import center_crop, resize
+from mindvis.data.lazy_images import LazyImages, PictureFiles
 from mindvis.evaluation.audit import Audit, audit_pictures
 from mindvis.evaluation.audit_features import Pictures, Space
 from mindvis.evaluation.audit_verdict import Finding
 from mindvis.evaluation.checks import kept_rows, leakage_statements
-from mindvis.evaluation.pictures import DecodedSet, list_pictures, read_images, read_pixels
+from mindvis.evaluation.pictures import DecodedSet, list_pictures, read_images
 from mindvis.evaluation.statistics import paired_difference
 
 COMPARED = ("own_against_other", "within_class")  # figures that a table of baselines and ceilings shows
 
 
-class PictureFiles:
-    """Picture files as uint8 [n side side 3], squared and resized when a slice is asked for: memory stays flat."""
-
-    def __init__(self, files: Sequence[Path], side: int):
-        self.files, self.side = list(files), side
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, rows: slice) -> np.ndarray:
-        return np.stack([resize(center_crop(read_pixels(file)), self.side) for file in self.files[rows]])
-
-
 @dataclass(frozen=True)
 class Training:
-    """Training pictures uint8 [t h w 3] (or files of them), their classes [t], and why there are none."""
+    """Training pictures uint8 [t h w 3], their classes [t], why there are none, and the names of their files [t]."""
 
     images: Pictures | None = None
     class_ids: list[int] | None = None
     note: str | None = None
+    names: list[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -120,7 +108,8 @@ def read_training(path: str | Path, side: int) -> Training:
     """
     path = Path(path)
     if path.is_dir():
-        return Training(PictureFiles(list(list_pictures(path).values()), side))
+        files = list_pictures(path)
+        return Training(LazyImages(PictureFiles(list(files.values())), size=side), names=list(files))
     return Training(read_images(path))
 
 
@@ -136,9 +125,8 @@ def with_classes(pictures: DecodedSet, training: Training, path: str | Path) -> 
         return [number[class_of[name]] for name in names]
 
     named = DecodedSet(**{**vars(pictures), "class_ids": numbers(pictures.stimulus_ids, "stimulus")})
-    if isinstance(training.images, PictureFiles):
-        names = [file.stem for file in training.images.files]
-        training = Training(training.images, numbers(names, "training picture"), training.note)
+    if training.names is not None:
+        training = replace(training, class_ids=numbers(training.names, "training picture"))
     return named, training
 
 

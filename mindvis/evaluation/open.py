@@ -12,6 +12,7 @@ from mindvis.common.shares import Process, Shares, parts_folder
 from mindvis.config.loading import part
 from mindvis.config.schemas import AuditConfig, EvaluateConfig, LoggingConfig
 from mindvis.data import PairedDataset
+from mindvis.data.lazy_images import LazyImages
 from mindvis.data.open import open_pairs, saved_data
 from mindvis.evaluation import Protocol, Report, evaluate_folder, load_classifier, write_report
 from mindvis.evaluation.audit import Audit
@@ -155,12 +156,13 @@ def audit_training(source: str, pictures: DecodedSet) -> Training:
         train = _decoded_data(pictures)[0]
     except InputError as error:
         return Training(note=f"training pictures not found: {error}")
-    class_ids = None
-    if train.class_ids is not None:
-        of_stimulus = dict(zip(train.stimulus.tolist(), train.class_ids, strict=True))
-        shown = sorted(of_stimulus)
-        return Training(np.asarray(train.stimuli)[shown], [of_stimulus[place] for place in shown])
-    return Training(np.asarray(train.stimuli)[np.unique(train.stimulus)], class_ids)
+    shown = np.unique(train.stimulus)
+    lazy = isinstance(train.stimuli, LazyImages)
+    images = LazyImages(train.stimuli, shown) if lazy else np.asarray(train.stimuli)[shown]
+    if train.class_ids is None:
+        return Training(images)
+    class_of = dict(zip(train.stimulus.tolist(), train.class_ids, strict=True))
+    return Training(images, [class_of[place] for place in shown.tolist()])
 
 
 def _decoded_data(pictures: DecodedSet, **changes: Any) -> tuple[PairedDataset, PairedDataset, PairedDataset | None]:
@@ -184,8 +186,13 @@ def add_noise_ceiling(found: Audit, pictures: DecodedSet, seed: int) -> None:
 def noise_ceilings(test: PairedDataset, seed: int) -> list[Finding]:
     """Mean correlation that a perfect prediction of a voxel would reach, and how well halves of the trials identify.
 
-    Mean over subjects of `test`, whose rows after the first of a stimulus are single trials. Raises InputError.
+    Mean over subjects of `test`, whose rows after the first of a stimulus are single trials. Data that carries noise
+    ceilings of its own is believed. Raises InputError where there are neither.
     """
+    if test.noise_ceilings:
+        shares = np.concatenate([np.asarray(share, float) for share in test.noise_ceilings.values()])
+        roots = np.sqrt(np.clip(shares[np.isfinite(shares)], 0, 1))
+        return [Finding("noise_ceiling/voxel_correlation", float(roots.mean()), n=len(roots))]
     single = np.flatnonzero(np.asarray(test.repeat) > 0)
     if len(single) == 0:
         raise InputError("the test data has no single trials")

@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from mindvis.data.fmri_facts import FMRIFacts
     from mindvis.data.open import data_facts, open_stage_b
     from mindvis.dc_ldm.latents import kept_crops, kept_latents
-    from mindvis.decoding.previews import DecodedStimuli
+    from mindvis.decoding.watch import watch_stage_b
     from mindvis.training.fit import begin_run, train
 
     config.image_size = config.image_size or image_side(config.ldm)
@@ -29,6 +29,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     ldm, settings = build_stage_b(config, {**encoder, "num_voxels": train_set.num_voxels}, state)
     module = build_ldm_module(ldm, config)
     facts = FMRIFacts.of(train_set).as_plain(config.data.roi)
+    watchers, judge = watch_stage_b(config, val_set, test_set)
 
     run = begin_run(config, "finetune_ldm")
     if config.cache_latents and not config.trainer.fast_dev_run:
@@ -41,18 +42,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         seed=config.seed,
         data=data_facts(train=train_set, validation=val_set, test=test_set),
         selection=config.selection,
+        watched="test" if val_set is None else "validation",
     )
-    callbacks = [
-        DescribeWeights("ldm", {**settings, "fmri": facts}, config=history(config), prefix="ldm."),
-        DecodedStimuli(
-            val_set or test_set,
-            every_epochs=config.trainer.figure_every_epochs,
-            num_stimuli=config.num_preview,
-            num_steps=config.preview_steps,
-            seed=config.seed,
-        ),
-    ]
-    if result := train(config, run, module, (train_set, val_set), callbacks):
+    callbacks = [DescribeWeights("ldm", {**settings, "fmri": facts}, config=history(config), prefix="ldm."), *watchers]
+    if result := train(config, run, module, (train_set, val_set), callbacks, judge):
         print(result)
 
 

@@ -9,7 +9,6 @@ Processes that torchrun or SLURM starts share the stimuli; a picture does not de
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -25,22 +24,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     # imported once the settings are right: torch takes seconds
     from mindvis.checkpoints import weights_file
     from mindvis.common.devices import choose_device, use_threads
+    from mindvis.decoding import open as opened
     from mindvis.decoding.decode import decode
-    from mindvis.decoding.open import generation_provenance, load_decoder, open_to_decode, output_folder
     from mindvis.decoding.output import check_output, choose_rows, write_decoded
 
-    process, output = Process.from_environment(), Path(output_folder(config))
+    process, output = Process.from_environment(), opened.output_folder(config)
     check_output(output, config.overwrite, config.control)
     use_threads(config.num_threads)
     if process.leads:
         print(f"weights: {weights_file(config.run, config.checkpoint)}", flush=True)
-    ldm = load_decoder(config).to(choose_device(config.device, process.rank))
-    dataset, shown, mean = open_to_decode(config, ldm)
+    ldm = opened.load_decoder(config).to(choose_device(config.device, process.rank))
+    dataset, shown, mean, train = opened.open_to_decode(config, ldm)
     rows = choose_rows(dataset, config.stimuli)
 
-    names = ("num_samples", "sampler", "num_steps", "guidance", "batch_size", "seed", "precision")
-    options = {name: getattr(config, name) for name in names} | {"mean_fmri": mean}
-    provenance = generation_provenance(config, dataset, ldm) | shown.facts
+    options = opened.decode_options(config, ldm, mean)
+    provenance = opened.generation_provenance(config, dataset, ldm) | shown.facts
     shares = Shares(parts_folder(output, provenance, process), process, config.wait_minutes)
 
     def decode_share(share: np.ndarray) -> np.ndarray:
@@ -51,8 +49,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     weights = shares.key(*(weight.numpy(force=True) for weight in ldm.conditioner.parameters()))
     all_decoded = shares.begin("decoded" + weights, len(rows), decode_share)
     if process.leads:
-        write_decoded(output, all_decoded(), dataset, rows, provenance, fmri_rows=shown.rows[rows])
+        grid = opened.decode_training(ldm, train, config, options)
+        write_decoded(output, all_decoded(), dataset, rows, provenance, fmri_rows=shown.rows[rows], training=grid)
         shares.remove()
+        opened.show_grids(config, output, provenance)
         print(f"pictures: {output / 'grid.png'}")
 
 

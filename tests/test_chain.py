@@ -168,3 +168,26 @@ def test_stage_b_starts_from_a_published_encoder(chain, tmp_path):
     assert run("convert_checkpoint", chain / "finetune_mbm", tmp_path / "fmri_encoder.pth").status == 0
     settings = ["trainer.max_epochs=1", f"encoder={tmp_path / 'fmri_encoder.pth'}"]
     assert run("finetune_ldm", *tiny_stages.command("finetune_ldm", chain, tmp_path / "run", *settings)[2:]).status == 0
+
+
+def test_pictures_of_another_size_and_of_training_stimuli(chain, tmp_path):
+    """Any multiple of the autoencoder's factor, not only square ones; the grids are shown in TensorBoard."""
+    pytest.importorskip("tensorboard")
+    settings = [f"run={chain / 'finetune_ldm'}", *GENERATE[:3], "stimuli=[0,3]", f"output={tmp_path / 'o'}"]
+    shown = ["num_training=3", "logging.wandb=disabled", "logging.tensorboard=true"]
+    assert run("generate", *settings, *shown, "image_size=[10,24]").status == 0
+    arrays = np.load(tmp_path / "o" / "decoded.npz")
+    assert arrays["decoded"].shape == (2, 2, 10, 24, 3) and arrays["stimuli"].shape == (2, 10, 24, 3)
+    grids = [np.asarray(Image.open(tmp_path / "o" / name)) for name in ("grid.png", "training.png")]
+    assert grids[0].shape[0] * 3 > grids[1].shape[0] * 2 and grids[0].shape[1] == grids[1].shape[1]
+    assert list((chain / "finetune_ldm" / "tensorboard").glob("events.*"))
+    refused = run("generate", *settings, "overwrite=true", "image_size=[11,24]")
+    assert refused.status == 2 and "multiples of 2" in refused.err
+
+
+def test_a_size_that_is_the_usual_one_changes_nothing(chain, tmp_path):
+    """The noise of a picture does not depend on how its size was asked for."""
+    settings = [f"run={chain / 'finetune_ldm'}", *GENERATE, "image_size=16", f"output={tmp_path / 'o'}"]
+    assert run("generate", *settings).status == 0
+    again = np.load(tmp_path / "o" / "decoded.npz")["decoded"]
+    assert np.array_equal(again, np.load(chain / "finetune_ldm" / "decoded" / "decoded.npz")["decoded"])

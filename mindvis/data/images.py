@@ -1,6 +1,7 @@
 """Images: uint8 [h w 3] on disk, float32 [3 h w] in [-1, 1] inside; picture files, resizing, the crop of Stage B."""
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ from mindvis.data.reading import one_line
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".gif", ".webp"})
 MODES = frozenset({"RGB", "L", "1", "P", "RGBA", "LA", "CMYK", "YCbCr"})
 MAX_PIXELS = 100_000_000
+
+Size = int | Sequence[int]  # a side, or [height, width]
 
 
 def is_picture(path: Path) -> bool:
@@ -81,26 +84,40 @@ def to_uint8(images: Tensor | np.ndarray) -> np.ndarray:
     return ((images + 1) * 127.5).round().clamp(0, 255).byte().movedim(-3, -1).contiguous().numpy()
 
 
-def resize(image: np.ndarray, size: int) -> np.ndarray:
-    """Bring an image uint8 [h w 3] to [size size 3], bicubic with anti-aliasing."""
-    if image.shape[:2] == (size, size):
+def resize(image: np.ndarray, size: Size) -> np.ndarray:
+    """Bring an image uint8 [h w 3] to a side, or to a height and width, bicubic with anti-aliasing."""
+    height, width = height_and_width(size)
+    if image.shape[:2] == (height, width):
         return image
-    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC))
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
 
 
-def center_crop(image: np.ndarray) -> np.ndarray:
-    """The largest centred square of an image [h w 3]."""
+def center_crop(image: np.ndarray, aspect: float = 1.0) -> np.ndarray:
+    """The largest centred square of an image [h w 3], or the largest part whose width is `aspect` times its height."""
     height, width = image.shape[:2]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    return image[top : top + side, left : left + side]
+    rows, columns = max(1, min(height, round(width / aspect))), max(1, min(width, round(height * aspect)))
+    top, left = (height - rows) // 2, (width - columns) // 2
+    return image[top : top + rows, left : left + columns]
 
 
-def resize_all(images: np.ndarray, size: int) -> np.ndarray:
-    """Square and resize every image of uint8 [n h w 3] -> [n size size 3]; as they are if they have that size."""
-    if images.shape[1:3] == (size, size):
+def resize_all(images: np.ndarray, size: Size) -> np.ndarray:
+    """Crop and resize every image of uint8 [n h w 3] to a side, or to a height and width; as they are if they fit."""
+    height, width = height_and_width(size)
+    if images.shape[1:3] == (height, width):
         return images
-    return np.stack([resize(center_crop(image), size) for image in images])
+    return np.stack([fit(image, size) for image in images])
+
+
+def fit(image: np.ndarray, size: Size) -> np.ndarray:
+    """Crop an image uint8 [h w 3] around its centre to the shape of a side, or of a height and width, and resize it."""
+    height, width = height_and_width(size)
+    return resize(center_crop(image, width / height), size)
+
+
+def height_and_width(size: Size) -> tuple[int, int]:
+    """Of a side, or of [height, width]."""
+    height, width = (size, size) if isinstance(size, int) else size
+    return height, width
 
 
 def random_crop(image: np.ndarray, ratio: float, probability: float, rng: np.random.Generator) -> np.ndarray:

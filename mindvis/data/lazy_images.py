@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from mindvis.data.images import center_crop, read_picture, resize
+from mindvis.data.images import Size, fit, height_and_width, read_picture
 
 
 class ImageRows(Protocol):
@@ -34,19 +34,19 @@ class PictureFiles:
 class LazyImages:
     """uint8 [m h w 3], of which nothing is in memory: an index, a slice or an array of indices reads what it names.
 
-    `index` [m] names pictures of `source` (all unless given); `size` squares and resizes them to [size size 3], as
+    `index` [m] names pictures of `source` (all unless given); `size` crops and resizes them, as
     `images.resize_all` does, and must be given where the pictures of the source differ in size.
     """
 
     dtype, ndim = np.dtype(np.uint8), 4
 
-    def __init__(self, source: ImageRows, index: np.ndarray | None = None, size: int | None = None):
+    def __init__(self, source: ImageRows, index: np.ndarray | None = None, size: Size | None = None):
         self.source, self.size = source, size
         self.index = np.arange(len(source)) if index is None else np.asarray(index, np.int64)
 
     @property
     def shape(self) -> tuple[int, ...]:
-        side = self.source.shape[1:3] if self.size is None else (self.size, self.size)  # type: ignore[attr-defined]
+        side = self.source.shape[1:3] if self.size is None else height_and_width(self.size)  # type: ignore[attr-defined]
         return len(self.index), *side, 3
 
     @property
@@ -67,14 +67,14 @@ class LazyImages:
         """One picture [h w 3], or those of a slice or an array [k h w 3]."""
         if isinstance(index, (int, np.integer)):
             picture = self.source[int(self.index[index])]
-            return picture if self.size is None else resize(center_crop(picture), self.size)
+            return picture if self.size is None else fit(picture, self.size)
         chosen = np.arange(len(self))[index]
         return np.stack([self[i] for i in chosen]) if len(chosen) else np.empty((0, *self.shape[1:]), np.uint8)
 
     def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
         return self[:].astype(dtype or np.uint8, copy=False)
 
-    def resized(self, size: int) -> "LazyImages":
+    def resized(self, size: Size) -> "LazyImages":
         """The same pictures at another size."""
-        same = self.size is None and self.shape[1:3] == (size, size)
+        same = self.size is None and self.shape[1:3] == height_and_width(size)
         return self if same else LazyImages(self.source, self.index, size)

@@ -22,6 +22,7 @@ from mindvis.data import (
     load_npz,
 )
 from mindvis.data.arrays import require_choice
+from mindvis.data.categories import swap_categories
 from mindvis.data.common_space import to_common_space
 from mindvis.data.overlap import overlap, warn_of_overlap
 from mindvis.data.subjects import chosen_share
@@ -71,6 +72,8 @@ def _open_share(config: DataConfig, patch_size: int) -> Pairs:
     if config.fraction < 1 and config.name != "npz":  # own data is scaled by its share alone
         kept = chosen_share(train.stimulus, config.fraction, config.fraction_seed)
         train = train.subset(np.flatnonzero(kept))
+    if config.test_category:
+        train, test = swap_categories(train, test, config.test_category, config.test_category_seed)
     return train, test, val
 
 
@@ -210,11 +213,11 @@ def _choose_validation(
 ) -> tuple[PairedDataset, PairedDataset | None]:
     """Training pairs, and those by which the checkpoint is selected (`config.selection`).
 
-    `validation` takes the data set's own validation part, else holds out a share `val_fraction` of the training
-    stimuli, drawn from the seed; `test` is as published; `last` selects nothing and trains on all.
+    `last` selects nothing and trains on all; `validation` takes the data set's own validation part, else holds out a
+    share `val_fraction` of the training stimuli, drawn from the seed; `test` is as published.
     """
     if config.selection == "last":
-        return train, None
+        return train, val
     if config.selection == "test":
         return train, test
     if config.selection != "validation":
@@ -223,6 +226,9 @@ def _choose_validation(
         return train, val
     order = np.random.default_rng(config.seed).permutation(np.unique(train.stimulus))
     held = order[: round(config.trainer.val_fraction * len(order))]
+    if not len(held):
+        found = f"setting trainer.val_fraction is {config.trainer.val_fraction:g} with selection=validation"
+        raise InputError(f"{found}, which holds out none of {len(order)} stimuli; needed: a larger share")
     return _split(train, np.isin(train.stimulus, held))
 
 

@@ -159,7 +159,9 @@ class UNet(nn.Module):
             skips.append(x)
         x = self._run(self.middle_block, x, embedding, prepared.middle)
         for block, keys_values in zip(self.output_blocks, prepared.up, strict=True):
-            x = torch.cat([x, skips.pop()], dim=1)
+            skip = skips.pop()
+            height, width = skip.shape[-2:]  # an odd side was rounded up on the way down
+            x = torch.cat([x[..., :height, :width], skip], dim=1)
             x = self._run(block, x, embedding, keys_values)
         return self.out(x)
 

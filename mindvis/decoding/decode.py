@@ -35,13 +35,15 @@ def decode(
     precision: str = "32-true",
     guidance: float = 1.0,
     mean_fmri: np.ndarray | None = None,
+    image_size: Sequence[int] | None = None,
 ) -> np.ndarray:
     """Decode `fmri` [n v] to pictures uint8 [n k h w 3], k = `num_samples`, on the device of `ldm`.
 
     `stimuli`: identity of each row, from which its noise is drawn. Paper, section 3.4 and appendix on sampling.
     `guidance` above 1 leads away from what `mean_fmri` [v], the mean training row, is decoded to (see `_eps_model`);
-    1 is the published way and needs no mean. Raises `InputError` for an unknown sampler, a negative guidance, or a
-    length of fMRI that the encoder does not expect.
+    1 is the published way and needs no mean. `image_size` [height, width] is that of the pictures, unless given that of
+    the autoencoder's training. Raises `InputError` for an unknown sampler, a negative guidance, a size that is no
+    multiple of the autoencoder's factor, or a length of fMRI that the encoder does not expect.
     """
     if sampler not in SAMPLERS:
         raise InputError(f"setting sampler is {sampler!r}; needed: one of {', '.join(SAMPLERS)}")
@@ -49,6 +51,7 @@ def decode(
         raise InputError(f"setting sampler is {sampler!r}; needed for an LDM of straight lines: euler, or another one")
     if guidance < 0:
         raise InputError(f"setting guidance is {guidance}; needed: 0 or more (1: as published)")
+    latent_shape = latent_shape_of(ldm, image_size)
     ldm = make_ready(ldm, precision)
     pairs = [(row, k) for row in range(len(fmri)) for k in range(num_samples)]
     images = []
@@ -58,13 +61,25 @@ def decode(
         mean = None if guidance == 1 else context_of(ldm, mean_fmri[None])  # [1 77 c]
         for batch in _batches(pairs, batch_size):
             eps_model = _eps_model(ldm, _context(ldm, fmri, batch), times, mean, guidance)
-            noise = torch.cat([noise_for(seed, stimuli[row], k, ldm.latent_shape) for row, k in batch])
+            noise = torch.cat([noise_for(seed, stimuli[row], k, latent_shape) for row, k in batch])
             noise = noise.to(next(ldm.parameters()).device)
             latent = SAMPLERS[sampler](eps_model, noise, ldm.schedule.alphas_cumprod, num_steps, **predicts)
             images.append(to_uint8(ldm.autoencoder.decode(latent, quantize=True).float()))
             bar.update(len(batch))
     stacked = np.concatenate(images)
     return stacked.reshape(len(fmri), num_samples, *stacked.shape[1:])
+
+
+def latent_shape_of(ldm: LatentDiffusion, image_size: Sequence[int] | None) -> tuple[int, int, int]:
+    """Shape (c, h, w) of the latents of pictures of this height and width. Raises InputError where there are none."""
+    channels, height, width = ldm.latent_shape
+    if image_size is None:
+        return channels, height, width
+    factor = ldm.autoencoder.encoder.resolution // height
+    if len(image_size) != 2 or any(side < factor or side % factor for side in image_size):
+        found = f"setting image_size is {list(image_size)}"
+        raise InputError(f"{found}; needed: a height and a width that are multiples of {factor}, as of the autoencoder")
+    return channels, image_size[0] // factor, image_size[1] // factor
 
 
 def make_ready(ldm: LatentDiffusion, precision: str) -> LatentDiffusion:

@@ -1,20 +1,29 @@
 """A tuned decoder, its data and the provenance of its pictures, from settings."""
 
+from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from mindvis.checkpoints import build_ldm_from, describe_data, find_ldm, read_weights
 from mindvis.common.errors import InputError
 from mindvis.common.files import sha256
-from mindvis.config.schemas import DataConfig, GenerateConfig, plain
+from mindvis.common.plots import reconstruction_grid
+from mindvis.config.schemas import DataConfig, GenerateConfig, LoggingConfig, plain
 from mindvis.data import FMRIDataset, PairedDataset
 from mindvis.data.arrays import NpzReader, load_npy
 from mindvis.data.fmri_facts import FMRIFacts
+from mindvis.data.images import resize_all
 from mindvis.data.open import data_facts, open_pairs, saved_data
 from mindvis.dc_ldm import LatentDiffusion
+from mindvis.decoding.decode import decode, latent_shape_of
 from mindvis.decoding.decoder import Decoder
-from mindvis.decoding.output import ControlledFMRI, control_fmri, mean_fmri
+from mindvis.decoding.output import GRID, TRAINING_GRID, ControlledFMRI, control_fmri, mean_fmri
+from mindvis.training.boards import show_pictures
+from mindvis.training.wandb_runs import check_wandb
 
 
 def load_decoder(config: GenerateConfig) -> LatentDiffusion:
@@ -61,25 +70,42 @@ def open_generation(config: GenerateConfig, ldm: LatentDiffusion) -> tuple[Paire
     if train.num_voxels != encoder.num_voxels:
         found = f"{data.root}: {train.num_voxels} voxels in ROI {data.roi!r} after padding"
         raise InputError(f"{found}, the encoder of {config.run} expects {encoder.num_voxels}")
-    return parts[config.split].with_image_size(ldm.autoencoder.encoder.resolution), train
+    return parts[config.split].with_image_size(picture_size(config.image_size, ldm)), train
+
+
+def picture_size(setting: object, ldm: LatentDiffusion) -> tuple[int, int]:
+    """Height and width of the pictures that the setting `image_size` asks for. Raises InputError."""
+    resolution = ldm.autoencoder.encoder.resolution
+    if setting is None:
+        return resolution, resolution
+    sides = setting if isinstance(setting, list) else [setting, setting]
+    try:
+        height, width = (int(str(side)) for side in sides)
+    except ValueError as error:
+        needed = "needed: a side in pixels, or [height, width]"
+        raise InputError(f"setting image_size is {setting!r}; {needed}") from error
+    latent_shape_of(ldm, (height, width))
+    return height, width
 
 
 def open_to_decode(
     config: GenerateConfig, ldm: LatentDiffusion
-) -> tuple[FMRIDataset, ControlledFMRI, np.ndarray | None]:
+) -> tuple[FMRIDataset, ControlledFMRI, np.ndarray | None, PairedDataset | None]:
     """What `generate` decodes: the data set or the rows of a file, their fMRI under the control, the mean training row.
 
+    The training pairs come last, where there is a data set.
     The mean is the one that the run keeps; of an earlier run, that of the training rows. Raises `InputError`.
     """
+    check_wandb(_board_settings(config))  # not only after hours of decoding
     facts = read_facts(config)
     if config.fmri is not None:
         dataset = open_rows(config, Decoder(ldm, facts, config.run))
         if config.guidance != 1 and facts.mean is None:
             raise InputError(f"setting guidance is {config.guidance}, but {config.run} keeps no mean fMRI; needed: 1")
-        return dataset, ControlledFMRI(np.asarray(dataset.fmri), np.arange(dataset.num_rows)), facts.mean
+        return dataset, ControlledFMRI(np.asarray(dataset.fmri), np.arange(dataset.num_rows)), facts.mean, None
     pairs, train = open_generation(config, ldm)
     mean = mean_fmri(train) if facts.mean is None else facts.mean
-    return pairs, control_fmri(pairs, train, config.control, config.seed), mean
+    return pairs, control_fmri(pairs, train, config.control, config.seed), mean, train
 
 
 def read_facts(config: GenerateConfig) -> FMRIFacts:
@@ -122,6 +148,56 @@ def _tuning_fmri(run: dict) -> str | None:
     # runs from before this setting saw the averages, unless their data said otherwise
     single_trials = stage_a.get("single_trials", stage_a.get("data", {}).get("include_single_trials", True))
     return seen if single_trials or seen != "test" else "test averages"
+
+
+def decode_options(config: GenerateConfig, ldm: LatentDiffusion, mean: np.ndarray | None) -> dict[str, Any]:
+    """How `decode` is to work, the arguments after its first three; `mean` [v] is the mean training row."""
+    names = ("num_samples", "sampler", "num_steps", "guidance", "batch_size", "seed", "precision")
+    chosen = {name: getattr(config, name) for name in names}
+    return chosen | {"mean_fmri": mean, "image_size": picture_size(config.image_size, ldm)}
+
+
+def decode_training(
+    ldm: LatentDiffusion, train: PairedDataset | None, config: GenerateConfig, options: Mapping[str, Any]
+) -> np.ndarray | None:
+    """Grid of `num_training` training stimuli, evenly over the rows, as `decode` decodes them: uint8 [h w 3].
+
+    None for a control, for training rows themselves, for rows of a file, and where none are asked for.
+    """
+    if train is None or config.control != "none" or config.split != "test" or not config.num_training:
+        return None
+    rows = np.linspace(0, train.num_rows - 1, min(config.num_training, train.num_rows)).astype(int)
+    decoded = decode(ldm, train.fmri[rows], rows.tolist(), **options)
+    return reconstruction_grid(resize_all(train.stimuli[train.stimulus[rows]], decoded.shape[2:4]), decoded)
+
+
+def show_grids(config: GenerateConfig, output: Path, provenance: Mapping[str, Any]) -> None:
+    """Show the grids of `output` where the settings say, else where the training of the run showed its pictures."""
+    run = Path(config.run)
+    trained = (run / "manifest.json").is_file()
+    names = {GRID: f"generate/{config.split}", TRAINING_GRID: "generate/training"}
+    if config.control != "none":
+        names[GRID] += f"_{config.control}"
+    grids = {name: np.asarray(Image.open(output / file)) for file, name in names.items() if (output / file).is_file()}
+    show_pictures(
+        _board_settings(config),
+        run if trained else output,
+        grids,
+        stage="generate",
+        name=f"{run.name}-generate",
+        config={**provenance, "data": provenance.get("data", {}).get("settings")},
+        source=run if trained else None,
+    )
+
+
+def _board_settings(config: GenerateConfig) -> LoggingConfig:
+    """Where grids are shown: as set, else as the training of the run was; only in files where there was none."""
+    if config.logging is not None:
+        return config.logging
+    trained = (Path(config.run) / "manifest.json").is_file()
+    saved = read_run_settings(config.run).get("logging", {}) if trained else {}
+    known = {item.name for item in fields(LoggingConfig)}
+    return LoggingConfig(**{"wandb": "disabled", **{key: value for key, value in saved.items() if key in known}})
 
 
 def output_folder(config: GenerateConfig) -> Path:

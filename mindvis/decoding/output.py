@@ -3,6 +3,7 @@
 decoded.npz     decoded uint8 [n k h w 3], stimuli uint8 [n h w 3], stimulus_ids [n], class_ids [n] or empty,
                 fmri_rows [n]: the row of the data set that was decoded, another one for a shuffled control, -1: none
 generate.json   settings and where the pictures come from       grid.png   the stimulus first, then its samples
+training.png    the same of some training stimuli, where they were asked for
 pictures/       <stimulus>/stimulus.png and <stimulus>/<sample>.png
 
 Rows of fMRI without pictures have no `stimuli`, no stimulus.png and no first column in the grid.
@@ -23,6 +24,7 @@ from mindvis.data import FMRIDataset, PairedDataset
 from mindvis.evaluation.pictures import ARRAYS, SETTINGS, read_settings
 
 CONTROLS = ("none", "shuffled", "mean_fmri")
+GRID, TRAINING_GRID = "grid.png", "training.png"
 GRID_ROWS = 25  # stimuli in grid.png
 
 
@@ -110,10 +112,12 @@ def write_decoded(
     provenance: dict,
     *,
     fmri_rows: np.ndarray | None = None,
+    training: np.ndarray | None = None,
 ) -> Path:
     """Write the whole folder beside its place, then put it there; controls inside an older one are kept.
 
     `fmri_rows`: the row of the data set whose fMRI each picture was decoded from, where that is not its own.
+    `training`: the grid of some training stimuli, uint8 [h w 3].
     """
     staging = output.with_name(f".{output.name}.partial")
     shutil.rmtree(staging, ignore_errors=True)
@@ -132,7 +136,9 @@ def write_decoded(
         for k, sample in enumerate(decoded[place]):
             save_png(sample, folder / f"{k}.png")
     few = decoded[:GRID_ROWS]
-    save_png(reconstruction_grid(shown["stimuli"][:GRID_ROWS], few) if shown else image_grid(few), staging / "grid.png")
+    save_png(reconstruction_grid(shown["stimuli"][:GRID_ROWS], few) if shown else image_grid(few), staging / GRID)
+    if training is not None:
+        save_png(training, staging / TRAINING_GRID)
     return _put(staging, output)
 
 

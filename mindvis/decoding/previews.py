@@ -13,7 +13,7 @@ from mindvis.training.logging import log_figure
 
 
 class _Preview(pl.Callback):
-    """Makes its picture after every `every_epochs` epochs (0: never); only the first process does."""
+    """Makes its picture after every `every_epochs` epochs and after the last (0: never), in the first process."""
 
     name = "preview"
     caption = ""
@@ -23,8 +23,7 @@ class _Preview(pl.Callback):
         self.rows = np.linspace(0, dataset.num_rows - 1, min(num_samples, dataset.num_rows)).astype(int)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        due = self.every_epochs and (trainer.current_epoch + 1) % self.every_epochs == 0
-        if due and trainer.is_global_zero and not trainer.fast_dev_run:
+        if is_due(trainer, self.every_epochs) and trainer.is_global_zero and not trainer.fast_dev_run:
             module.eval()
             log_figure(trainer.loggers, self.name, self.draw(module), trainer.global_step, caption=self.caption)
             module.train()
@@ -61,6 +60,17 @@ class DecodedStimuli(_Preview):
         fmri = np.stack([self.dataset.fmri[int(row)] for row in self.rows])
         stimuli: Sequence[int] = self.rows.tolist()
         settings = {"num_samples": 3, "num_steps": self.num_steps, "sampler": "dpm_solver", "seed": self.seed}
-        precision = "bf16-mixed" if module.ldm.unet.time_embed[0].weight.dtype == torch.bfloat16 else "32-true"
-        decoded = decode(module.ldm, fmri, stimuli, precision=precision, **settings)
+        settings |= {"precision": training_precision(module), "image_size": self.dataset.stimuli.shape[1:3]}
+        decoded = decode(module.ldm, fmri, stimuli, **settings)
         return reconstruction_grid(self.dataset.stimuli[self.dataset.stimulus[self.rows]], decoded)
+
+
+def is_due(trainer: pl.Trainer, every_epochs: int) -> bool:
+    """Whether an epoch that ends now is one of every so many, or the last; 0: never."""
+    last = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
+    return bool(every_epochs) and (last or (trainer.current_epoch + 1) % every_epochs == 0)
+
+
+def training_precision(module: pl.LightningModule) -> str:
+    """The precision in which the frozen weights of a training are kept, as `decode` names it."""
+    return "bf16-mixed" if module.ldm.unet.time_embed[0].weight.dtype == torch.bfloat16 else "32-true"

@@ -45,6 +45,11 @@ class Classifier:
     def num_classes(self) -> int:
         return _last_linear(self.network).out_features
 
+    def move(self, device: str | torch.device) -> None:
+        """Bring the network to a device; it classifies there from then on."""
+        self.device = torch.device(device)
+        self.network.to(self.device)
+
     def classify(self, images: Array, *, batch_size: int = 16) -> "Classified":
         """Logits and the features before the last linear layer: uint8 [n h w 3] -> [n c], [n d]. One pass."""
         images = as_images(images, "images to classify")

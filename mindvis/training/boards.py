@@ -4,6 +4,8 @@ Lightning's own loggers for both are not used: they count steps from another end
 environment of the process, and greet and warn on the terminal.
 """
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from mindvis.common.errors import InputError
 from mindvis.config.schemas import LoggingConfig
 from mindvis.training.runs import Run, global_rank
-from mindvis.training.wandb_runs import new_identity, open_wandb, origin, source_runs
+from mindvis.training.wandb_runs import new_identity, open_wandb, origin, source_runs, staged_in
 
 
 class RunLogger(Logger):
@@ -105,13 +107,9 @@ class TensorBoard(Board):
 
     def __init__(self, run: Run):
         super().__init__()
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            missing = "setting logging.tensorboard: the package is missing; needed: pip install tensorboard"
-            raise InputError(missing) from error
+        writer = _summary_writer()
         if global_rank() == 0:
-            self.writer = SummaryWriter(run.path / "tensorboard")
+            self.writer = writer(run.path / "tensorboard")
 
     def plot(self, values: dict[str, float], step: int) -> None:
         for name, value in values.items():
@@ -122,3 +120,43 @@ class TensorBoard(Board):
 
     def close(self, status: str) -> None:
         self.writer.close()
+
+
+def show_pictures(
+    settings: LoggingConfig,
+    folder: Path,
+    pictures: Mapping[str, np.ndarray],
+    *,
+    stage: str,
+    name: str,
+    config: Mapping[str, Any],
+    source: str | Path | None,
+) -> None:
+    """Show pictures, uint8 [h w 3] by name, in a wandb run of their own and as TensorBoard events below `folder`.
+
+    `source` is the run folder they came from. Raises `InputError` where a board cannot be opened.
+    """
+    if settings.tensorboard:
+        with _summary_writer()(folder / "tensorboard") as writer:
+            for key, picture in pictures.items():
+                writer.add_image(key, picture, 0, dataformats="HWC")
+    if settings.wandb == "disabled":
+        return
+    import wandb
+
+    names = {"stage": stage, "name": name}
+    with (
+        staged_in(folder / "wandb"),
+        open_wandb(settings, folder, **names, config=config, sources=source_runs(source)) as session,
+    ):
+        session.log({key: [wandb.Image(picture)] for key, picture in pictures.items()})
+
+
+def _summary_writer() -> Any:
+    """TensorBoard's writer of event files. Raises `InputError` where the package is missing."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        missing = "setting logging.tensorboard: the package is missing; needed: pip install tensorboard"
+        raise InputError(missing) from error
+    return SummaryWriter

@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytorch_lightning as pl
 import torch
@@ -49,8 +49,18 @@ class WholeCheckpointIO(CheckpointIO):
         Path(path).unlink(missing_ok=True)
 
 
+class Judge(Protocol):
+    """Says how good the weights are, larger is better, in place of val/loss."""
+
+    def take(self) -> float | None:
+        """The score of the weights, once after each time they were judged; None otherwise."""
+
+
 class Checkpoints(pl.Callback):
-    """Saves `last` by steps, minutes, best val/loss, on a signal (then exits with its status) and at the end."""
+    """Saves `last` by steps, minutes, best score, on a signal (then exits with its status) and at the end.
+
+    The score is val/loss, smaller is better, or that of a `judge`.
+    """
 
     def __init__(
         self,
@@ -61,11 +71,13 @@ class Checkpoints(pl.Callback):
         every_steps: int,
         every_minutes: float,
         keep_best: int,
+        judge: Judge | None = None,
         clock: Callable[[], float] = time.monotonic,
     ):
         self.run, self.metrics, self.signals = run, metrics, signals
         self.every_steps, self.every_seconds, self.keep_best = every_steps, 60 * every_minutes, keep_best
-        self.best: dict[str, float] = {}  # file name -> val/loss
+        self.judge = judge
+        self.best: dict[str, float] = {}  # file name -> score, the best first
         self.clock, self.saved_at = clock, clock()
         self.saved_step = 0
         self.finished = False
@@ -84,6 +96,8 @@ class Checkpoints(pl.Callback):
         self.saved_at = self.clock()
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if self.judge is not None:
+            return
         score = trainer.callback_metrics.get("val/loss")
         self._score = None if score is None else float(score)
 
@@ -96,9 +110,15 @@ class Checkpoints(pl.Callback):
 
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self.finished = True
+        self._ask_judge()
         self._save(trainer, next_batch=0)
 
+    def _ask_judge(self) -> None:
+        judged = None if self.judge is None else self.judge.take()
+        self._score = self._score if judged is None else judged
+
     def _boundary(self, trainer: pl.Trainer, next_batch: int) -> None:
+        self._ask_judge()
         stop = _any_process(trainer, self.signals.status is not None)
         if trainer.global_step > self.saved_step and (stop or self._is_due(trainer)):
             self._save(trainer, next_batch)
@@ -115,13 +135,20 @@ class Checkpoints(pl.Callback):
     def _improves(self) -> bool:
         if self._score is None or not math.isfinite(self._score):
             return False
-        return len(self.best) < self.keep_best or any(self._score < score for score in self.best.values())
+        return len(self.best) < self.keep_best or any(
+            self._rank(self._score) < self._rank(score) for score in self.best.values()
+        )
+
+    def _rank(self, score: float) -> float:
+        return score if self.judge is None else -score
 
     def _save(self, trainer: pl.Trainer, next_batch: int) -> None:
         self._next_batch = next_batch
         improves, step = self._improves(), trainer.global_step
         if improves:
-            ranked = sorted((self.best | {f"best-{step:08d}.ckpt": self._score}).items(), key=lambda item: item[1])
+            ranked = sorted(
+                (self.best | {f"best-{step:08d}.ckpt": self._score}).items(), key=lambda item: self._rank(item[1])
+            )
             self.best = dict(ranked[: self.keep_best])
         self._score = None
         if trainer.is_global_zero:

@@ -32,7 +32,7 @@ from mindvis.training.callbacks import (
     WatchedLoader,
     peak_memory_gb,
 )
-from mindvis.training.checkpointing import Checkpoints, WholeCheckpointIO
+from mindvis.training.checkpointing import Checkpoints, Judge, WholeCheckpointIO
 from mindvis.training.logging import MetricsFile, make_loggers
 from mindvis.training.memory import compile_networks, largest_batch_size
 from mindvis.training.runs import Run, create_run, global_rank
@@ -129,8 +129,11 @@ def fit(
     logging: LoggingConfig,
     clip: float,
     callbacks: Sequence[pl.Callback] = (),
+    judge: Judge | None = None,
 ) -> FitResult:
     """Train `module`, from the checkpoint the run resumes from if there is one, and leave complete checkpoints.
+
+    The best of these are judged by val/loss, or by `judge`, which is one of the `callbacks`.
 
     `train_set` gives samples for keys (seed, epoch, index); `clip` is the largest gradient norm. Raises `InputError`
     for settings that cannot be met, a full disk, and a loss that is no number; on SIGTERM and SIGUSR1 it saves and
@@ -145,7 +148,7 @@ def fit(
     with SignalWatch() as signals:
         metrics = MetricsFile(run.path)
         loggers = [] if trainer.fast_dev_run else make_loggers(run, logging, metrics)
-        watchers = _callbacks(run, trainer, metrics, signals, data.batch_size)
+        watchers = _callbacks(run, trainer, metrics, signals, data.batch_size, judge)
         engine = _engine(trainer, run, clip=clip, loggers=loggers, callbacks=[*callbacks, *watchers])
         if engine.strategy.root_device.type == "cpu" and not trainer.compile:
             on_cpu.attach(module, mixed=trainer.precision != "32-true")
@@ -198,7 +201,12 @@ def _find_batch_size(module: pl.LightningModule, train_set: Dataset, run: Run, s
 
 
 def _callbacks(
-    run: Run, settings: TrainerConfig, metrics: MetricsFile, signals: SignalWatch, batch_size: int
+    run: Run,
+    settings: TrainerConfig,
+    metrics: MetricsFile,
+    signals: SignalWatch,
+    batch_size: int,
+    judge: Judge | None,
 ) -> list[pl.Callback]:
     """The last one saves, after all others have done their part of a step."""
     watchers = [LossWatch(run.last), StepLimit(settings.max_steps)]
@@ -212,6 +220,7 @@ def _callbacks(
         every_steps=settings.checkpoint_every_steps,
         every_minutes=settings.checkpoint_every_minutes,
         keep_best=settings.keep_best,
+        judge=judge,
     )
     progress = StepProgress(batch_size=batch_size, max_steps=settings.max_steps)
     return [*watchers, speed, progress, checkpoints]
@@ -308,11 +317,12 @@ def train(
     module: pl.LightningModule,
     datasets: tuple[Dataset, Dataset | None],
     callbacks: Sequence[pl.Callback],
+    judge: Judge | None = None,
 ) -> FitResult | None:
     """Train a module on (training, validation) data in its run folder, as the settings of its stage say.
 
     Of several processes the first one returns where it ended, the others None.
     """
     settings = {"seed": config.seed, "trainer": config.trainer, "logging": config.logging, "clip": config.optim.clip}
-    result = fit(module, *datasets, run, callbacks=callbacks, **settings)
+    result = fit(module, *datasets, run, callbacks=callbacks, judge=judge, **settings)
     return result if global_rank() == 0 else None

@@ -87,7 +87,9 @@ class Run:
             write_json(self.path / "manifest.json", self.manifest | facts)
 
     def checkpoint(self, which: str = "best") -> Path:
-        """The whole checkpoint to use: `best` by val/loss (without validation: the last), `last`, or `selected`.
+        """The whole checkpoint to use: `best` (of Stage A by val/loss, of Stage B by decoding), `last`, or `selected`.
+
+        Without validation the best is the last.
 
         `selected` is what the setting `selection` of the run says, the last one in a run without it. Raises
         `InputError` when there is none, or none that is whole.
@@ -105,8 +107,7 @@ class Run:
         scores = self.checkpoints / "best.json"
         if not scores.is_file():
             return []
-        ranked = sorted(json.loads(scores.read_text()).items(), key=lambda item: item[1])
-        return [self.checkpoints / name for name, _ in ranked]
+        return [self.checkpoints / name for name in json.loads(scores.read_text())]  # the best first
 
 
 def create_run(path: str | Path, *, stage: str, settings: dict, resume: str, resume_override: bool) -> Run:

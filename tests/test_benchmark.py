@@ -8,6 +8,7 @@ import torch
 from script_runner import run
 
 from mindvis.benchmarks.growth import CURVES, Point, growth_plot
+from mindvis.benchmarks.libraries import DrawnPictures
 from mindvis.benchmarks.measure import count_flops, matmul_rate, peak_bytes, timed
 from mindvis.benchmarks.networks import build_diffusion, stage_b
 from mindvis.benchmarks.plain import CopyingModel, correlation, unfused, with_all_gradients
@@ -175,3 +176,11 @@ def test_growth_is_plotted():
     figure = growth_plot(points)
     assert [axis.get_xlabel() for axis in figure.axes[len(CURVES) :]] == [curve.label for curve in CURVES]
     assert min(len(curve.sizes) for curve in CURVES) >= 3
+
+
+def test_the_audit_is_timed():
+    """One line, without a plain version; its training pictures are drawn slice by slice."""
+    outcome = run("benchmark", "parts=[audit]", *TINY, "num_stimuli=12", "num_samples=1", "size=32")
+    assert outcome.status == 0 and "audit, 12 decoded and 120 training images of 32" in outcome.out
+    pictures = DrawnPictures(5, 16, 0)
+    assert pictures[1:3].shape == (2, 16, 16, 3) and (pictures[1:3][1] == pictures[2:3][0]).all()

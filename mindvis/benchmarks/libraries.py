@@ -1,11 +1,13 @@
-"""Works without a network: pairwise SSIM beside scikit-image's, exact n-way identification, a first batch of data."""
+"""Works beside the models: pairwise SSIM (scikit-image's beside it), exact n-way, the audit, a first batch of data."""
 
 import shutil
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 from torch.utils.data import DataLoader
 
 from mindvis.benchmarks.works import Variant, Work
@@ -13,7 +15,8 @@ from mindvis.common.errors import InputError
 from mindvis.config.tools import BenchmarkConfig
 from mindvis.data import load_hcp
 from mindvis.data.hcp import FILE_NAME, VISUAL_CORTEX
-from mindvis.evaluation import n_way_table, similarity_matrix
+from mindvis.evaluation import audit_pictures, n_way_table, similarity_matrix
+from mindvis.evaluation.audit_training import MIN_TRAINING
 
 NUM_CLASSES = 1000
 BATCH_SIZE = 100
@@ -43,6 +46,40 @@ def n_way(config: BenchmarkConfig, variant: Variant) -> Work:
 
     name = f"exact 50- and 100-way top-1 and top-5, {number} images of {NUM_CLASSES} classes"
     return Work(name, table, number, "images")
+
+
+@dataclass(frozen=True)
+class DrawnPictures:
+    """Random pictures uint8 [count size size 3] that are drawn when a slice is asked for, so that none is in memory."""
+
+    count: int
+    size: int
+    seed: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        return np.stack([self._draw(row) for row in range(self.count)[rows]])
+
+    def _draw(self, row: int) -> np.ndarray:
+        blocks = np.random.default_rng([self.seed, row]).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        return np.asarray(Image.fromarray(blocks).resize((self.size, self.size), Image.Resampling.BICUBIC))
+
+
+def audit(config: BenchmarkConfig, variant: Variant) -> Work:
+    """The audit of decoded pictures with ten training pictures a stimulus; it has no plain version."""
+    true = DrawnPictures(config.num_stimuli, config.size, config.seed)[:]
+    decoded = DrawnPictures(config.num_stimuli * config.num_samples, config.size, config.seed + 1)[:]
+    decoded = decoded.reshape(config.num_stimuli, config.num_samples, *true.shape[1:])
+    training = DrawnPictures(max(MIN_TRAINING, 10 * config.num_stimuli), config.size, config.seed + 2)
+    class_ids = (np.arange(config.num_stimuli) % 20).tolist()
+
+    def run() -> None:
+        audit_pictures(decoded, true, training=training, class_ids=class_ids)
+
+    name = f"audit, {decoded.shape[0] * decoded.shape[1]} decoded and {len(training)} training images of {config.size}"
+    return Work(name, run, len(decoded) * config.num_samples, "images")
 
 
 def first_batch(config: BenchmarkConfig, variant: Variant) -> Work:

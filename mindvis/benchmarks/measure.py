@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from mindvis.benchmarks.libraries import first_batch, n_way, pairwise_ssim
+from mindvis.benchmarks.libraries import audit, first_batch, n_way, pairwise_ssim
 from mindvis.benchmarks.networks import pictures, stage_a, stage_b, unet_evaluation
 from mindvis.benchmarks.works import Variant, Work
 from mindvis.common.devices import use_threads
@@ -27,7 +27,8 @@ from mindvis.config.tools import BenchmarkConfig
 from mindvis.training import on_cpu
 
 WORKS = {
-    work.__name__: work for work in (stage_a, stage_b, unet_evaluation, pictures, pairwise_ssim, n_way, first_batch)
+    work.__name__: work
+    for work in (stage_a, stage_b, unet_evaluation, pictures, pairwise_ssim, n_way, audit, first_batch)
 }
 FOLLOWS_ITSELF = ("stage_a", "stage_b", "unet_evaluation")  # a step comes after a step, not after a rest of its process
 WARM_UPS = {"cpu": 1, "cuda": 10}  # calls before the first timed one: optimiser state, the choice of kernels

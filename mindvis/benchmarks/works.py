@@ -12,10 +12,11 @@ PARTS = {
     "stage_b": ["stage_b"],
     "sampling": ["unet_evaluation", "pictures"],
     "evaluation": ["pairwise_ssim", "n_way"],
+    "audit": ["audit"],
     "data": ["first_batch"],
 }
-WITHOUT_PLAIN = ("n_way",)
-ON_THE_CPU = ("evaluation", "data")  # parts without networks: one precision, whatever the device
+WITHOUT_PLAIN = ("n_way", "audit")
+ON_THE_CPU = ("evaluation", "audit", "data")  # one precision, whatever the device
 
 
 @dataclass(frozen=True)

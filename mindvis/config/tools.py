@@ -80,7 +80,7 @@ class BenchmarkConfig:
 
     parts: list[str] = field(
         default_factory=lambda: ["evaluation"]
-    )  # of stage_a, stage_b, sampling, evaluation, data (timed beside plain versions), solvers, growth
+    )  # of stage_a, stage_b, sampling, evaluation, audit, data (beside plain versions), solvers, growth
     precisions: list[str] = field(
         default_factory=lambda: ["32-true", "bf16-mixed"]
     )  # stages and sampling: ours in each; the plain version is always in 32-true

@@ -5,13 +5,18 @@ import torch
 from mindvis.common.errors import InputError
 
 
+def num_gpus() -> int:
+    """How many GPUs torch can use."""
+    return torch.cuda.device_count()
+
+
 def choose_device(name: str, rank: int = 0) -> torch.device:
     """The device of that name; `auto` is a GPU where there is one, of several the one for the process of that rank.
 
     Raises `InputError` for a device that is not there.
     """
     if name == "auto":
-        name = f"cuda:{rank % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
+        name = f"cuda:{rank % num_gpus()}" if num_gpus() else "cpu"
     try:
         return torch.zeros(1, device=name).device
     except (RuntimeError, AssertionError) as error:

@@ -22,6 +22,7 @@ class ScoreMBMConfig:
     mask_ratio: float | None = number(None, above=0, below=1)  # share of patches hidden; null: as in the training
     num_masks: int = number(20, 1, 10**6)  # masks a row
     seed: int = seed_field(0)  # the masks follow from it
+    device: str = "auto"  # auto | cpu | cuda
 
 
 @dataclass

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from mindvis.checkpoints import build_mbm
+from mindvis.common.devices import choose_device
 from mindvis.common.errors import InputError
 from mindvis.common.files import write_json
 from mindvis.config.loading import from_plain
@@ -52,6 +53,7 @@ def score_run(config: ScoreMBMConfig) -> dict[str, float]:
     They are written to hidden_voxels.json in the run folder too. Raises InputError for a run that held out no rows.
     """
     trained, network, train, held_out = open_held_out(config.run, config.checkpoint)
+    network = network.to(choose_device(config.device))
     ratio = trained.mask.mask_ratio if config.mask_ratio is None else config.mask_ratio
     options = {"mask_ratio": ratio, "num_masks": config.num_masks, "seed": config.seed}
     score = score_hidden_voxels(network, np.asarray(train.fmri), np.asarray(held_out.fmri), **options)

@@ -31,15 +31,16 @@ def score_hidden_voxels(
 ) -> HiddenVoxelScore:
     """Score of `network` on held-out fMRI [m v], against predictions from training fMRI [n v]; masks follow the seed.
 
-    The correlation is over the hidden voxels of one sample under one mask.
+    The correlation is over the hidden voxels of one sample under one mask. The work is done where the network is.
     """
-    fmri = torch.from_numpy(np.asarray(held_out, dtype=np.float32))  # [m v]
-    mean = torch.from_numpy(np.asarray(train, dtype=np.float32)).mean(dim=0).expand_as(fmri)
+    device = network.pos_embed.device
+    fmri = torch.from_numpy(np.asarray(held_out, dtype=np.float32)).to(device)  # [m v]
+    mean = torch.from_numpy(np.asarray(train, dtype=np.float32)).mean(dim=0).to(device).expand_as(fmri)
     generator = torch.Generator().manual_seed(seed)
     rows = []
     for _ in range(num_masks):
         noise = torch.rand(len(fmri), network.num_patches, generator=generator)
-        out = network(fmri[:, None], mask_ratio, noise)
+        out = network(fmri[:, None], mask_ratio, noise.to(device))
         hidden = out.mask.repeat_interleave(network.patch_size, dim=1).bool()  # [m v]
         copied = nearest_visible(network.patchify(fmri[:, None]), out.mask).flatten(1)
         predictions = (network.unpatchify(out.reconstruction), mean, copied)
@@ -49,7 +50,7 @@ def score_hidden_voxels(
 
 def nearest_visible(patches: Tensor, mask: Tensor) -> Tensor:
     """Each hidden patch replaced by the nearest visible one: patches [b l p], mask [b l] with 1 = hidden -> [b l p]."""
-    place = torch.arange(mask.shape[1])
+    place = torch.arange(mask.shape[1], device=mask.device)
     distance = (place[:, None] - place[None, :]).abs().float()  # [l l]
     distance = distance + mask[:, None, :] * mask.shape[1]  # a hidden patch is farther than any visible one
     nearest = distance.argmin(dim=2)  # [b l]

@@ -1,0 +1,157 @@
+"""Every stage on a pretend GPU: tensors where they belong, and no wait for the device in a step or a sampling loop."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import tiny_stages
+import torch
+from pretend_gpu import MixedDevices, PretendGPU, pretend_trainer
+from script_runner import run
+from test_chain import arguments, without_zeros
+
+from mindvis.common import devices
+from mindvis.dc_ldm.samplers import SAMPLERS
+
+TRAINER = ["trainer.accelerator=auto", "trainer.max_epochs=2", "trainer.log_every_steps=2", "trainer.val_fraction=0.2"]
+TRAINER += ["trainer.figure_every_epochs=2", "trainer.checkpoint_every_steps=0", "trainer.num_workers=0"]
+ON_GPU = ["device=cuda"]
+
+
+@dataclass(frozen=True)
+class Chain:
+    """The device after all stages, and the folder they wrote."""
+
+    gpu: PretendGPU
+    folder: Path
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory):
+    """All stages, one after another, on one pretend GPU."""
+    folder = tmp_path_factory.mktemp("gpu")
+    tiny_stages.simulate_experiment(folder)
+    without_zeros(folder / "model.ckpt")
+    gpu = PretendGPU()
+    with pytest.MonkeyPatch.context() as patch, gpu:
+        patch.setattr("pytorch_lightning.Trainer", pretend_trainer(gpu))
+        patch.setattr(devices, "num_gpus", lambda: 1)
+        for name, sampler in SAMPLERS.items():
+            patch.setitem(SAMPLERS, name, in_section(gpu, f"sampling {name}", sampler))
+        run_all(folder)
+    return Chain(gpu, folder)
+
+
+def in_section(gpu, name, function):
+    def inside(*rest, **options):
+        with gpu.within(name):
+            return function(*rest, **options)
+
+    return inside
+
+
+def run_all(folder: Path) -> None:
+    """Trainings, pictures by every sampler, scores, what the model looks at, and the baseline."""
+    succeed("pretrain_mbm", *arguments("pretrain_mbm", folder, *TRAINER))
+    succeed("finetune_mbm", *arguments("finetune_mbm", folder, *TRAINER))
+    tuned = [f"encoder={folder / 'finetune_mbm'}", "trainer.precision=bf16-mixed"]
+    succeed("finetune_ldm", *arguments("finetune_ldm", folder, *TRAINER, *tuned))
+    succeed("score_mbm", f"run={folder / 'pretrain_mbm'}", "num_masks=1", *ON_GPU)
+    ldm = f"run={folder / 'finetune_ldm'}"
+    pictures = [ldm, "num_samples=2", "num_steps=4", "stimuli=[0,3,5]", "batch_size=4", *ON_GPU]
+    for sampler in SAMPLERS:
+        guided = ["guidance=2", "precision=bf16-mixed"] if sampler == "unipc" else []
+        succeed("generate", *pictures, f"sampler={sampler}", f"output={folder / sampler}", *guided)
+    scores = [
+        "classifier=demo",
+        "num_ways=[5]",
+        "num_bootstrap=50",
+        "batch_size=3",
+        "logging.wandb=disabled",
+        "fid=[]",
+        "audit=false",
+    ]
+    succeed("evaluate", f"decoded={folder / 'plms'}", f"output={folder / 'report'}", *scores, *ON_GPU)
+    inside = ["classifier=demo", "num_ways=5", "num_steps=2", "num_stimuli=2", "rois=[V1,V2]", "num_bootstrap=50"]
+    succeed("look_inside", ldm, f"output={folder / 'inside'}", *inside, *ON_GPU)
+    stage_a = ["num_masks=1", "num_stimuli=2", "flat_map=false", "num_bootstrap=50"]
+    succeed("look_inside", f"run={folder / 'finetune_mbm'}", f"output={folder / 'inside_a'}", *stage_a, *ON_GPU)
+    data = [f"data.root={folder / 'data' / 'Kamitani' / 'npz'}", "data.subjects=[sbj_1]"]
+    ridge = ["ldm=demo", f"output={folder / 'ridge'}", "targets=[latent]"]
+    succeed("baseline_ridge", *data, *ridge, "num_steps=2", "sampler=ddim", *ON_GPU)
+
+
+def succeed(script: str, *settings: str) -> None:
+    outcome = run(script, *settings)
+    assert outcome.status == 0, f"{script}: {outcome.err}"
+
+
+def test_every_stage_ran_on_the_device(chain):
+    """Nothing was refused, and the work was done there: forward, backward, optimiser, decoding, scoring."""
+    found = {"aten.native_layer_norm_backward.default", "aten._fused_adamw_.tensor_lr", "aten.convolution.default"}
+    assert found <= {name.replace("_fused_adamw_.default", "_fused_adamw_.tensor_lr") for name in chain.gpu.kernels}
+    written = ["plms/decoded.npz", "report/report.json", "inside/inside.json", "ridge/latent/decoded.npz"]
+    assert all((chain.folder / name).is_file() for name in written)
+
+
+def test_a_training_step_waits_for_nothing(chain):
+    """In all three trainings; every second step is logged, and may read what it logs."""
+    steps = {section for section, _, _ in chain.gpu.waits if section.startswith("step")}
+    assert "step 2" in steps, "logging was not seen"
+    for step in (1, 3, 5):
+        assert chain.gpu.waits_in(f"step {step}") == []
+
+
+@pytest.mark.parametrize("sampler", sorted(SAMPLERS))
+def test_a_sampling_loop_waits_for_nothing(chain, sampler):
+    assert chain.gpu.waits_in(f"sampling {sampler}") == []
+
+
+@pytest.fixture
+def gpu():
+    with PretendGPU() as gpu:
+        yield gpu
+
+
+def test_two_devices_are_refused(gpu):
+    """As CUDA does; numbers and indices may come from the host."""
+    x = torch.ones(3, device="cuda")
+    with pytest.raises(MixedDevices):
+        x + torch.ones(3)
+    with pytest.raises(TypeError, match="can't convert cuda"):
+        x.numpy()
+    assert (2 * x + torch.tensor(1.0)).device == torch.device("cuda", 0)
+    assert torch.ones(3).device.type == "cpu" and x[:2].is_cuda and x.view(3, 1).T.is_cuda
+
+
+@pytest.mark.parametrize(
+    ("action", "what"),
+    [
+        (lambda x: float(x.sum()), "item"),
+        (lambda x: x[x > 1], "boolean index"),
+        (lambda x: x.tolist(), "copy to host"),
+        (lambda x: torch.zeros(3).to("cuda"), "copy to device"),
+        (lambda x: torch.tensor(1.0, device=x.device), "copy to device"),
+        (lambda x: x.cpu(), "copy to host"),
+        (lambda x: x[torch.tensor([0, 1])], "index from host"),
+    ],
+)
+def test_waits_are_counted(gpu, action, what):
+    """With their section and the line they came from."""
+    x = torch.ones(3).to("cuda", non_blocking=True)
+    assert not gpu.waits
+    with gpu.within("here"):
+        action(x)
+    assert [(section, kind) for section, kind, _ in gpu.waits] == [("here", what)]
+
+
+def test_gradients_are_those_of_the_cpu(gpu):
+    """Through a copy to the device, and onto parameters there."""
+    torch.manual_seed(0)
+    layer, x = torch.nn.Linear(3, 2), torch.randn(4, 3)
+    layer(x).square().sum().backward()
+    expected = layer.weight.grad.clone()
+    layer.zero_grad()
+    layer.to("cuda")
+    layer(x.to("cuda", non_blocking=True)).square().sum().backward()
+    assert layer.weight.grad.is_cuda and torch.equal(layer.weight.grad.cpu(), expected)

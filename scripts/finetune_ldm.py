@@ -21,6 +21,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from mindvis.data.open import data_facts, open_stage_b
     from mindvis.dc_ldm.latents import kept_crops, kept_latents
     from mindvis.decoding.watch import watch_stage_b
+    from mindvis.training.engine import training_device
     from mindvis.training.fit import begin_run, train
 
     config.image_size = config.image_size or image_side(config.ldm)
@@ -33,11 +34,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     run = begin_run(config, "finetune_ldm")
     if config.cache_latents and not config.trainer.fast_dev_run:
-        bfloat16 = config.trainer.precision == "bf16-mixed"
+        how = {"bfloat16": config.trainer.precision == "bf16-mixed", "device": training_device(config.trainer)}
         images = (ldm.autoencoder, train_set.stimuli, run.path)
         bank = {"crops_per_image": config.augment.crops_per_image, "crop_ratio": config.augment.crop_ratio}
-        crops = kept_crops(*images, **bank, seed=config.seed, bfloat16=bfloat16)
-        train_set = train_set.with_latents(kept_latents(*images, bfloat16=bfloat16), crops)
+        crops = kept_crops(*images, **bank, seed=config.seed, **how)
+        train_set = train_set.with_latents(kept_latents(*images, **how), crops)
     run.record(
         seed=config.seed,
         data=data_facts(train=train_set, validation=val_set, test=test_set),

@@ -26,8 +26,8 @@ import torch.utils.checkpoint
 from pytorch_lightning.accelerators import Accelerator
 from pytorch_lightning.strategies import SingleDeviceStrategy
 from torch import Tensor
-from torch.nn.utils import clip_grad
 from torch.multiprocessing.reductions import StorageWeakRef
+from torch.nn.utils import clip_grad
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -152,6 +152,7 @@ class PretendGPU:
             patch.object(clip_grad, "_group_tensors_by_device_and_dtype", grouped),
             patch.dict(torch.utils.checkpoint._allowed_determinism_checks_to_fns, facts),
             patch.object(torch.cuda, "max_memory_allocated", lambda *_: 0),
+            patch.object(torch.cuda, "get_device_name", lambda *_: "pretend GPU"),
         ]
 
 

@@ -1,5 +1,6 @@
 """Two processes, of one machine or two, train as one does with the doubled batch."""
 
+import json
 import os
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from toy import train
-from two_nodes import run_on_two_nodes
+from two_nodes import free_port, run_on_two_nodes
 
 from mindvis.data import FMRIDataset
 from mindvis.decoding.previews import MaskedReconstructions
@@ -49,6 +50,18 @@ def test_two_devices_give_the_curve_of_one_with_the_doubled_batch(tmp_path, one)
 def test_two_nodes_started_by_torchrun_do_likewise(tmp_path, one):
     run_on_two_nodes([str(TOY), str(tmp_path), *HALF, "num_nodes=2"], environment())
     np.testing.assert_allclose(curves(tmp_path), one, atol=1e-5)
+
+
+def test_torchrun_inside_a_slurm_job_numbers_its_processes_itself(tmp_path, one):
+    """The variables of a job that has one task: they would make both processes the first one."""
+    job = {"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "mindvis", "SLURM_NTASKS": "1", "SLURM_NTASKS_PER_NODE": "1"}
+    job |= {"SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0", "SLURM_STEP_NUM_TASKS": "1"}
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={free_port()}"]
+    command = [*launcher, str(TOY), str(tmp_path), *HALF, "devices=2", "strategy=ddp"]
+    done = subprocess.run(command, env=environment() | job, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    np.testing.assert_allclose(curves(tmp_path), one, atol=1e-5)
+    assert json.loads((tmp_path / "manifest.json").read_text())["machine"]["processes"] == 2
 
 
 @pytest.mark.parametrize(("rank", "pictures"), [(0, 1), (1, 0)])

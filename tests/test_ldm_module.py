@@ -42,7 +42,7 @@ def test_a_kept_latent_stands_for_its_image(module, case):
     torch.testing.assert_close(module.loss(kept), loss)
     stale = kept["latent"].clone()
     stale[1] = 0
-    mixed = {**full, "latent": stale, "cropped": torch.tensor([False, True])}
+    mixed = {**full, "image": full["image"][1:], "latent": stale, "cropped": torch.tensor([False, True])}
     torch.testing.assert_close(module.loss(mixed), loss, atol=1e-6, rtol=1e-6)
 
 
@@ -69,7 +69,9 @@ def test_optimiser_holds_what_is_tuned_once(module, monkeypatch):
     tuned = module.ldm.trainable_parameters()
     assert sorted(held) == sorted({id(p) for p in tuned.values()})
     assert {(group["lr"], group["weight_decay"]) for group in optimiser.param_groups} == {(5.3e-5, 0.01)}
-    assert all(p.requires_grad == (name in tuned) for name, p in module.ldm.named_parameters())
+    unused = {id(p) for p in module.ldm.unused_parameters()}
+    assert len(unused) == 2
+    assert all(p.requires_grad == (name in tuned and id(p) not in unused) for name, p in module.ldm.named_parameters())
     assert {schedule.lr_lambdas[0](step) for step in range(12)} == {1.0}
 
 

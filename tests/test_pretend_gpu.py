@@ -88,8 +88,8 @@ def succeed(script: str, *settings: str) -> None:
 
 def test_every_stage_ran_on_the_device(chain):
     """Nothing was refused, and the work was done there: forward, backward, optimiser, decoding, scoring."""
-    found = {"aten.native_layer_norm_backward.default", "aten._fused_adamw_.tensor_lr", "aten.convolution.default"}
-    assert found <= {name.replace("_fused_adamw_.default", "_fused_adamw_.tensor_lr") for name in chain.gpu.kernels}
+    for name in ("convolution", "native_layer_norm_backward", "_fused_adamw_"):
+        assert chain.gpu.kernels[f"aten.{name}.default"] > 0, name
     written = ["plms/decoded.npz", "report/report.json", "inside/inside.json", "ridge/latent/decoded.npz"]
     assert all((chain.folder / name).is_file() for name in written)
 

@@ -200,6 +200,6 @@ def history(config: FinetuneLDMConfig) -> dict:
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Draw initial weights from `seed`, and leave torch's generator as it was."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):  # else it would start CUDA, on every device and in every process
         torch.manual_seed(seed)
         yield

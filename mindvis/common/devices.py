@@ -1,8 +1,14 @@
-"""The device and the CPU threads that the settings `device` and `num_threads` ask for."""
+"""The device, its arithmetic and the CPU threads that settings ask for."""
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
 from mindvis.common.errors import InputError
+
+MATMUL_PRECISIONS = ("highest", "high", "medium")  # float32 products on a GPU: float32, TF32, bfloat16
 
 
 def num_gpus() -> int:
@@ -21,6 +27,41 @@ def choose_device(name: str, rank: int = 0) -> torch.device:
         return torch.zeros(1, device=name).device
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"setting device is {name!r}: {str(error).splitlines()[0]}") from error
+
+
+@contextmanager
+def matmul_precision(name: str) -> Iterator[None]:
+    """Let a GPU compute float32 products and convolutions in `name`, one of `MATMUL_PRECISIONS`; undone afterwards.
+
+    It concerns only what is float32: a model in bfloat16 computes as before. Raises `InputError` for another name.
+    """
+    if name not in MATMUL_PRECISIONS:
+        raise InputError(f"setting matmul_precision is {name!r}; needed: one of {', '.join(MATMUL_PRECISIONS)}")
+    products, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    try:
+        torch.set_float32_matmul_precision(name)
+        torch.backends.cudnn.allow_tf32 = name != "highest"
+        yield
+    finally:
+        torch.set_float32_matmul_precision(products)
+        torch.backends.cudnn.allow_tf32 = convolutions
+
+
+def describe_device(device: torch.device) -> dict[str, str | None]:
+    """Name and driver of a device, for manifests and reports; the driver of a CPU is None."""
+    if device.type != "cuda" or not num_gpus():
+        return {"device": device.type, "driver": None}
+    return {"device": torch.cuda.get_device_name(device), "driver": _driver()}
+
+
+def _driver() -> str | None:
+    """Version of the driver, as its own tool says; None where there is no such tool."""
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return said.split()[0] if said.split() else None
 
 
 def use_threads(number: int | None) -> None:

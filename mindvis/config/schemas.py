@@ -100,11 +100,13 @@ class TrainerConfig:
     batch_size: int = number(100, 1, 10**6)  # samples a device and step
     accumulate: int = number(1, 1, 10**6)  # batches a step
     precision: str = "32-true"  # 32-true | bf16-mixed | 16-mixed
+    matmul_precision: str = "high"  # what is float32 on a GPU: high (TF32) | highest (float32) | medium (bfloat16)
+    deterministic: bool = False  # the same bits in every run on a GPU too; slower (on a CPU it is always so)
     accelerator: str = "auto"  # auto | cpu | gpu
     devices: int = number(1, 1, 1024)  # devices a node
     num_nodes: int = number(1, 1, 10**5)  # machines
     strategy: str = "auto"  # auto | ddp
-    num_workers: int = number(0, 0, 1024)  # processes that load data
+    num_workers: int | None = number(None, 0, 1024)  # processes that load data; null: up to 4 for a GPU, else none
     num_threads: int | None = number(None, 1, 4096)  # CPU threads of torch
     compile: bool = False  # torch.compile of the network
     activation_checkpointing: bool = False  # recompute blocks in the backward pass: less memory, more time

@@ -13,12 +13,12 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
 from mindvis.common.draws import generator
 from mindvis.common.errors import InputError
 from mindvis.data.arrays import check_images, check_indices, check_real, require_rows
-from mindvis.data.images import Size, height_and_width, random_crop, resize_all, to_float
+from mindvis.data.images import Size, height_and_width, is_cropped, random_crop, resize_all, to_float
 from mindvis.data.lazy_images import LazyImages
 from mindvis.data.row_format import RowFormat
 from mindvis.data.rows import MappedArray, VoxelRows
@@ -210,20 +210,26 @@ class PairedDataset(FMRIDataset):
 
     def __getitem__(self, index: int | Key) -> dict[str, Tensor]:
         key, augmented = self._key(index)
-        stimulus = int(self.stimulus[key[2]])
-        row, shown = self._row(key), self._stimuli[stimulus]
-        image = shown
+        stimulus, row = int(self.stimulus[key[2]]), self._row(key)
+        ratio, probability = self.augmentation.crop_ratio, self.augmentation.crop_probability
         if augmented:
-            settings = self.augmentation
-            row = sparsify(row, settings.sparsify, generator(key, "sparsify"))
-            image = random_crop(shown, settings.crop_ratio, settings.crop_probability, generator(key, "crop"))
-        item: dict[str, Any] = {**self._item(key, row), "image": to_float(image)}
+            row = sparsify(row, self.augmentation.sparsify, generator(key, "sparsify"))
+        cropped = augmented and is_cropped(ratio, probability, generator(key, "crop"))
+        item: dict[str, Any] = self._item(key, row)
         if self._latents is not None:
-            cropped = image is not shown
             latents = self._kept_crop(key) if cropped and self._crops else self._latents
-            item |= {"latent": torch.from_numpy(np.array(latents[stimulus]))}
-            item["cropped"] = cropped and not self._crops
+            item |= {"latent": torch.from_numpy(np.array(latents[stimulus])), "cropped": cropped and not self._crops}
+        if item.get("cropped", True):
+            image = self._stimuli[stimulus]
+            item["image"] = to_float(random_crop(image, ratio, 1.0, generator(key, "crop")) if cropped else image)
         return item
+
+    @staticmethod
+    def collate(items: Sequence[dict]) -> dict[str, Any]:
+        """A batch of items; "image" holds those of the items that have one, in their order."""
+        images = [item["image"] for item in items if "image" in item]
+        batch = default_collate([{name: value for name, value in item.items() if name != "image"} for item in items])
+        return batch | {"image": torch.stack(images)} if images else batch
 
     def _kept_crop(self, key: Key) -> np.ndarray | MappedArray:
         return self._crops[int(generator(key, "kept crop").integers(len(self._crops)))]
@@ -255,7 +261,8 @@ class PairedDataset(FMRIDataset):
     def with_latents(self, latents: np.ndarray, crops: Sequence[np.ndarray] = ()) -> "PairedDataset":
         """The same pairs with the latents [m c h w] of `stimuli`: an item then says also whether its image is cropped.
 
-        Items gain "latent" float32 [c h w] and "cropped" (bool): a latent stands for its image where that is whole.
+        Items gain "latent" float32 [c h w] and "cropped" (bool). A latent stands for its image where that is whole:
+        such an item has no "image", and none is read.
         `crops` [m c h w] each, where given, are latents of crops: an item whose image is to be cropped takes one of
         them at random, and is not said to be cropped.
         """

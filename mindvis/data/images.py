@@ -120,6 +120,11 @@ def height_and_width(size: Size) -> tuple[int, int]:
     return height, width
 
 
+def is_cropped(ratio: float, probability: float, rng: np.random.Generator) -> bool:
+    """Whether `random_crop` crops, when it is given a generator in the same state: so need no image be read to know."""
+    return ratio > 0 and rng.random(3)[0] < probability
+
+
 def random_crop(image: np.ndarray, ratio: float, probability: float, rng: np.random.Generator) -> np.ndarray:
     """With `probability`, a crop of `1 - ratio` of each side at a random place, resized back to [h w 3].
 

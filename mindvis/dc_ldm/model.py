@@ -11,6 +11,7 @@ from mindvis.dc_ldm.attention import TransformerBlock
 from mindvis.dc_ldm.autoencoder import Autoencoder
 from mindvis.dc_ldm.schedule import NoiseSchedule
 from mindvis.dc_ldm.unet import PreparedContext, UNet
+from mindvis.sc_mbm import FMRIEncoder
 
 LOSSES = {"l2": F.mse_loss, "l1": F.l1_loss}
 
@@ -98,13 +99,20 @@ class LatentDiffusion(nn.Module):
         return {name: p for name, p in self.named_parameters() if id(p) in tuned}
 
     def freeze(self, *, heads: bool = True) -> "LatentDiffusion":
-        """Gradients for what Stage B tunes and for nothing else; `heads=False` leaves the cross-attention out."""
+        """Gradients for what Stage B tunes and uses, for nothing else; `heads=False` leaves the cross-attention out."""
         self.requires_grad_(False)
         for parameter in self.trainable_parameters().values():
             parameter.requires_grad_(True)
+        for parameter in self.unused_parameters():
+            parameter.requires_grad_(False)
         for head in [] if heads else self.heads():
             head.requires_grad_(False)
         return self
+
+    def unused_parameters(self) -> list[nn.Parameter]:
+        """Those that published weights name and no forward pass of Stage B uses."""
+        encoder = getattr(self.conditioner, "encoder", None)
+        return encoder.unused_parameters() if isinstance(encoder, FMRIEncoder) else []
 
     def train(self, mode: bool = True) -> "LatentDiffusion":
         """Training or evaluation mode for all but the autoencoder, which stays in evaluation mode."""

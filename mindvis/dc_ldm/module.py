@@ -1,5 +1,6 @@
 """Training of Stage B: the tuned parts of a latent diffusion model on pairs of fMRI and image."""
 
+from dataclasses import dataclass
 from typing import Any, cast
 
 import pytorch_lightning as pl
@@ -13,9 +14,33 @@ from mindvis.dc_ldm.model import LatentDiffusion
 from mindvis.dc_ldm.precision import cast_frozen, channels_last
 from mindvis.dc_ldm.schedule import PARAMETERIZATIONS
 from mindvis.dc_ldm.timesteps import noise_shares
-from mindvis.training.optim import adamw, steps_per_epoch, with_warmup_cosine
+from mindvis.training.optim import adamw, learning_rate, steps_per_epoch, with_warmup_cosine
 
 Batch = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class DiffusionDraws:
+    """Diffusion step and noise of a sample, drawn by its key.
+
+    It knows no network, so that a loader can draw in processes of its own.
+    """
+
+    num_timesteps: int
+    latent_shape: tuple[int, int, int]
+    noise_shares: Tensor | None = None  # [num_timesteps]: steps are drawn evenly in these, not in t
+
+    def __call__(self, batch: Batch) -> Batch:
+        """`t` long [b] and `eps` [b c h w] for the keys [b 3] of a batch, on the CPU."""
+        return {"t": self._steps(batch["key"]), "eps": draws.normal(batch["key"], "eps", self.latent_shape)}
+
+    def _steps(self, keys: Tensor) -> Tensor:
+        shares = self.noise_shares
+        if shares is None:
+            return draws.integers(keys, "t", self.num_timesteps)
+        first, last = shares[[0, -1]]
+        wanted = first + (last - first) * draws.uniform(keys, "t", ())
+        return torch.searchsorted(shares, wanted.double()).clamp(max=len(shares) - 1)
 
 
 class LDMModule(pl.LightningModule):
@@ -29,9 +54,11 @@ class LDMModule(pl.LightningModule):
     With `min_lr` the rate warms up over `warmup_epochs` and falls to it by half a cosine over `num_epochs`.
     The Trainer clips the gradient norm: `gradient_clip_val=0.5` is the published setting. A batch holds "fmri" [b 1 v],
     "key" long [b 3] and either "image" [b 3 h w] in [-1, 1] or a kept "latent" [b c h/f w/f]. With both and "cropped"
-    (bool [b]), the rows that are cropped are encoded and the others take their latent.
+    (bool [b]), "image" holds those of the cropped rows, in order, which are encoded; the others take their latent.
     Source: Chen et al. 2023 (arXiv 2211.06956), section 3.3 and the appendix on training.
     """
+
+    level_weights: Tensor | None
 
     def __init__(
         self,
@@ -54,8 +81,8 @@ class LDMModule(pl.LightningModule):
         self.min_lr = lr if min_lr is None else min_lr
         self.warmup_epochs, self.num_epochs = warmup_epochs, num_epochs
         ldm.objective = _objective(ldm, objective)
-        self.level_weights = _level_weights(ldm, weighting)
-        self.noise_shares = torch.from_numpy(noise_shares(ldm.schedule.alphas_cumprod))  # [num_timesteps], on the CPU
+        self.register_buffer("level_weights", _level_weights(ldm, weighting), persistent=False)
+        self.draw = DiffusionDraws(ldm.schedule.num_timesteps, ldm.latent_shape, _noise_shares(ldm))
 
     def setup(self, stage: str) -> None:
         """Layout, and in bf16-mixed the frozen weights in bfloat16, before a checkpoint is loaded."""
@@ -67,15 +94,15 @@ class LDMModule(pl.LightningModule):
         """Loss (scalar) of a batch, logged as train/loss beside train/lr."""
         loss = self.loss(batch)
         size = len(batch["key"])
-        self.log("train/loss", loss, prog_bar=True, batch_size=size)
-        self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"], batch_size=size)
+        self.log("train/loss", loss, batch_size=size)
+        self.log("train/lr", learning_rate(self.trainer), batch_size=size)
         return loss
 
     def validation_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Loss (scalar), logged as val/loss; plain data set items have the same keys, and so draws, in every epoch."""
         loss = self.loss(batch)
         # a float, because Lightning averages the sizes over processes and would cut integers off
-        self.log("val/loss", loss, prog_bar=True, batch_size=float(len(batch["key"])), sync_dist=True)  # type: ignore[arg-type]
+        self.log("val/loss", loss, batch_size=float(len(batch["key"])), sync_dist=True)  # type: ignore[arg-type]
         return loss
 
     def configure_optimizers(self) -> Any:
@@ -87,7 +114,9 @@ class LDMModule(pl.LightningModule):
 
     def _groups(self) -> list[dict]:
         """Parameters with their learning rates; the heads apart only where theirs is another."""
-        tuned = [p for p in self.ldm.trainable_parameters().values() if p.requires_grad]
+        # those that no forward pass uses are frozen; the optimiser holds them as its earlier checkpoints do
+        unused = {id(p) for p in self.ldm.unused_parameters()}
+        tuned = [p for p in self.ldm.trainable_parameters().values() if p.requires_grad or id(p) in unused]
         decay = {"weight_decay": self.weight_decay}
         if self.head_lr == self.lr:
             return [{"params": tuned, **decay}]
@@ -112,43 +141,45 @@ class LDMModule(pl.LightningModule):
     def loss(self, batch: Batch) -> Tensor:
         """Loss (scalar) of a batch; steps and noise follow from its keys alone."""
         latent = self._latent(batch)  # [b c h w]
-        t = self._steps(batch["key"])  # [b], on the CPU
-        eps = draws.normal(batch["key"], "eps", latent.shape[1:])  # [b c h w], on the CPU
-        weights = None if self.level_weights is None else self._move(self.level_weights[t], latent)
-        context = self.ldm.conditioner(batch["fmri"])  # [b 77 c]
-        t = t.to(latent.device, non_blocking=True)
-        return self.ldm.loss(latent, context, t, self._move(eps, latent), weights)
-
-    def _steps(self, keys: Tensor) -> Tensor:
-        """Diffusion steps (long [b]) that follow from the keys, even in t or in the share of the noise."""
-        if self.ldm.objective != "flow" or self.ldm.schedule.flow:
-            return draws.integers(keys, "t", self.ldm.schedule.num_timesteps)
-        first, last = self.noise_shares[[0, -1]]
-        wanted = first + (last - first) * draws.uniform(keys, "t", ())
-        return torch.searchsorted(self.noise_shares, wanted.double()).clamp(max=len(self.noise_shares) - 1)
+        drawn = batch if "eps" in batch else batch | self.draw(batch)
+        t = drawn["t"].to(latent.device, non_blocking=True)  # [b]
+        eps = drawn["eps"].to(latent.device, latent.dtype, non_blocking=True)  # [b c h w]
+        weights = None if self.level_weights is None else self.level_weights[t].to(latent.dtype)
+        return self.ldm.loss(latent, self.ldm.conditioner(batch["fmri"]), t, eps, weights)
 
     def _latent(self, batch: Batch) -> Tensor:
         if "latent" not in batch:
             return self.ldm.encode(batch["image"])
         latent = batch["latent"]
-        if "cropped" not in batch:
-            return latent
-        rows = batch["cropped"].nonzero()[:, 0]  # on the CPU
+        rows = batch["cropped"].nonzero()[:, 0] if "cropped" in batch else []  # on the CPU
         if len(rows) == 0:
             return latent
-        rows = rows.to(latent.device, non_blocking=True)
-        encoded = self.ldm.encode(batch["image"].index_select(0, rows))
-        return latent.index_copy(0, rows, encoded.to(latent.dtype))
+        encoded = self.ldm.encode(_filled_up(batch["image"], len(latent)))[: len(rows)]
+        return latent.index_copy(0, rows.to(latent.device, non_blocking=True), encoded.to(latent.dtype))
 
-    @staticmethod
-    def _move(values: Tensor, latent: Tensor) -> Tensor:
-        return values.to(latent.device, latent.dtype, non_blocking=True)
+
+def _filled_up(images: Tensor, most: int) -> Tensor:
+    """On a GPU the images [r 3 h w] and the last one again, up to a power of two or `most`; on a CPU as they are.
+
+    How many images of a batch are cropped differs from step to step, and kernels are chosen, or compiled, by shape.
+    """
+    wanted = min(most, 1 << (len(images) - 1).bit_length())
+    if images.device.type == "cpu" or wanted == len(images):
+        return images
+    return images.index_select(0, torch.arange(wanted, device=images.device).clamp(max=len(images) - 1))
 
 
 def _tunes_heads(tune: str) -> bool:
     if tune not in ("all", "encoder"):
         raise InputError(f"setting tune is {tune!r}; needed: all or encoder")
     return tune == "all"
+
+
+def _noise_shares(ldm: LatentDiffusion) -> Tensor | None:
+    """What a straight flow over a schedule of another kind draws its steps by."""
+    if ldm.objective != "flow" or ldm.schedule.flow:
+        return None
+    return torch.from_numpy(noise_shares(ldm.schedule.alphas_cumprod))
 
 
 def _level_weights(ldm: LatentDiffusion, weighting: str) -> Tensor | None:

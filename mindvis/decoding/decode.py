@@ -56,14 +56,16 @@ def decode(
     pairs = [(row, k) for row in range(len(fmri)) for k in range(num_samples)]
     images = []
     predicts = {} if sampled_prediction(ldm) == "eps" else {"prediction": "v"}
+    device = next(ldm.parameters()).device
+    alphas_cumprod = ldm.schedule.alphas_cumprod.cpu()  # read by every call of a sampler: once from the device
     with torch.no_grad(), Progress(total=len(pairs), unit="picture") as bar:
         times = time_embeddings(ldm, sampler, num_steps)
         mean = None if guidance == 1 else context_of(ldm, mean_fmri[None])  # [1 77 c]
         for batch in _batches(pairs, batch_size):
             eps_model = _eps_model(ldm, _context(ldm, fmri, batch), times, mean, guidance)
             noise = torch.cat([noise_for(seed, stimuli[row], k, latent_shape) for row, k in batch])
-            noise = noise.to(next(ldm.parameters()).device)
-            latent = SAMPLERS[sampler](eps_model, noise, ldm.schedule.alphas_cumprod, num_steps, **predicts)
+            noise = noise.to(device, non_blocking=True)
+            latent = SAMPLERS[sampler](eps_model, noise, alphas_cumprod, num_steps, **predicts)
             images.append(to_uint8(ldm.autoencoder.decode(latent, quantize=True).float()))
             bar.update(len(batch))
     stacked = np.concatenate(images)
@@ -125,7 +127,8 @@ def _context(ldm: LatentDiffusion, fmri: np.ndarray, batch: list[Pair]) -> Tenso
     """Context of each pair; the encoder sees every stimulus of the batch once."""
     rows = sorted({row for row, _ in batch})
     context = context_of(ldm, fmri[rows])  # [r 77 c]
-    return context[[rows.index(row) for row, _ in batch]]
+    places = torch.tensor([rows.index(row) for row, _ in batch])  # [b]
+    return context.index_select(0, places.to(context.device, non_blocking=True))
 
 
 def _eps_model(

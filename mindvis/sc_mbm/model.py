@@ -179,6 +179,10 @@ class FMRIEncoder(BrainEncoder):
             tokens = tokens.mean(dim=1, keepdim=True)  # [b 1 d]
         return self.norm(tokens)
 
+    def unused_parameters(self) -> list[nn.Parameter]:
+        """The tokens that take no part."""
+        return [self.cls_token, self.mask_token]
+
     def load_pretrained(self, mbm_state_dict: dict[str, Tensor]) -> LoadReport:
         """Takes over the encoder's part of a Stage A model of any length; positions are resized.
 

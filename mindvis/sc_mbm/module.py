@@ -13,7 +13,7 @@ from mindvis.common import draws
 from mindvis.common.errors import InputError
 from mindvis.sc_mbm.masking import focus_noise, focus_weights
 from mindvis.sc_mbm.model import MaskedBrainModel, MBMOutput
-from mindvis.training.optim import adamw, decay_groups, steps_per_epoch, with_warmup_cosine
+from mindvis.training.optim import adamw, decay_groups, learning_rate, steps_per_epoch, with_warmup_cosine
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,22 @@ class Reconstruction:
     fmri: Tensor
     mask: Tensor
     reconstruction: Tensor
+
+
+@dataclass(frozen=True)
+class MaskNoise:
+    """Noise that ranks the patches of a sample, drawn by its key; `focus` [num_patches] weighs them.
+
+    It knows no network, so that a loader can draw in processes of its own.
+    """
+
+    num_patches: int
+    focus: Tensor | None = None
+
+    def __call__(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """`noise` [b l] for the keys [b 3] of a batch, on the CPU."""
+        noise = draws.uniform(batch["key"], "mask", (self.num_patches,))
+        return {"noise": noise if self.focus is None else focus_noise(noise, self.focus)}
 
 
 class MBMModule(pl.LightningModule):
@@ -52,21 +68,21 @@ class MBMModule(pl.LightningModule):
         self.lr, self.min_lr, self.weight_decay, self.betas = lr, min_lr, weight_decay, betas
         self.warmup_epochs, self.num_epochs = warmup_epochs, num_epochs
         self.mask_ratio = _checked_ratio(mask_ratio, network.num_patches)
-        self.focus = _focus(network, focus_range, focus_rate)  # [l] or None
+        self.draw = MaskNoise(network.num_patches, _focus(network, focus_range, focus_rate))
 
     def forward(self, batch: dict[str, Tensor]) -> MBMOutput:
         """Masks each sample by a draw that follows from its key alone, and reconstructs it."""
-        noise = draws.uniform(batch["key"], "mask", (self.network.num_patches,))  # [b l]
-        if self.focus is not None:
-            noise = focus_noise(noise, self.focus)
+        noise = batch["noise"] if "noise" in batch else self.draw(batch)["noise"]  # [b l]
         return self.network(batch["fmri"], self.mask_ratio, noise.to(batch["fmri"].device, non_blocking=True))
 
-    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
+        """Loss and correlation of a batch, logged with the learning rate."""
         out = self(batch)
-        self.log("train/loss", out.loss, prog_bar=True)
-        self.log("train/correlation", self.correlation(batch["fmri"], out), sync_dist=True)
-        self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
-        return out.loss
+        values = {"loss": out.loss, "train/correlation": self.correlation(batch["fmri"], out)}
+        self.log("train/loss", values["loss"])
+        self.log("train/correlation", values["train/correlation"])
+        self.log("train/lr", learning_rate(self.trainer))
+        return values
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         out = self(batch)

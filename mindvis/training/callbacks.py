@@ -1,4 +1,4 @@
-"""What watches a training: losses that are no numbers, loaders that stall, speed and memory, a limit of steps."""
+"""What watches a training: loaders that stall, speed and memory, a limit of steps."""
 
 import logging
 import resource
@@ -11,58 +11,14 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from mindvis.common.errors import InputError
 from mindvis.common.files import append_text, to_csv
 from mindvis.common.progress import Pace, minutes
 from mindvis.training.logging import MetricsFile
 
 log = logging.getLogger(__name__)
-
-
-class LossWatch(pl.Callback):
-    """Makes every sample of a step count alike, logs the loss of the step, and stops when it is no number.
-
-    `train/loss` is the mean over all samples of an optimiser step, on all processes and accumulated batches: the same
-    however the step is divided.
-    """
-
-    def __init__(self, last_checkpoint: Path):
-        self.last_checkpoint = last_checkpoint
-        self.step_loss = torch.zeros(())
-
-    def on_before_backward(self, trainer: pl.Trainer, module: pl.LightningModule, loss: Tensor) -> None:
-        """Raises `InputError` with step, learning rate and last good checkpoint, before any weight has changed."""
-        batch, accumulate = trainer.fit_loop.epoch_loop.batch_idx, trainer.accumulate_grad_batches
-        weight = trainer.train_dataloader.batch_sampler.loss_weight(batch, accumulate)
-        if weight != 1.0:
-            loss.mul_(weight)
-        part = _unscaled(trainer, loss.detach().clone())
-        part = trainer.strategy.reduce(part, reduce_op="mean") if trainer.world_size > 1 else part
-        if not torch.isfinite(part):
-            raise InputError(self._message(trainer, float(part)))
-        self.step_loss = part if batch % accumulate == 0 else self.step_loss + part
-
-    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
-        module.log("train/loss", self.step_loss)
-
-    def _message(self, trainer: pl.Trainer, loss: float) -> str:
-        rate = trainer.optimizers[0].param_groups[0]["lr"]
-        saved = self.last_checkpoint if self.last_checkpoint.exists() else "none yet"
-        return (
-            f"loss is {loss} at step {trainer.global_step + 1} (epoch {trainer.current_epoch}), "
-            f"learning rate {rate:.3g}; last good checkpoint: {saved}; "
-            "needed: finite data, a lower optim.lr, or another precision"
-        )
-
-
-def _unscaled(trainer: pl.Trainer, loss: Tensor) -> Tensor:
-    """The loss as it was before 16-bit training scaled it up."""
-    scaler = getattr(trainer.precision_plugin, "scaler", None)
-    return loss if scaler is None else loss / scaler.get_scale()
 
 
 class StepLimit(pl.Callback):
@@ -159,8 +115,9 @@ class StepProgress(pl.Callback):
             return
         if self._bar is not None:
             per_step = self.batch_size * trainer.accumulate_grad_batches * trainer.world_size
-            speed = f"{per_step * (step - self._first) / self.pace.seconds:.3g} samples/s"
-            self._bar.set_postfix_str(", ".join([*_losses(trainer), speed]), refresh=False)
+            if step % trainer.log_every_n_steps == 0:  # to read a loss is to wait for the device
+                speed = f"{per_step * (step - self._first) / self.pace.seconds:.3g} samples/s"
+                self._bar.set_postfix_str(", ".join([*_losses(trainer), speed]), refresh=False)
             self._bar.update(step - self._bar.n)
         elif self.pace.due():
             self._log(trainer, step)

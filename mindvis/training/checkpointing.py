@@ -25,6 +25,7 @@ from mindvis.training.signals import INTERRUPTED, SignalWatch
 
 log = logging.getLogger(__name__)
 
+ASK_SECONDS, ASK_STEPS = 10.0, 100  # how often several processes ask each other whether to save or to stop
 EXTRA = "mindvis"  # entry of a checkpoint that holds what Lightning does not know
 
 
@@ -72,13 +73,16 @@ class Checkpoints(pl.Callback):
         every_minutes: float,
         keep_best: int,
         judge: Judge | None = None,
+        check: Callable[[pl.Trainer], None] = lambda trainer: None,
         clock: Callable[[], float] = time.monotonic,
     ):
         self.run, self.metrics, self.signals = run, metrics, signals
         self.every_steps, self.every_seconds, self.keep_best = every_steps, 60 * every_minutes, keep_best
         self.judge = judge
         self.best: dict[str, float] = {}  # file name -> score, the best first
+        self.check = check  # raises for a state that must not be kept
         self.clock, self.saved_at = clock, clock()
+        self._ask_at, self._asked = 0, (0, clock())  # of several processes: step of the next question; last step, time
         self.saved_step = 0
         self.finished = False
         self._score: float | None = None
@@ -94,6 +98,7 @@ class Checkpoints(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self.signals.install()
         self.saved_at = self.clock()
+        self._ask_at, self._asked = trainer.global_step, (trainer.global_step, self.clock())
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         if self.judge is not None:
@@ -119,18 +124,36 @@ class Checkpoints(pl.Callback):
 
     def _boundary(self, trainer: pl.Trainer, next_batch: int) -> None:
         self._ask_judge()
-        stop = _any_process(trainer, self.signals.status is not None)
-        if trainer.global_step > self.saved_step and (stop or self._is_due(trainer)):
+        stop, due = self.signals.status is not None, self._is_late() or self._improves()
+        if trainer.world_size > 1:
+            stop, due = self._agree(trainer, stop, due, epoch_begins=next_batch == 0)
+        by_step = bool(self.every_steps) and trainer.global_step % self.every_steps == 0
+        if trainer.global_step > self.saved_step and (stop or due or by_step):
             self._save(trainer, next_batch)
         if stop:
             said = f"stopped by a signal at step {trainer.global_step}, which is saved in {self.run.last}"
             log.warning("%s; to go on: %s", said, this_command())
             raise SystemExit(self.signals.status or INTERRUPTED)
 
-    def _is_due(self, trainer: pl.Trainer) -> bool:
-        late = bool(self.every_seconds) and self.clock() - self.saved_at >= self.every_seconds
-        by_step = bool(self.every_steps) and trainer.global_step % self.every_steps == 0
-        return by_step or _any_process(trainer, late or self._improves())
+    def _is_late(self) -> bool:
+        return bool(self.every_seconds) and self.clock() - self.saved_at >= self.every_seconds
+
+    def _agree(self, trainer: pl.Trainer, stop: bool, due: bool, *, epoch_begins: bool) -> tuple[bool, bool]:
+        """Whether any process says so: clocks and signals differ between them, and they must act together.
+
+        They wait for each other to ask, so they do not ask at every step but about every `ASK_SECONDS`, as counted in
+        steps of the slowest of them, and when an epoch begins.
+        """
+        step = trainer.global_step
+        if step < self._ask_at and not epoch_begins:
+            return False, False
+        steps = step - self._asked[0]
+        seconds = (self.clock() - self._asked[1]) / max(1, steps)
+        said = torch.tensor([stop, due, seconds], dtype=torch.float32, device=trainer.strategy.root_device)
+        any_stop, any_due, slowest = trainer.strategy.reduce(said, reduce_op="max").tolist()
+        self._asked = (step, self.clock())
+        self._ask_at = step + (max(1, min(ASK_STEPS, int(ASK_SECONDS / max(slowest, 1e-6)))) if steps else 1)
+        return bool(any_stop), bool(any_due)
 
     def _improves(self) -> bool:
         if self._score is None or not math.isfinite(self._score):
@@ -143,6 +166,7 @@ class Checkpoints(pl.Callback):
         return score if self.judge is None else -score
 
     def _save(self, trainer: pl.Trainer, next_batch: int) -> None:
+        self.check(trainer)
         self._next_batch = next_batch
         improves, step = self._improves(), trainer.global_step
         if improves:
@@ -204,8 +228,3 @@ def _settle_counters(fit_loop: dict, next_batch: int) -> None:
         batches["current"] = dict.fromkeys(batches["current"], 0)
         for counter in (epochs["total"], epochs["current"]):
             counter.update(ready=counter["processed"], started=counter["processed"], completed=counter["processed"])
-
-
-def _any_process(trainer: pl.Trainer, flag: bool) -> bool:
-    """Whether any process says so: clocks and signals differ between them, and they must act together."""
-    return flag if trainer.world_size == 1 else trainer.strategy.reduce_boolean_decision(flag, all=False)

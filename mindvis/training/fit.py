@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
-import torch
-from pytorch_lightning.plugins.environments import SLURMEnvironment
-from pytorch_lightning.strategies import DDPStrategy, Strategy
 from torch.utils.data import Dataset
 
-from mindvis.common.devices import use_threads
+from mindvis.common.devices import describe_device, use_threads
 from mindvis.common.errors import InputError
 from mindvis.config.schemas import (
     FinetuneLDMConfig,
@@ -24,25 +22,19 @@ from mindvis.config.schemas import (
     plain,
 )
 from mindvis.training import on_cpu
-from mindvis.training.callbacks import (
-    LossWatch,
-    Speed,
-    StepLimit,
-    StepProgress,
-    WatchedLoader,
-    peak_memory_gb,
-)
-from mindvis.training.checkpointing import Checkpoints, Judge, WholeCheckpointIO
+from mindvis.training.callbacks import Speed, StepLimit, StepProgress, peak_memory_gb
+from mindvis.training.checkpointing import Checkpoints, Judge
+from mindvis.training.engine import check_trainer, kernels, make_engine
+from mindvis.training.loaders import Loaders
 from mindvis.training.logging import MetricsFile, make_loggers
+from mindvis.training.loss_watch import LossWatch
 from mindvis.training.memory import compile_networks, largest_batch_size
 from mindvis.training.runs import Run, create_run, global_rank
-from mindvis.training.sampling import EvalSampler, TrainSampler
 from mindvis.training.signals import SignalWatch
 from mindvis.training.wandb_runs import check_wandb
 
 TrainingConfig = PretrainMBMConfig | FinetuneMBMConfig | FinetuneLDMConfig
 
-PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 # Warnings of Lightning: its idea of resuming, of workers and of logging, and what it uses of torch itself.
 _NO_CONCERN = (
     ".*ended before the epoch ended.*",
@@ -77,47 +69,6 @@ class FitResult:
         return f"{before}run: {self.last.parents[1]}, {', '.join(counts + losses)}; checkpoints {' and '.join(saved)}"
 
 
-class Loaders(pl.LightningDataModule):
-    """Train and validation loaders of one process."""
-
-    def __init__(self, train_set: Dataset, val_set: Dataset | None, *, seed: int, settings: TrainerConfig):
-        super().__init__()
-        self.train_set, self.val_set, self.seed, self.settings = train_set, val_set, seed, settings
-        self.batch_size = settings.batch_size
-
-    def train_dataloader(self) -> WatchedLoader:
-        loop = self.trainer.fit_loop
-
-        def position() -> tuple[int, int]:
-            return loop.epoch_progress.current.processed, loop.epoch_loop.batch_progress.current.completed
-
-        sampler = TrainSampler(
-            len(self.train_set), self.batch_size, seed=self.seed, position=position, **self._processes()
-        )
-        return self._loader("train", self.train_set, sampler)
-
-    def val_dataloader(self) -> WatchedLoader | list:
-        if self.val_set is None:
-            return []
-        return self._loader(
-            "validation", self.val_set, EvalSampler(len(self.val_set), self.batch_size, **self._processes())
-        )
-
-    def _processes(self) -> dict[str, int]:
-        return {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
-
-    def _loader(self, name: str, dataset: Dataset, sampler: TrainSampler | EvalSampler) -> WatchedLoader:
-        return WatchedLoader(
-            dataset,
-            name=name,
-            stall_seconds=self.settings.stall_seconds,
-            batch_sampler=sampler,
-            num_workers=self.settings.num_workers,
-            pin_memory=self.trainer.strategy.root_device.type == "cuda",
-            generator=torch.Generator(),  # else making an iterator would draw from the global generator
-        )
-
-
 def fit(
     module: pl.LightningModule,
     train_set: Dataset,
@@ -139,37 +90,30 @@ def fit(
     for settings that cannot be met, a full disk, and a loss that is no number; on SIGTERM and SIGUSR1 it saves and
     raises SystemExit(75).
     """
-    _check(trainer)
+    check_trainer(trainer)
     _quiet_lightning()
     _prepare(module, trainer)
     if trainer.find_batch_size:
         trainer = replace(trainer, batch_size=_find_batch_size(module, train_set, run, trainer))
-    data = Loaders(train_set, val_set, seed=seed, settings=trainer)
-    with SignalWatch() as signals:
+    data = Loaders(train_set, val_set, seed=seed, settings=trainer, draw=getattr(module, "draw", None))
+    with SignalWatch() as signals, kernels(trainer):
         metrics = MetricsFile(run.path)
         loggers = [] if trainer.fast_dev_run else make_loggers(run, logging, metrics)
         watchers = _callbacks(run, trainer, metrics, signals, data.batch_size, judge)
-        engine = _engine(trainer, run, clip=clip, loggers=loggers, callbacks=[*callbacks, *watchers])
+        engine = make_engine(trainer, run, clip=clip, loggers=loggers, callbacks=[*callbacks, *watchers])
         if engine.strategy.root_device.type == "cpu" and not trainer.compile:
             on_cpu.attach(module, mixed=trainer.precision != "32-true")
+        run.record(**machine(engine, trainer))
         _fit_quietly(engine, module, data, run)
     return _finish(engine, run, fast=trainer.fast_dev_run)
 
 
-def _check(settings: TrainerConfig) -> None:
-    if settings.strategy == "fsdp":
-        raise InputError("setting trainer.strategy is 'fsdp', which is offered no longer; needed: ddp, or auto")
-    choices = {"precision": PRECISIONS, "accelerator": ("auto", "cpu", "gpu"), "strategy": ("auto", "ddp")}
-    for name, allowed in choices.items():
-        if getattr(settings, name) not in allowed:
-            raise InputError(
-                f"setting trainer.{name} is {getattr(settings, name)!r}; needed: one of {', '.join(allowed)}"
-            )
-    for name in ("max_epochs", "batch_size", "accumulate", "devices", "num_nodes", "log_every_steps"):
-        if getattr(settings, name) < 1:
-            raise InputError(f"setting trainer.{name} is {getattr(settings, name)}; needed: at least 1")
-    if settings.accelerator == "gpu" and not torch.cuda.is_available():
-        raise InputError("setting trainer.accelerator is gpu but torch finds none; needed: a CUDA torch, or cpu")
+def machine(engine: pl.Trainer, settings: TrainerConfig) -> dict[str, Any]:
+    """What the manifest says of the arithmetic: device, driver, number of processes, precisions."""
+    device = engine.strategy.root_device
+    matmul = settings.matmul_precision if device.type == "cuda" else "highest"
+    facts = {"precision": settings.precision, "matmul_precision": matmul, "deterministic": settings.deterministic}
+    return {"machine": describe_device(device) | {"processes": engine.world_size} | facts}
 
 
 def _prepare(module: pl.LightningModule, settings: TrainerConfig) -> None:
@@ -190,10 +134,12 @@ def _find_batch_size(module: pl.LightningModule, train_set: Dataset, run: Run, s
     if run.resume_from is not None and "batch_size" in run.manifest:
         return run.manifest["batch_size"]
 
+    draw = getattr(module, "draw", None)
+
     def attempt(copy: pl.LightningModule, size: int) -> None:
         trial = replace(settings, batch_size=size, fast_dev_run=2)
-        engine = _engine(trial, run, clip=0.0, loggers=[], callbacks=[])
-        engine.fit(copy, datamodule=Loaders(train_set, None, seed=0, settings=trial))
+        engine = make_engine(trial, run, clip=0.0, loggers=[], callbacks=[])
+        engine.fit(copy, datamodule=Loaders(train_set, None, seed=0, settings=trial, draw=draw))
 
     size = largest_batch_size(module, attempt, start=settings.batch_size, most=len(train_set))
     run.record(batch_size=size)
@@ -209,7 +155,8 @@ def _callbacks(
     judge: Judge | None,
 ) -> list[pl.Callback]:
     """The last one saves, after all others have done their part of a step."""
-    watchers = [LossWatch(run.last), StepLimit(settings.max_steps)]
+    losses = LossWatch(run.last)
+    watchers = [StepLimit(settings.max_steps), losses]  # in this order: the last step of all is logged
     if settings.fast_dev_run:
         return watchers
     speed = Speed(run.path, batch_size=batch_size, every_steps=settings.log_every_steps, max_steps=settings.max_steps)
@@ -221,45 +168,10 @@ def _callbacks(
         every_minutes=settings.checkpoint_every_minutes,
         keep_best=settings.keep_best,
         judge=judge,
+        check=losses.check,
     )
     progress = StepProgress(batch_size=batch_size, max_steps=settings.max_steps)
     return [*watchers, speed, progress, checkpoints]
-
-
-def _engine(settings: TrainerConfig, run: Run, *, clip: float, loggers: list, callbacks: list) -> pl.Trainer:
-    # Our own signals end a job; Lightning's requeueing would save checkpoints of another kind beside ours.
-    slurm = [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
-    return pl.Trainer(
-        accelerator=settings.accelerator,
-        devices=settings.devices,
-        num_nodes=settings.num_nodes,
-        strategy=_strategy(settings),
-        precision=settings.precision,
-        max_epochs=settings.max_epochs,
-        accumulate_grad_batches=settings.accumulate,
-        gradient_clip_val=clip or None,
-        check_val_every_n_epoch=max(1, settings.val_every_epochs),
-        limit_val_batches=1.0 if settings.val_every_epochs else 0,
-        log_every_n_steps=settings.log_every_steps,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-        logger=loggers,
-        callbacks=callbacks,
-        plugins=[WholeCheckpointIO(), *slurm],
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        enable_progress_bar=False,
-        deterministic="warn",
-        fast_dev_run=settings.fast_dev_run,
-        default_root_dir=run.path,
-    )
-
-
-def _strategy(settings: TrainerConfig) -> str | Strategy:
-    if settings.strategy == "ddp" or settings.devices * settings.num_nodes > 1:
-        # Published models hold parameters that their forward pass does not use (the class token of the encoder).
-        return DDPStrategy(find_unused_parameters=True)
-    return "auto"
 
 
 def _fit_quietly(engine: pl.Trainer, module: pl.LightningModule, data: Loaders, run: Run) -> None:

@@ -59,6 +59,11 @@ def with_warmup_cosine(
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}
 
 
+def learning_rate(trainer: pl.Trainer) -> torch.Tensor:
+    """The rate of the first group, on the CPU: a number would be copied to the device to be logged, and waited for."""
+    return torch.tensor(trainer.optimizers[0].param_groups[0]["lr"])
+
+
 def steps_per_epoch(trainer: pl.Trainer) -> int:
     """Optimiser steps in an epoch of the training that `trainer` is about to run."""
     # the loader's length is not known before Lightning has set it up

@@ -46,6 +46,8 @@ FREE_SETTINGS = (
     "trainer.checkpoint_every_minutes",
     "trainer.keep_best",
 )
+# What settings that came later stood at before, so that a run of an earlier version goes on as it is.
+LATER_SETTINGS = {"trainer.matmul_precision": "high", "trainer.deterministic": False}
 _PACKAGES = ("mindvis", "torch", "pytorch-lightning", "timm", "numpy")
 
 
@@ -219,7 +221,7 @@ def _check_unchanged(run: Run, start: Path | None, override: bool) -> None:
 
 def changed_settings(old: dict, new: dict) -> list[str]:
     """`key (old -> new)` for every setting that differs and could change results."""
-    before, after = flatten(old), flatten(new)
+    before, after = LATER_SETTINGS | flatten(old), LATER_SETTINGS | flatten(new)
     keys = [key for key in before | after if before.get(key, "absent") != after.get(key, "absent")]
     bound = [key for key in keys if not any(key == free or key.startswith(free + ".") for free in FREE_SETTINGS)]
     return [f"{key} ({before.get(key, 'absent')} -> {after.get(key, 'absent')})" for key in bound]

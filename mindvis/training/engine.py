@@ -1,0 +1,112 @@
+"""Lightning's Trainer from our settings: device, processes, precision, kernels."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.plugins.environments import ClusterEnvironment, SLURMEnvironment, TorchElasticEnvironment
+from pytorch_lightning.strategies import DDPStrategy, Strategy
+
+from mindvis.common.devices import MATMUL_PRECISIONS, choose_device, matmul_precision, num_gpus
+from mindvis.common.errors import InputError
+from mindvis.config.schemas import TrainerConfig
+from mindvis.training.checkpointing import WholeCheckpointIO
+from mindvis.training.runs import Run, global_rank
+
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+CHOICES = {
+    "precision": PRECISIONS,
+    "matmul_precision": MATMUL_PRECISIONS,
+    "accelerator": ("auto", "cpu", "gpu"),
+    "strategy": ("auto", "ddp"),
+}
+
+
+def check_trainer(settings: TrainerConfig) -> None:
+    """Raises `InputError` for a setting that cannot be, and for a GPU that is asked for and not there."""
+    if settings.strategy == "fsdp":
+        raise InputError("setting trainer.strategy is 'fsdp', which is offered no longer; needed: ddp, or auto")
+    for name, allowed in CHOICES.items():
+        if getattr(settings, name) not in allowed:
+            raise InputError(
+                f"setting trainer.{name} is {getattr(settings, name)!r}; needed: one of {', '.join(allowed)}"
+            )
+    for name in ("max_epochs", "batch_size", "accumulate", "devices", "num_nodes", "log_every_steps"):
+        if getattr(settings, name) < 1:
+            raise InputError(f"setting trainer.{name} is {getattr(settings, name)}; needed: at least 1")
+    if settings.accelerator == "gpu" and not num_gpus():
+        raise InputError("setting trainer.accelerator is gpu but torch finds none; needed: a CUDA torch, or cpu")
+
+
+def is_on_gpu(settings: TrainerConfig) -> bool:
+    """Whether these settings train on a GPU, on this machine."""
+    return settings.accelerator != "cpu" and num_gpus() > 0
+
+
+def training_device(settings: TrainerConfig) -> torch.device:
+    """The device that this process trains on, for work before the training."""
+    return choose_device("auto" if is_on_gpu(settings) else "cpu", global_rank())
+
+
+@contextmanager
+def kernels(settings: TrainerConfig) -> Iterator[None]:
+    """On a GPU: float32 products as the settings say, and convolutions that were tried out first. Undone afterwards."""
+    if not is_on_gpu(settings):
+        yield
+        return
+    searched = torch.backends.cudnn.benchmark
+    try:
+        with matmul_precision(settings.matmul_precision):
+            torch.backends.cudnn.benchmark = not settings.deterministic
+            yield
+    finally:
+        torch.backends.cudnn.benchmark = searched
+
+
+def make_engine(settings: TrainerConfig, run: Run, *, clip: float, loggers: list, callbacks: list) -> pl.Trainer:
+    """The Trainer for a run; `clip` is the largest gradient norm, 0 for any."""
+    return pl.Trainer(
+        accelerator=settings.accelerator,
+        devices=settings.devices,
+        num_nodes=settings.num_nodes,
+        strategy=_strategy(settings),
+        precision=settings.precision,
+        max_epochs=settings.max_epochs,
+        accumulate_grad_batches=settings.accumulate,
+        gradient_clip_val=clip or None,
+        check_val_every_n_epoch=max(1, settings.val_every_epochs),
+        limit_val_batches=1.0 if settings.val_every_epochs else 0,
+        log_every_n_steps=settings.log_every_steps,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        logger=loggers,
+        callbacks=callbacks,
+        plugins=[WholeCheckpointIO(), *_environment()],
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+        deterministic=_deterministic(settings),
+        fast_dev_run=settings.fast_dev_run,
+        default_root_dir=run.path,
+    )
+
+
+def _deterministic(settings: TrainerConfig) -> bool | str:
+    """On a CPU always, which costs little there. "warn" would leave attention on a GPU as it is."""
+    return settings.deterministic or (False if is_on_gpu(settings) else "warn")
+
+
+def _environment() -> list[ClusterEnvironment]:
+    """Who has numbered the processes. torchrun has done so inside of a SLURM job too, where both seem to have."""
+    if TorchElasticEnvironment.detect():
+        return [TorchElasticEnvironment()]
+    # Our own signals end a job; Lightning's requeueing would save checkpoints of another kind beside ours.
+    return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
+
+
+def _strategy(settings: TrainerConfig) -> str | Strategy:
+    if settings.strategy == "ddp" or settings.devices * settings.num_nodes > 1:
+        # what a forward pass does not use is frozen, so nobody need look for it in every step
+        return DDPStrategy(find_unused_parameters=False)
+    return "auto"

@@ -83,10 +83,6 @@ class PretendGPU:
         finally:
             self.section = before
 
-    def waits_in(self, prefix: str) -> list[str]:
-        """What waited in sections whose name begins so, and where."""
-        return [f"{s}: {what} in {where} ({n})" for (s, what, where), n in self.waits.items() if s.startswith(prefix)]
-
     def wait(self, what: str) -> None:
         self.waits[self.section, what, _line()] += 1
 

@@ -18,6 +18,7 @@ from mindvis.sc_mbm import MaskedBrainModel, MBMModule
 from mindvis.training.logging import MetricsFile
 
 TOY = Path(__file__).with_name("toy_run.py")
+JOBS = TOY.parents[1] / "scripts" / "slurm"
 ONE = {"batch_size": 4, "max_epochs": 2}
 HALF = ["batch_size=2", "max_epochs=2"]
 
@@ -62,6 +63,13 @@ def test_torchrun_inside_a_slurm_job_numbers_its_processes_itself(tmp_path, one)
     assert done.returncode == 0, done.stderr[-2000:]
     np.testing.assert_allclose(curves(tmp_path), one, atol=1e-5)
     assert json.loads((tmp_path / "manifest.json").read_text())["machine"]["processes"] == 2
+
+
+@pytest.mark.parametrize("job", sorted(JOBS.glob("*.sbatch")), ids=lambda path: path.name)
+def test_the_tasks_of_a_job_have_its_processors(job):
+    """srun takes the number from its own option alone (since SLURM 22.05), not from that of the job."""
+    started = [line for line in job.read_text().splitlines() if not line.startswith("#") and "srun " in line]
+    assert started and all('srun --cpus-per-task="$SLURM_CPUS_PER_TASK" ' in line for line in started)
 
 
 @pytest.mark.parametrize(("rank", "pictures"), [(0, 1), (1, 0)])

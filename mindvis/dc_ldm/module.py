@@ -27,12 +27,17 @@ class DiffusionDraws:
     """
 
     num_timesteps: int
-    latent_shape: tuple[int, int, int]
+    channels: int
+    factor: int  # by which the autoencoder makes images smaller
     noise_shares: Tensor | None = None  # [num_timesteps]: steps are drawn evenly in these, not in t
 
     def __call__(self, batch: Batch) -> Batch:
-        """`t` long [b] and `eps` [b c h w] for the keys [b 3] of a batch, on the CPU."""
-        return {"t": self._steps(batch["key"]), "eps": draws.normal(batch["key"], "eps", self.latent_shape)}
+        """`t` long [b] and `eps` [b c h w] for the keys [b 3] and images or latents of a batch, on the CPU."""
+        if "latent" in batch:
+            shape = batch["latent"].shape[1:]
+        else:
+            shape = (self.channels, *(side // self.factor for side in batch["image"].shape[2:]))
+        return {"t": self._steps(batch["key"]), "eps": draws.normal(batch["key"], "eps", shape)}
 
     def _steps(self, keys: Tensor) -> Tensor:
         shares = self.noise_shares
@@ -82,7 +87,9 @@ class LDMModule(pl.LightningModule):
         self.warmup_epochs, self.num_epochs = warmup_epochs, num_epochs
         ldm.objective = _objective(ldm, objective)
         self.register_buffer("level_weights", _level_weights(ldm, weighting), persistent=False)
-        self.draw = DiffusionDraws(ldm.schedule.num_timesteps, ldm.latent_shape, _noise_shares(ldm))
+        channels, height, _ = ldm.latent_shape
+        factor = ldm.autoencoder.encoder.resolution // height
+        self.draw = DiffusionDraws(ldm.schedule.num_timesteps, channels, factor, _noise_shares(ldm))
 
     def setup(self, stage: str) -> None:
         """Layout, and in bf16-mixed the frozen weights in bfloat16, before a checkpoint is loaded."""

@@ -125,7 +125,8 @@ RECIPES = (
     Recipe("python scripts/generate.py run=pretrains/GOD/finetuned.pth", tuple(PICTURES), published=True),
     Recipe("python scripts/generate.py", tuple(PICTURES)),
     Recipe("python scripts/audit.py decoded=my", parse=True),
-    Recipe("python scripts/audit.py", ("features=pixels",)),
+    Recipe("python scripts/audit.py decoded=runs/finetune_ldm_god/decoded others", parse=True),  # of other sizes here
+    Recipe("python scripts/audit.py", ("features=pixels", "logging.wandb=disabled")),
     Recipe("python scripts/evaluate.py compare"),
     Recipe("python scripts/evaluate.py", tuple(SCORES)),
     Recipe("python scripts/run_chain.py --config configs/demo.yaml", DEMO),

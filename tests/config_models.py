@@ -57,6 +57,8 @@ class Runs:
         return self.by_folder[folder]
 
     def _ldm(self, experiment: config.FinetuneLDMConfig) -> nn.Module:
+        if experiment.start:
+            return self._model(self._run(experiment.start))
         shape = self._stage_a(experiment) if experiment.encoder else experiment.model
         settings = {name: getattr(shape, name) for name in ENCODER_SETTINGS}
         flags = {"global_pool": experiment.global_pool, "use_time_condition": experiment.use_time_condition}

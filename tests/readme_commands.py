@@ -153,7 +153,7 @@ RECIPES = (
 
 def run_here(processes: Processes, step: Step, settings: Path, log: Path, device: str | None) -> int:
     """A step of a chain in this process, in the place of one of its own."""
-    outcome = run(step.stage, "--config", settings)
+    outcome = run(step.script, "--config", settings)
     log.write_text(outcome.out + outcome.err)
     return outcome.status
 

@@ -83,7 +83,9 @@ def prepare(tmp_path, table, *, settings=None, **others):
 
 def test_every_row_of_the_paper_is_there():
     """All tables, each row with the paper's value."""
-    assert {name: [row.paper for row in load_table(name).rows] for name in table_names()} == PAPER
+    found = {name: [row.paper for row in load_table(name).rows] for name in table_names()}
+    assert found.pop("new_subject") == [None] * 8  # ours
+    assert found == PAPER
 
 
 @pytest.mark.parametrize("scale", ["god", "demo"])

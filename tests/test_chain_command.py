@@ -3,6 +3,7 @@
 import json
 import shutil
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,7 @@ def config(tmp_path):
     for subject in ("sbj_1", "sbj_2"):
         (data / f"{subject}.npz").write_text(subject)
     god = {"data": {"name": "god", "root": str(data)}}
-    stages = {name: StageConfig(settings=god) for name in TRAININGS}
+    stages = {name: StageConfig(settings=god) for name in TRAININGS if name != "pretrain_ldm"}
     stages |= {name: StageConfig() for name in ("score_mbm", "generate", "evaluate")}
     return ChainConfig(root=str(tmp_path / "runs"), subjects=["sbj_1", "sbj_2"], seed=7, **stages)
 
@@ -390,3 +391,38 @@ def test_script_shows_the_plan(tmp_path):
         "run_chain", "--config", tiny_stages.TESTS.parent / "configs" / "demo.yaml", "dry_run=true", f"root={tmp_path}"
     )
     assert outcome.status == 0 and outcome.out.count("run ") >= 7 and not list(tmp_path.iterdir())
+
+
+def several(config: ChainConfig, finetune_ldm: bool) -> dict:
+    """Steps by name of a chain whose Stage B is trained on several subjects, then for one subject or not."""
+    data = {"data": config.finetune_ldm.settings["data"] | {"subjects": ["sbj_1", "sbj_2"], "reference": "sbj_1"}}
+    tuned = config.finetune_ldm if finetune_ldm else None
+    changed = {"pretrain_ldm": StageConfig(settings=data), "finetune_mbm": None, "finetune_ldm": tuned}
+    return {step.name: step for step in plan_chain(replace(config, **changed))}
+
+
+def test_one_model_of_several_subjects_decodes_each(config):
+    """Stage B runs once; the pictures of a subject are made from its rows in the space of that model."""
+    steps = several(config, finetune_ldm=False)
+    assert "sbj_1/finetune_ldm" not in steps and steps["pretrain_ldm"].script == "finetune_ldm"
+    assert steps["pretrain_ldm"].settings["encoder"] == str(steps["pretrain_mbm"].folder)
+    generate = steps["sbj_2/generate"].settings
+    assert generate["run"] == str(steps["pretrain_ldm"].folder)
+    assert (generate["data"]["subjects"], generate["data"]["reference"]) == (["sbj_2"], "sbj_1")
+    assert generate["output"] == f"{generate['run']}/decoded_sbj_2"
+    assert steps["sbj_2/evaluate"].settings["decoded"] == generate["output"]
+
+
+def test_a_new_subject_starts_from_the_others(config):
+    """Stage B of the subject goes on from that of several, encoder and all."""
+    steps = several(config, finetune_ldm=True)
+    own = steps["sbj_2/finetune_ldm"].settings
+    assert own["start"] == str(steps["pretrain_ldm"].folder) and own["encoder"] is None
+    assert own["data"]["subjects"] == ["sbj_2"]
+    assert steps["sbj_2/generate"].settings["run"] == str(steps["sbj_2/finetune_ldm"].folder)
+
+
+def test_stage_b_of_several_brings_its_encoder(config):
+    """Stage A is not tuned for a subject beside it."""
+    with pytest.raises(InputError, match="pretrain_ldm has its encoder; needed: finetune_mbm=null"):
+        plan_chain(replace(config, pretrain_ldm=StageConfig()))

@@ -40,7 +40,7 @@ class Ablation:
 
     def __init__(self, config: AblateConfig):
         self.config, self.table = config, load_table(config.table)
-        chain = base_chain(config)
+        chain = base_chain(config, self.table)
         self.root, self.fork, self.measures = Path(chain.root), chain.fork, measures_of(config, self.table)
         self.results = [Measured(row, config.seeds) for row in choose_rows(self.table, config.rows)]
         self.plans: list[tuple[Measured, int, list[Step]]] = []
@@ -99,7 +99,7 @@ class Ablation:
             measured.state = "done"
 
 
-def base_chain(config: AblateConfig) -> ChainConfig:
+def base_chain(config: AblateConfig, table: Table) -> ChainConfig:
     """The chain of the full model. Raises `InputError` for an unknown scale, stage or file, no seeds or no jobs."""
     if config.scale not in CHAINS:
         raise InputError(f"setting scale is {config.scale!r}; needed: {' or '.join(CHAINS)}")
@@ -107,7 +107,7 @@ def base_chain(config: AblateConfig) -> ChainConfig:
         raise InputError(f"setting seeds is {config.seeds}; needed: at least one, each once")
     if config.jobs < 1:
         raise InputError(f"setting jobs is {config.jobs}; needed: at least 1")
-    chain = load_config(ChainConfig, config.chain or CHAINS[config.scale])
+    chain = load_config(ChainConfig, config.chain or table.chains.get(config.scale) or CHAINS[config.scale])
     root = config.root or f"runs/ablation_{config.scale}"
     subject = config.subject or SUBJECTS[config.scale]
     chain = replace(chain, root=root, subjects=[subject], controls=[], devices=1, demo_summary=None)

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure as MatplotlibFigure
 from scipy import stats
 
 from mindvis.common.errors import InputError
 from mindvis.common.files import to_csv, write_json, write_text
+from mindvis.common.plots import save_png_and_pdf
 from mindvis.config.text import read_yaml
 
 FOLDER = Path(__file__).resolve().parents[1] / "assets" / "ablations"
@@ -25,7 +27,7 @@ class Row:
     """
 
     name: str
-    paper: float  # 50-way top-1 in per cent, GOD subject 3, mean of 5 sample sets
+    paper: float | None = None  # 50-way top-1 in per cent, GOD subject 3, mean of 5 sample sets; None: not in the paper
     deviation: float | None = None  # over the sample sets, where the paper gives it
     god: dict[str, Any] | None = None
     demo: dict[str, Any] | None = None
@@ -35,13 +37,18 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """One table of the paper; `measures` are the names of what is measured, by scale."""
+    """One table; by scale, `measures` are the names of what is measured, `chains` the chain under it if it has its own.
+
+    `curves`: rows are named `<curve>, <number> %`, and are drawn as curves too.
+    """
 
     name: str
     title: str
     measures: dict[str, list[str]]
     rows: list[Row]
     scaled: str = field(default="")  # how the rows were scaled down
+    chains: dict[str, str] = field(default_factory=dict)
+    curves: bool = False
 
 
 @dataclass(frozen=True)
@@ -121,6 +128,8 @@ def write_results(root: Path, table: Table, scale: str, results: Sequence[Measur
     text = markdown(table, scale, results)
     write_text(root / f"{table.name}.md", text)
     write_text(root / f"{table.name}.csv", results_csv(results))
+    if table.curves and any(measured.by_seed for measured in results):
+        save_png_and_pdf(curves(table, results), root / table.name)
     rows = [_plain(measured) for measured in results]
     write_json(root / f"{table.name}.json", {"table": table.name, "title": table.title, "scale": scale, "rows": rows})
     return text
@@ -130,15 +139,15 @@ def markdown(table: Table, scale: str, results: Sequence[Measured]) -> str:
     """Rows down; the paper's value, then each measure with its interval and the number of seeds."""
     labels = list(dict.fromkeys(figure.label for measured in results for figure in summaries(measured)))
     scaled_names = scale == "demo" and any(measured.row.scaled_to for measured in results)
-    head = [table.title, *(["scaled to"] if scaled_names else []), "paper: 50-way top-1, %", *labels, "seeds"]
+    in_paper = any(measured.row.paper is not None for measured in results)
+    paper_head = ["paper: 50-way top-1, %"] if in_paper else []
+    head = [table.title, *(["scaled to"] if scaled_names else []), *paper_head, *labels, "seeds"]
     lines = [head, ["---"] * len(head)]
     for measured in results:
         row, found = measured.row, {figure.label: figure for figure in summaries(measured)}
         cells = [_cell(found.get(label)) for label in labels]
-        paper = f"{row.paper:g}" + (f" +- {row.deviation:g}" if row.deviation is not None else "")
-        lines.append(
-            [row.name, *([row.scaled_to or row.name] if scaled_names else []), paper, *cells, _count(measured)]
-        )
+        names = [row.name, *([row.scaled_to or row.name] if scaled_names else [])]
+        lines.append([*names, *([_paper(row)] if in_paper else []), *cells, _count(measured)])
     notes = (
         "Intervals: 95 %, over seeds of training and sampling (t); with one seed over stimuli, where there is one.\n"
     )
@@ -147,6 +156,25 @@ def markdown(table: Table, scale: str, results: Sequence[Measured]) -> str:
     missing = [f"{m.row.name} (seed {', '.join(map(str, m.missing))})" for m in results if m.missing]
     notes += f"Unfinished, not measured yet: {'; '.join(missing)}.\n" if missing else ""
     return "".join(f"| {' | '.join(line)} |\n" for line in lines) + "\n" + notes
+
+
+def curves(table: Table, results: Sequence[Measured]) -> MatplotlibFigure:
+    """The first measure against the number in a row's name, a line a curve, with the interval over seeds."""
+    figure = MatplotlibFigure(figsize=(5, 3.5), layout="constrained")
+    axes = figure.subplots()
+    label = ""
+    for name in dict.fromkeys(measured.row.name.rpartition(", ")[0] for measured in results):
+        own = [m for m in results if m.row.name.rpartition(", ")[0] == name and m.by_seed]
+        points = [(float(m.row.name.rpartition(", ")[2].rstrip(" %")), summaries(m)[0]) for m in own]
+        amounts, values = [amount for amount, _ in points], [point.value for _, point in points]
+        lows, highs = ([getattr(point, end) or point.value for _, point in points] for end in ("low", "high"))
+        errors = [np.subtract(values, lows), np.subtract(highs, values)]
+        axes.errorbar(amounts, values, errors, marker="o", capsize=3, label=name)
+        label = points[0][1].label if points else label
+    axes.set(xlabel=table.title, ylabel=label, xscale="log", ylim=(0, None))
+    axes.set_xticks([10, 25, 50, 100], ["10 %", "25 %", "50 %", "100 %"])
+    axes.legend(frameon=False)
+    return figure
 
 
 def results_csv(results: Sequence[Measured]) -> str:
@@ -160,6 +188,12 @@ def results_csv(results: Sequence[Measured]) -> str:
             found = {} if figure is None else {"measure": figure.label, **asdict(figure)}
             lines.append(own | found)
     return to_csv(COLUMNS, lines)
+
+
+def _paper(row: Row) -> str:
+    if row.paper is None:
+        return ""
+    return f"{row.paper:g}" + (f" +- {row.deviation:g}" if row.deviation is not None else "")
 
 
 def _count(measured: Measured) -> str:

@@ -20,7 +20,7 @@ from mindvis.training.runs import FREE_SETTINGS
 # Where things lie or how fast they run: no part of a result. Files count by what is in them.
 FREE = (*FREE_SETTINGS, "out", "output", "overwrite", "device", "num_threads", "batch_size")
 FREE += ("data.root", "data.cache_dir", "extra_data.root", "extra_data.cache_dir")
-FILE_SETTINGS = ("pretrained", "encoder", "ldm", "run", "decoded", "images", "fmri_encoder", "training_images")
+FILE_SETTINGS = ("pretrained", "encoder", "start", "ldm", "run", "decoded", "images", "fmri_encoder", "training_images")
 FILE_SETTINGS += ("classifier_weights", "lpips_weights", "fid_weights", "features", "controls")
 RESULTS = {"score_mbm": SCORE_FILE, "generate": "decoded.npz", "evaluate": "report.json"}
 RESULTS |= {"demo_summary": "summary.txt"}
@@ -92,6 +92,8 @@ def describe_output(stage: str, folder: Path, hashes: FileHashes) -> str | None:
 def data_files(data: dict) -> list[Path]:
     """Files that hold the fMRI and the pictures of a data set (nested settings of `DataConfig`)."""
     root, subjects = Path(data["root"]), data["subjects"] or ["*"]
+    if data.get("reference") not in (None, *subjects) and data["subjects"]:
+        subjects = [*subjects, data["reference"]]
     if data["name"] == "god":
         own = [path for subject in subjects for path in root.glob(f"{subject}.npz") if path.name != "images_256.npz"]
         return [*own, *root.glob("images_256.npz"), *root.glob("imagenet_*")]
@@ -102,6 +104,8 @@ def data_files(data: dict) -> list[Path]:
         own += [root.glob(f"BOLD5000_Stimuli/Stimuli_Presentation_Lists/{subject}/*/*.txt") for subject in subjects]
         pictures = root.glob("BOLD5000_Stimuli/Scene_Stimuli/Presented_Stimuli/img_dict*")
         return [*(path for paths in own for path in paths), *pictures, *root.glob("BOLD5000_Stimuli/*/*.txt")]
+    if data["name"] == "npz" and root.is_dir():
+        return [root / f"{name}.npz" for name in subjects] if data["subjects"] else sorted(root.glob("*.npz"))
     return [root]
 
 

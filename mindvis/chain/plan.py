@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mindvis.chain.settings import (
     SCHEMAS,
+    SCRIPTS,
     SHARED,
     TRAININGS,
     ChainConfig,
@@ -31,6 +32,11 @@ class Step:
     settings: dict
     folder: Path
     needs: tuple[str, ...] = ()
+
+    @property
+    def script(self) -> str:
+        """Name of its script, without the suffix."""
+        return SCRIPTS.get(self.stage, self.stage)
 
     @property
     def file_name(self) -> str:
@@ -106,7 +112,7 @@ class _Planner:
 
     def _place(self, stage: str, subject: str | None, done: dict[str, Step], settings: dict) -> tuple[str, Path]:
         """Name and folder: trainings have their own, the others write where their settings say."""
-        home = done.get("pretrain_mbm" if stage == "score_mbm" else "finetune_ldm")
+        home = done.get("pretrain_mbm") if stage == "score_mbm" else _decoder(done)
         name = self.naming(stage, subject, settings, home and home.name)
         if stage in TRAININGS:
             return name, self.root / name
@@ -123,10 +129,15 @@ class _Planner:
             wired["data"] = {"subjects": [subject]}
         if stage in TRAININGS:
             return wired | _encoder_of(stage, folders)
-        run = folders.get("pretrain_mbm" if stage == "score_mbm" else "finetune_ldm")
+        decoder = _decoder(done)
+        run = folders.get("pretrain_mbm") if stage == "score_mbm" else decoder and str(decoder.folder)
         if run and stage in ("score_mbm", "generate"):
             wired["run"] = run
-        if stage == "generate":
+        if stage == "generate" and decoder and decoder.subject is None:  # one model of several subjects
+            wired["data"] = decoder.settings["data"] | {"subjects": [subject]}
+            wired |= {"output": self._pictures(run, subject, control, f"decoded_{subject}")}
+            wired |= {"control": control, "overwrite": True}
+        elif stage == "generate":
             wired |= {"control": control, "overwrite": True, "output": self._pictures(run, subject, control)}
         if stage in ("evaluate", "demo_summary") and "generate" in folders:
             wired["decoded"] = folders["generate"]
@@ -134,15 +145,24 @@ class _Planner:
             wired["output"] = folders["evaluate"]
         return wired
 
-    def _pictures(self, run: str | None, subject: str | None, control: str) -> str:
-        folder = (Path(run) if run else self.root / str(subject)) / "decoded"
+    def _pictures(self, run: str | None, subject: str | None, control: str, name: str = "decoded") -> str:
+        folder = (Path(run) if run else self.root / str(subject)) / name
         return str(folder if control == "none" else folder / control)
+
+
+def _decoder(done: dict[str, Step]) -> Step | None:
+    """The training whose decoder makes the pictures: the subject's own, or the one of several subjects."""
+    return done.get("finetune_ldm") or done.get("pretrain_ldm")
 
 
 def _encoder_of(stage: str, folders: dict[str, str]) -> dict:
     """The Stage A run that a training begins with, where the chain has one."""
     if stage == "finetune_mbm" and "pretrain_mbm" in folders:
         return {"pretrained": folders["pretrain_mbm"]}
+    if stage == "finetune_ldm" and "pretrain_ldm" in folders:
+        return {"start": folders["pretrain_ldm"], "encoder": None}
+    if stage == "pretrain_ldm" and "pretrain_mbm" in folders:
+        return {"encoder": folders["pretrain_mbm"]}
     if stage == "finetune_ldm" and folders.keys() & {"finetune_mbm", "pretrain_mbm"}:
         return {"encoder": folders.get("finetune_mbm") or folders["pretrain_mbm"]}
     return {}

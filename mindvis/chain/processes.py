@@ -77,7 +77,7 @@ class Processes:
         if self.stopped.is_set():
             return SAVED_AND_STOPPED
         begun = time.monotonic()
-        process = self.start(step.stage, ["--config", str(settings)], log, device)
+        process = self.start(step.script, ["--config", str(settings)], log, device)
         self.running.append(process)
         if self.stopped.is_set():  # the signal came before the process could be listed
             process.terminate()

@@ -20,19 +20,22 @@ from mindvis.config.text import read_yaml
 from mindvis.config.tools import ScoreMBMConfig
 from mindvis.training.runs import FREE_SETTINGS
 
-# In the order in which they run; each is a script of that name. The SHARED ones run once for all subjects.
+# In the order in which they run; each is a script of that name but for those of SCRIPTS. The SHARED ones run once for
+# all subjects.
 SCHEMAS = {
     "simulate": SimulateConfig,
     "pretrain_mbm": PretrainMBMConfig,
     "score_mbm": ScoreMBMConfig,
+    "pretrain_ldm": FinetuneLDMConfig,
     "finetune_mbm": FinetuneMBMConfig,
     "finetune_ldm": FinetuneLDMConfig,
     "generate": GenerateConfig,
     "evaluate": EvaluateConfig,
     "demo_summary": EvaluateConfig,
 }
-SHARED = ("simulate", "pretrain_mbm", "score_mbm")
-TRAININGS = ("pretrain_mbm", "finetune_mbm", "finetune_ldm")
+SCRIPTS = {"pretrain_ldm": "finetune_ldm"}
+SHARED = ("simulate", "pretrain_mbm", "score_mbm", "pretrain_ldm")
+TRAININGS = ("pretrain_mbm", "pretrain_ldm", "finetune_mbm", "finetune_ldm")
 
 
 def check_chain(config: ChainConfig) -> None:
@@ -40,6 +43,8 @@ def check_chain(config: ChainConfig) -> None:
     stages = [name for name in SCHEMAS if getattr(config, name) is not None]
     if not stages:
         raise InputError(f"chain {config.root}: no stage; needed: --config configs/god.yaml, or one like it")
+    if config.pretrain_ldm is not None and config.finetune_mbm is not None:
+        raise InputError(f"chain {config.root}: pretrain_ldm has its encoder; needed: finetune_mbm=null")
     if not config.subjects and not set(stages) <= set(SHARED):
         raise InputError("setting subjects is empty; needed: the subjects to decode, such as subjects=[sbj_3]")
     if len(set(config.subjects)) < len(config.subjects):

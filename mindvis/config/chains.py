@@ -32,8 +32,9 @@ class ChainConfig:
     simulate: StageConfig | None = None  # simulated data: {config: FILE, settings: {key: value}}, as below
     pretrain_mbm: StageConfig | None = None  # Stage A, once for all subjects
     score_mbm: StageConfig | None = None  # hidden voxels of Stage A
+    pretrain_ldm: StageConfig | None = None  # Stage B, once on several subjects; finetune_ldm then starts from it
     finetune_mbm: StageConfig | None = None  # Stage A on the subject's fMRI
-    finetune_ldm: StageConfig | None = None  # Stage B
+    finetune_ldm: StageConfig | None = None  # Stage B on the subject's pairs
     generate: StageConfig | None = None  # pictures and controls
     evaluate: StageConfig | None = None  # scores
     demo_summary: StageConfig | None = None  # a line with the score beside a linear classifier's, shown at the end

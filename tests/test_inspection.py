@@ -12,6 +12,7 @@ from script_runner import run
 
 from mindvis.common.errors import InputError
 from mindvis.data import FMRIDataset
+from mindvis.data.hcp import VOLUMETRIC
 from mindvis.data.voxels import pad_to, pad_to_patches
 from mindvis.inspection.cortex import NUM_VERTICES, flat_map_figure, load_flat_map, on_surface
 from mindvis.inspection.occlusion import ALL, hidden_voxel_correlation, occlusion
@@ -298,6 +299,16 @@ def test_stage_a_on_the_flat_map(runs, tmp_path):
     summary = json.loads((tmp_path / "inside.json").read_text())
     assert summary["stage"] == "A" and summary["rows"] == "held-out windows" and not summary["skipped"]
     assert (tmp_path / "attention-flat_map.png").is_file() and (tmp_path / "occlusion-flat_map.pdf").is_file()
+
+
+def test_volumes_have_no_place_on_the_flat_map(runs, tmp_path):
+    """Areas of volumes are called like those of the surface; nothing is drawn there, and the reason is said."""
+    marker = runs / "data" / "HCP" / "npz" / "100001" / VOLUMETRIC
+    marker.touch()
+    outcome = run("look_inside", f"run={runs / 'pretrain_mbm'}", f"output={tmp_path}", "parts=[attention]", *QUICK)
+    marker.unlink()
+    assert outcome.status == 0 and "these voxels are of volumes" in outcome.out
+    assert not (tmp_path / "attention-flat_map.png").exists()
 
 
 def test_a_published_encoder_needs_its_data_named(runs, tmp_path):

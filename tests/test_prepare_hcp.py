@@ -29,7 +29,7 @@ from hcp_files import (
 from nibabel.cifti2 import BrainModelAxis, LabelAxis
 
 from mindvis.common.errors import InputError
-from mindvis.data.hcp import load_hcp
+from mindvis.data.hcp import VOLUMETRIC, load_hcp
 from mindvis.data.reading import PassedOver
 from mindvis.prepare.cifti import read_series
 from mindvis.prepare.hcp import find_runs, subject_of
@@ -198,6 +198,8 @@ def test_volumes_with_a_label_image(volumes):
     data = np.asarray(nib.load(volumes / "raw" / "sub-01_bold.nii.gz").dataobj)
     expected = zscore(data[1:3].reshape(-1, 20).T)
     np.testing.assert_allclose(written(volumes, "sub-01")["V1"], expected, atol=1e-4)
+    (marker,) = volumes.rglob(VOLUMETRIC)  # by which its voxels are known to be no vertices
+    assert marker.parent.name == "sub-01"
 
 
 def test_help_shows_a_command():

@@ -25,6 +25,7 @@ from mindvis.data.voxels import (
 )
 
 FILE_NAME = "HCP_visual_voxel.npz"
+VOLUMETRIC = "of_volumes"  # an empty file beside those that were made of volumes: their voxels are no vertices
 VISUAL_CORTEX = ("V1", "V2", "V3", "V4")
 
 

@@ -12,6 +12,7 @@ from mindvis.common.files import to_csv, write_json, write_text
 from mindvis.common.plots import interval_bars, save_png_and_pdf, score_label
 from mindvis.config.schemas import plain
 from mindvis.config.tools import PARTS, LookInsideConfig
+from mindvis.data.hcp import VOLUMETRIC
 from mindvis.inspection.cortex import flat_map_figure, load_flat_map, on_surface
 from mindvis.inspection.occlusion import ALL, Drop, make_score, occlusion
 from mindvis.inspection.open import Opened, open_model
@@ -105,6 +106,8 @@ def _add_flat_map(found: Inside, opened: Opened, config: LookInsideConfig, shown
     try:
         if opened.data.name != "hcp":
             raise InputError(f"vertices are known for HCP data, not for {opened.data.name}")
+        if any((Path(opened.data.root) / name / VOLUMETRIC).exists() for name in set(opened.dataset.subject)):
+            raise InputError("these voxels are of volumes, which have no place on the cortical surface")
         flat = load_flat_map()
         values, exact = on_surface(flat, opened.regions.masks, shown.by_voxel, shown.means)
     except InputError as error:

@@ -17,7 +17,7 @@ from mindvis.common.errors import InputError
 from mindvis.common.files import write_npz
 from mindvis.common.progress import Progress
 from mindvis.config.options import HCP_PATTERN, BadVoxels
-from mindvis.data.hcp import FILE_NAME, regions_of
+from mindvis.data.hcp import FILE_NAME, VOLUMETRIC, regions_of
 from mindvis.data.reading import PassedOver, files_below, one_line, require_folder
 from mindvis.data.voxels import bad_voxels, zscore
 from mindvis.prepare.bad_voxels import check_bad
@@ -124,6 +124,9 @@ def prepare_subject(
         regions, num_bad = _join([source.read(path) for path in paths], paths, policy)
         at_work = target
         write_npz(target, regions)
+        (target.parent / VOLUMETRIC).unlink(missing_ok=True)
+        if isinstance(source, VolumeSource):
+            (target.parent / VOLUMETRIC).touch()
     except InputError as error:
         return Outcome(subject, "failed", str(error))
     except Exception as error:  # of a thousand subjects one must never stop the rest

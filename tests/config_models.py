@@ -48,7 +48,7 @@ class Runs:
             case config.EvaluateConfig():
                 return self._model(self._run(str(Path(experiment.decoded).parent)))
             case config.SimulateConfig():
-                choose_protocol(experiment.protocol, experiment.snr, None, None)
+                choose_protocol(experiment.protocol, snr=experiment.snr)
                 return None
         raise AssertionError(f"no rule yet for the model of a {type(experiment).__name__}: add one to {__file__}")
 

@@ -104,7 +104,7 @@ class _Planner:
         name += "" if control == "none" else f"_{control}"
         if stage in TRAININGS:
             settings["run_dir"] = str(folder)
-        if settings.get("logging", {}).get("group", "") is None:
+        if (settings.get("logging") or {}).get("group", "") is None:
             settings["logging"]["group"] = self.root.name  # runs of one chain stand together in wandb
         needs = tuple(step.name for step in done.values() if step.stage != "score_mbm")
         self.steps.append(Step(name, stage, subject, settings, folder, needs))

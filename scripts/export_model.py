@@ -1,4 +1,4 @@
-"""Put a tuned decoder into one folder for others: weights, settings and a model card."""
+"""Put a tuned decoder into one folder for others: weights, settings, model card; and its ridge, if it keeps one."""
 
 import argparse
 import json
@@ -52,8 +52,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     weights = complete_ldm(read_weights(file), arguments.source, **files)
     given = {"name": arguments.data, "subjects": arguments.subjects, "roi": arguments.roi}
     data = decoder_data(weights) | {name: value for name, value in given.items() if value}
-    export_model(arguments.folder, weights, data=data, report=report)
-    print(f"written: {arguments.folder}, weights of {file}")
+    written = export_model(arguments.folder, weights, data=data, report=report, source=arguments.source)
+    print(f"written: {arguments.folder} ({', '.join(written)}), weights of {file}")
 
 
 if __name__ == "__main__":

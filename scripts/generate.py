@@ -2,6 +2,7 @@
 
 Examples:
   python scripts/generate.py --config configs/generate_god.yaml run=runs/finetune_ldm_god stimuli=[0,1,2]
+  python scripts/generate.py --config configs/generate_god.yaml init=ridge strength=.4 # begin with a ridge's picture
   python scripts/generate.py run=shared/decoder fmri=rows.npy output=pictures      # rows [n v] as they were recorded
   python scripts/generate.py run=shared/decoder data.root=more.npz output=pictures # the same kind of data
 Processes that torchrun or SLURM starts share the stimuli; a picture does not depend on how many there are:
@@ -25,6 +26,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from mindvis.checkpoints import weights_file
     from mindvis.common.devices import choose_device, use_threads
     from mindvis.decoding import open as opened
+    from mindvis.decoding.combined import settle_sampling
     from mindvis.decoding.decode import decode
     from mindvis.decoding.output import check_output, choose_rows, write_decoded
 
@@ -36,18 +38,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     ldm = opened.load_decoder(config).to(choose_device(config.device, process.rank))
     dataset, shown, mean, train = opened.open_to_decode(config, ldm)
     rows = choose_rows(dataset, config.stimuli)
-
-    options = opened.decode_options(config, ldm, mean)
-    provenance = opened.generation_provenance(config, dataset, ldm) | shown.facts
+    sampling = settle_sampling(config, ldm, process)
+    options = opened.decode_options(config, ldm, mean) | sampling.options
+    provenance = sampling.noted(opened.generation_provenance(config, dataset, ldm)) | shown.facts
     shares = Shares(parts_folder(output, provenance, process), process, config.wait_minutes)
 
     def decode_share(share: np.ndarray) -> np.ndarray:
         chosen = [rows[i] for i in share]
         return decode(ldm, shown.fmri[chosen], chosen, **options)
 
-    # tuned in every run: parts of a run that has gone on since do not fit
-    weights = shares.key(*(weight.numpy(force=True) for weight in ldm.conditioner.parameters()))
-    all_decoded = shares.begin("decoded" + weights, len(rows), decode_share)
+    all_decoded = shares.begin("decoded" + shares.key(*sampling.weights(ldm)), len(rows), decode_share)
     if process.leads:
         grid = opened.decode_training(ldm, train, config, options)
         write_decoded(output, all_decoded(), dataset, rows, provenance, fmri_rows=shown.rows[rows], training=grid)

@@ -9,6 +9,12 @@ import torch
 from PIL import Image
 from script_runner import run
 
+import mindvis
+from mindvis.data.open import open_pairs
+from mindvis.decoding import auto
+from mindvis.decoding.open import data_of
+from mindvis.evaluation.audit_features import choose_spaces
+
 GENERATE = ["num_samples=2", "num_steps=4", "sampler=ddim", "stimuli=[0,3,5]"]
 
 
@@ -102,6 +108,59 @@ def test_shuffled_control_lies_beside_the_pictures(chain, tmp_path):
         assert run("generate", *guided, f"control={control}", f"output={tmp_path / control}").status == 0
     pictures = [np.load(tmp_path / control / "decoded.npz")["decoded"] for control in ("none", "shuffled")]
     assert not np.array_equal(*pictures)
+
+
+def arrays_of(folder):
+    with np.load(folder / "decoded.npz") as file:
+        return dict(file)
+
+
+def test_pictures_start_from_the_ridge_of_the_run(chain, tmp_path, monkeypatch):
+    """It is fitted once and kept; two processes, and the exported model, decode the same; the control is its own."""
+    ridge = chain / "finetune_ldm" / "ridge.safetensors"
+    settings = [f"run={chain / 'finetune_ldm'}", *(item for item in GENERATE if "stimuli" not in item), "init=ridge"]
+    assert run("generate", *settings, "strength=.5", f"output={tmp_path / 'one'}").status == 0
+    one, written = arrays_of(tmp_path / "one")["decoded"], ridge.stat().st_mtime_ns
+    said = json.loads((tmp_path / "one" / "generate.json").read_text())
+    assert said["settings"]["strength"] == 0.5 and said["ridge"]["alpha"] > 0 and said["ridge"]["start_step"] > 0
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank in ("1", "0"):
+        monkeypatch.setenv("RANK", rank)
+        assert run("generate", *settings, "strength=.5", f"output={tmp_path / 'two'}").status == 0
+    monkeypatch.undo()
+    assert np.abs(arrays_of(tmp_path / "two")["decoded"].astype(int) - one).max() <= 1
+    assert run("export_model", chain / "finetune_ldm", tmp_path / "shared").status == 0
+    exported = [f"run={tmp_path / 'shared'}", *settings[1:], "strength=.5", f"output={tmp_path / 'three'}"]
+    assert run("generate", *exported).status == 0
+    assert np.array_equal(arrays_of(tmp_path / "three")["decoded"], one)
+    decoder = mindvis.load(tmp_path / "shared")
+    rows = open_pairs(data_of(str(chain / "finetune_ldm")), 16)[1].fmri[:]
+    options = {"num_samples": 2, "num_steps": 4, "sampler": "ddim", "scaling": "none"}
+    assert np.array_equal(decoder.decode(rows, init="ridge", strength=0.5, **options), one)
+    for control in ("none", "shuffled"):
+        output = f"output={tmp_path / control}"
+        assert run("generate", *settings, "strength=0", f"control={control}", output).status == 0
+    own, shuffled = (arrays_of(tmp_path / control) for control in ("none", "shuffled"))
+    assert np.array_equal(shuffled["decoded"], own["decoded"][shuffled["fmri_rows"]])
+    assert ridge.stat().st_mtime_ns == written
+
+
+def test_auto_chooses_on_held_out_training_stimuli(chain, tmp_path, monkeypatch):
+    """A run that held some out: both choices are written and kept; one that held out none is refused in one line."""
+    monkeypatch.setattr(auto, "STRENGTHS", (0.4, 0.8))
+    monkeypatch.setattr(auto, "choose_spaces", lambda _: choose_spaces("pixels"))
+    settings = ["init=ridge", "strength=auto", "guidance=auto", *GENERATE, f"output={tmp_path / 'o'}"]
+    outcome = run("generate", f"run={chain / 'finetune_ldm'}", *settings)
+    assert outcome.status == 2 and "held out no training stimuli" in outcome.err
+    trained = arguments("finetune_ldm", chain, "selection=validation", "trainer.max_epochs=1")
+    trained = [item for item in trained if not item.startswith("run_dir")] + [f"run_dir={tmp_path / 'run'}"]
+    assert run("finetune_ldm", *trained).status == 0
+    assert run("generate", f"run={tmp_path / 'run'}", *settings).status == 0
+    said = json.loads((tmp_path / "o" / "generate.json").read_text())
+    for name in ("strength", "guidance"):
+        scores = said["chosen"]["scores"][name]
+        assert said["settings"][name] == said["chosen"][name] == float(max(scores, key=scores.get))
+    assert list(json.loads((tmp_path / "run" / "chosen.json").read_text()).values()) == [said["chosen"]]
 
 
 def test_figures_are_made_on_the_way(chain):

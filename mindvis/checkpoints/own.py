@@ -23,6 +23,7 @@ from mindvis.config.text import read_yaml
 
 ENVELOPE = "weights"  # key of {kind, settings, config, prefix} beside `state_dict` in our checkpoints
 EXPORTED = ("model.safetensors", "settings.yaml")  # files of an exported folder
+RIDGE_FILE = "ridge.safetensors"  # the regression that sampling can start from, in a run folder or an exported one
 
 
 class DescribeWeights(pl.Callback):

@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from omegaconf import OmegaConf
 
-from mindvis.checkpoints.own import EXPORTED, envelope, save_safetensors
+from mindvis.checkpoints.own import EXPORTED, RIDGE_FILE, envelope, read_safetensors, save_safetensors
 from mindvis.checkpoints.weights import Weights
 from mindvis.common.errors import InputError
 from mindvis.common.files import write_text
@@ -22,10 +22,16 @@ TRAINING |= {"precision", "max_epochs", "num_epoch", "accumulate_grad"}
 
 
 def export_model(
-    folder: str | Path, weights: Weights, *, data: Mapping | None = None, report: Mapping | None = None
-) -> None:
+    folder: str | Path,
+    weights: Weights,
+    *,
+    data: Mapping | None = None,
+    report: Mapping | None = None,
+    source: str | Path | None = None,
+) -> list[str]:
     """Write `model.safetensors`, `settings.yaml` and the model card `README.md`; `read_ldm` takes the folder.
 
+    Where `source`, the run folder, keeps a ridge regression, it is copied. The names of the files written come back.
     `data` is the data section of the run (name, subjects, roi), `report` the content of the report.json of its
     pictures. Raises InputError for weights that are no decoder, whose LDM config is not known, or for a folder that
     holds something else.
@@ -33,7 +39,7 @@ def export_model(
     folder = Path(folder)
     if weights.kind != "ldm" or weights.settings["ldm_config"] is None:
         raise InputError(f"{folder}: a {weights.kind} without an LDM config cannot be shared; needed: a tuned decoder")
-    known = {*EXPORTED, "README.md"}
+    known = {*EXPORTED, RIDGE_FILE, "README.md"}
     if folder.exists() and (not folder.is_dir() or any(path.name not in known for path in folder.iterdir())):
         raise InputError(f"{folder}: holds other files; needed: a new or empty folder")
     folder.mkdir(parents=True, exist_ok=True)
@@ -41,6 +47,11 @@ def export_model(
     write_text(folder / EXPORTED[1], OmegaConf.to_yaml(OmegaConf.create(settings)))
     write_text(folder / "README.md", model_card(weights, data or {}, report or {}))
     save_safetensors(folder / EXPORTED[0], weights.state_dict, {"format": "pt"})
+    ridge = Path(source or "") / RIDGE_FILE
+    if not ridge.is_file():
+        return [*EXPORTED, "README.md"]
+    save_safetensors(folder / RIDGE_FILE, *read_safetensors(ridge))
+    return [*EXPORTED, RIDGE_FILE, "README.md"]
 
 
 def model_card(weights: Weights, data: Mapping[str, Any], report: Mapping[str, Any]) -> str:

@@ -31,6 +31,11 @@ class Ridge:
         """fMRI [n v] -> targets [n d]."""
         return ((fmri - self.mean) / self.scale) @ self.weights + self.intercept
 
+    def rounded(self) -> "Ridge":
+        """In float32, as a file keeps it: predictions are then the same before and after it was written."""
+        arrays = (array.astype(np.float32) for array in (self.mean, self.scale, self.weights, self.intercept))
+        return Ridge(*arrays, self.alpha, self.errors)
+
 
 def fit_ridge(fmri: np.ndarray, targets: np.ndarray, alphas: Sequence[float] = ALPHAS) -> Ridge:
     """Regression of targets [n d] on fMRI [n v]; voxels are standardised, the intercept is not penalised.

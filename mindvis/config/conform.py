@@ -50,6 +50,8 @@ class Conform:
             return self._pairs(entry, value, name)
         if isinstance(value, dict | list):
             raise self._unfit(name, value, _NEEDED.get(kind, kind.__name__))
+        if kind is float and str in get_args(hint):  # a number, or a word that its range knows
+            return float(value) if not isinstance(value, str) or _DECIMAL.fullmatch(value) else value
         return self._text(kind, value, name) if isinstance(value, str) else value
 
     def _list(self, entry: Any, value: Any, name: str) -> list:

@@ -295,6 +295,13 @@ class GenerateConfig(DecodingConfig):
     subject: str | None = None  # fmri: whose rows they are, where the model knows several and the file does not say
     num_training: int = number(0, 0, 10**4)  # training stimuli decoded for training.png, beside the test pictures
     control: str = "none"  # none | shuffled (fMRI of another stimulus and class) | mean_fmri (one mean for all)
+    init: str = "none"  # none (published: from noise) | ridge: from the noised picture of a ridge regression
+    strength: float | str | None = number(
+        None, 0, 1, words=("auto",)
+    )  # init=ridge: share of the noise, 0 (the ridge's picture) to 1 (from noise); auto: by held-out training stimuli
+    guidance: float | str = number(
+        1.0, 0, 1000, words=("auto",)
+    )  # above 1: away from the mean training fMRI, at twice the cost; 1: published; auto: as strength
     precision: str = "32-true"  # 32-true | bf16-mixed
     fmri_encoder: str | None = None  # finetuned.pth only: the fmri_encoder.pth it came from (names the heads)
     ldm: str | None = None  # finetuned.pth only: the label2img model.ckpt, for its config.yaml, or `demo`

@@ -183,32 +183,14 @@ def open_stage_b(
         log.warning(
             "%s: pictures of %s; a smaller image_size, or an LDM made for it, is faster", config.data.root, sizes
         )
-    train, val = _choose_validation(config, *pairs)
+    train, val = choose_validation(config, *pairs)
     train, test = (part.with_image_size(config.image_size) for part in (train, pairs[1]))
     val = None if val is None else val.with_image_size(config.image_size)
     shares = {name: value for name, value in asdict(config.augment).items() if name != "crops_per_image"}
     return train.with_augmentation(**shares), val, test
 
 
-def data_facts(**datasets: FMRIDataset | None) -> dict:
-    """Rows, voxels and a hash of each part of the data, for the manifest; of `train` and `test` also their overlap."""
-    facts = {name: _facts(dataset) for name, dataset in datasets.items() if dataset is not None}
-    train, test = datasets.get("train"), datasets.get("test")
-    if isinstance(train, PairedDataset) and isinstance(test, PairedDataset):
-        facts["overlap"] = overlap(train, test)
-    return facts
-
-
-def _open_fmri(config: DataConfig, patch_size: int) -> FMRIDataset:
-    """Resting state, or the training trials of paired data."""
-    if config.name != "hcp":
-        return open_pairs(config, patch_size)[0]
-    options: dict[str, Any] = {"pad_mode": config.pad_mode, "cache_dir": config.cache_dir}
-    options |= {"frames_per_window": config.frames_per_window, "subjects": config.subjects}
-    return load_hcp(config.root, config.roi, patch_size, config.num_subjects, **options)
-
-
-def _choose_validation(
+def choose_validation(
     config: FinetuneLDMConfig, train: PairedDataset, test: PairedDataset, val: PairedDataset | None
 ) -> tuple[PairedDataset, PairedDataset | None]:
     """Training pairs, and those by which the checkpoint is selected (`config.selection`).
@@ -230,6 +212,24 @@ def _choose_validation(
         found = f"setting trainer.val_fraction is {config.trainer.val_fraction:g} with selection=validation"
         raise InputError(f"{found}, which holds out none of {len(order)} stimuli; needed: a larger share")
     return _split(train, np.isin(train.stimulus, held))
+
+
+def data_facts(**datasets: FMRIDataset | None) -> dict:
+    """Rows, voxels and a hash of each part of the data, for the manifest; of `train` and `test` also their overlap."""
+    facts = {name: _facts(dataset) for name, dataset in datasets.items() if dataset is not None}
+    train, test = datasets.get("train"), datasets.get("test")
+    if isinstance(train, PairedDataset) and isinstance(test, PairedDataset):
+        facts["overlap"] = overlap(train, test)
+    return facts
+
+
+def _open_fmri(config: DataConfig, patch_size: int) -> FMRIDataset:
+    """Resting state, or the training trials of paired data."""
+    if config.name != "hcp":
+        return open_pairs(config, patch_size)[0]
+    options: dict[str, Any] = {"pad_mode": config.pad_mode, "cache_dir": config.cache_dir}
+    options |= {"frames_per_window": config.frames_per_window, "subjects": config.subjects}
+    return load_hcp(config.root, config.roi, patch_size, config.num_subjects, **options)
 
 
 def _split(dataset: Rows, held: np.ndarray) -> tuple[Rows, Rows | None]:

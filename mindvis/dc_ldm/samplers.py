@@ -3,8 +3,9 @@
 All share one signature. `eps_model(x_t, t)` predicts the noise in x_t [b c h w] at steps t (long [b]); `noise` is the
 start x_T [b c h w]; `alphas_cumprod` [num_timesteps] is the noise schedule; `num_steps` counts the steps; `progress`
 wraps the sequence of steps (tqdm, say); with `prediction="v"` the model predicts v = alpha eps - sigma x_0 instead,
-which a schedule needs whose last step has no signal left. They return x_0 [b c h w] and raise InputError for a number
-of steps outside 1..num_timesteps and for such a schedule without v. Coefficients are computed in float64.
+which a schedule needs whose last step has no signal left. With `start`, one of `starting_steps`, the steps before that
+one are left out and `noise` is the x_t that they would have led to. They return x_0 [b c h w] and raise InputError for
+a number of steps outside 1..num_timesteps and for such a schedule without v. Coefficients are computed in float64.
 """
 
 import math
@@ -20,8 +21,9 @@ from mindvis.common.errors import InputError
 from mindvis.dc_ldm.timesteps import (
     AVERAGED_EVEN_IN_T,
     Level,
+    descending_even_timesteps,
     euler_timesteps,
-    even_timesteps,
+    from_step,
     noise_levels,
     noise_shares,
 )
@@ -53,11 +55,12 @@ def sample_ddim(
     progress: Progress | None = None,
     *,
     prediction: str = "eps",
+    start: int | None = None,
 ) -> Tensor:
     """DDIM without noise (eta = 0): Song et al. 2021 (arXiv 2010.02502), equation 12."""
     _check_prediction(alphas_cumprod, prediction)
     x = noise
-    for t, alpha, alpha_prev in _even_steps(alphas_cumprod, num_steps, progress):
+    for t, alpha, alpha_prev in _even_steps(alphas_cumprod, num_steps, progress, start):
         x0, eps = _x0_and_eps(eps_model(x, _batch_of(t, x)), x, alpha, prediction)
         x = _noised(x0, eps, alpha_prev)
     return x
@@ -71,6 +74,7 @@ def sample_plms(
     progress: Progress | None = None,
     *,
     prediction: str = "eps",
+    start: int | None = None,
 ) -> Tensor:
     """Pseudo linear multistep sampler, one evaluation a step and one more: Liu et al. 2022 (arXiv 2202.09778).
 
@@ -78,7 +82,7 @@ def sample_plms(
     signal is left in x_T, a DDIM step comes before them: a slope says nothing about x_0 there.
     """
     _check_prediction(alphas_cumprod, prediction)
-    steps = list(_even_steps(alphas_cumprod, num_steps, progress=None))
+    steps = list(_even_steps(alphas_cumprod, num_steps, progress=None, start=start))
     x = noise
     history: list[Tensor] = []
     for index, (t, alpha, alpha_prev) in enumerate(_wrap(steps, progress)):
@@ -107,10 +111,11 @@ def sample_dpm_solver(
     progress: Progress | None = None,
     *,
     prediction: str = "eps",
+    start: int | None = None,
 ) -> Tensor:
     """DPM-Solver++ (2M), one evaluation a step: Lu et al. 2022 (arXiv 2211.01095), algorithm 2."""
     _check_prediction(alphas_cumprod, prediction)
-    levels = noise_levels(alphas_cumprod, num_steps)
+    levels = noise_levels(alphas_cumprod, num_steps, start=start)
     x, previous, previous_h = noise, None, math.nan
     for now, after in _wrap(list(zip(levels[:-1], levels[1:], strict=True)), progress):
         x0 = _predict_x0(eps_model, x, now, prediction)
@@ -131,6 +136,7 @@ def sample_unipc(
     progress: Progress | None = None,
     *,
     prediction: str = "eps",
+    start: int | None = None,
 ) -> Tensor:
     """UniPC of order 3, one evaluation a step: Zhao et al. 2023 (arXiv 2302.04867), algorithms 5 and 6.
 
@@ -139,7 +145,7 @@ def sample_unipc(
     two estimates counts one half, as in the paper and in the library diffusers.
     """
     _check_prediction(alphas_cumprod, prediction)
-    levels = noise_levels(alphas_cumprod, num_steps)
+    levels = noise_levels(alphas_cumprod, num_steps, start=start)
     return _unipc(partial(_predict_x0, eps_model, prediction=prediction), noise, levels, UNIPC_ORDER, progress, True)
 
 
@@ -151,13 +157,14 @@ def sample_unipc_averaged(
     progress: Progress | None = None,
     *,
     prediction: str = "eps",
+    start: int | None = None,
 ) -> Tensor:
     """UniPC of order 4 on `averaged_timesteps`, for an `eps_model` that does not ripple from one step to the next.
 
     `averaged_embeddings` take the ripple out of a UNet, and what is left is smooth enough for the order.
     """
     _check_prediction(alphas_cumprod, prediction)
-    levels = noise_levels(alphas_cumprod, num_steps, AVERAGED_EVEN_IN_T)
+    levels = noise_levels(alphas_cumprod, num_steps, AVERAGED_EVEN_IN_T, start)
     return _unipc(partial(_predict_x0, eps_model, prediction=prediction), noise, levels, AVERAGED_ORDER, progress)
 
 
@@ -169,6 +176,7 @@ def sample_euler(
     progress: Progress | None = None,
     *,
     prediction: str = "eps",
+    start: int | None = None,
 ) -> Tensor:
     """Euler's method on dx/ds = eps - x_0, steps even in s: Liu et al. 2023 (arXiv 2209.03003), section 2.1.
 
@@ -176,7 +184,7 @@ def sample_euler(
     """
     _check_prediction(alphas_cumprod, prediction)
     alphas, shares = alphas_cumprod.double().tolist(), noise_shares(alphas_cumprod)
-    times = euler_timesteps(alphas_cumprod, num_steps)
+    times = from_step(euler_timesteps(alphas_cumprod, num_steps), start)
     ends = [*(float(shares[t]) for t in times[1:]), 0.0]
     x = noise / _scale(alphas[times[0]])
     for t, end in _wrap(list(zip(times, ends, strict=True)), progress):
@@ -197,14 +205,14 @@ SAMPLERS: dict[str, Callable] = {
 
 
 def _even_steps(
-    alphas_cumprod: Tensor, num_steps: int, progress: Progress | None
+    alphas_cumprod: Tensor, num_steps: int, progress: Progress | None, start: int | None
 ) -> Iterable[tuple[int, float, float]]:
-    """(t, alphas_cumprod at t, alphas_cumprod at the step that follows) from the last step to the first."""
+    """(t, alphas_cumprod at t, alphas_cumprod at the step that follows), from the last step or `start` to the first."""
     values = alphas_cumprod.double().tolist()
-    times = even_timesteps(len(alphas_cumprod), num_steps, trailing=values[-1] == 0)
-    before = [values[0], *(values[t] for t in times[:-1])]
-    steps = [(t, values[t], alpha_prev) for t, alpha_prev in zip(times, before, strict=True)]
-    return _wrap(steps[::-1], progress)
+    times = from_step(descending_even_timesteps(alphas_cumprod, num_steps), start)
+    after = [*(values[t] for t in times[1:]), values[0]]
+    steps = [(t, values[t], alpha_prev) for t, alpha_prev in zip(times, after, strict=True)]
+    return _wrap(steps, progress)
 
 
 def _x0_and_eps(output: Tensor, x: Tensor, alpha: float, prediction: str) -> tuple[Tensor, Tensor]:

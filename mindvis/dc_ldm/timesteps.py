@@ -74,12 +74,42 @@ def averaged_timesteps(alphas_cumprod: Tensor, num_steps: int) -> list[int]:
     return solver_timesteps(alphas_cumprod, num_steps, AVERAGED_EVEN_IN_T)
 
 
-def noise_levels(alphas_cumprod: Tensor, num_steps: int, even_in_t: float = 0.0) -> list[Level]:
-    """The levels that DPM-Solver++ and UniPC step through, the noisiest first."""
+def noise_levels(
+    alphas_cumprod: Tensor, num_steps: int, even_in_t: float = 0.0, start: int | None = None
+) -> list[Level]:
+    """The levels that DPM-Solver++ and UniPC step through, the noisiest first; with `start` from that step on."""
     logsnr = _half_logsnr(alphas_cumprod)
     values = alphas_cumprod.double().clamp(min=LEAST_SIGNAL).tolist()
-    times = solver_timesteps(alphas_cumprod, num_steps, even_in_t)
+    times = from_step(solver_timesteps(alphas_cumprod, num_steps, even_in_t), start)
     return [Level(t, math.sqrt(values[t]), math.sqrt(1 - values[t]), float(logsnr[t])) for t in times]
+
+
+def starting_steps(sampler: str, alphas_cumprod: Tensor, num_steps: int) -> list[int]:
+    """The diffusion steps that a sampler can start at, descending: all it takes; PLMS begins by looking one ahead."""
+    if sampler in ("plms", "ddim"):
+        times = descending_even_timesteps(alphas_cumprod, num_steps)
+        return times[: max(1, len(times) - 1)] if sampler == "plms" else times
+    if sampler == "euler":
+        return euler_timesteps(alphas_cumprod, num_steps)
+    even_in_t = AVERAGED_EVEN_IN_T if sampler == "unipc_averaged" else 0.0
+    return solver_timesteps(alphas_cumprod, num_steps, even_in_t)[:-1]
+
+
+def nearest_start(sampler: str, alphas_cumprod: Tensor, num_steps: int, strength: float) -> int:
+    """The starting step that is nearest to `strength` (above 0, at most 1) times the number of diffusion steps."""
+    wanted = strength * len(alphas_cumprod)
+    return min(starting_steps(sampler, alphas_cumprod, num_steps), key=lambda t: abs(t - wanted))
+
+
+def descending_even_timesteps(alphas_cumprod: Tensor, num_steps: int) -> list[int]:
+    """Those of PLMS and DDIM, from the last; of a schedule that ends without signal the trailing ones."""
+    trailing = float(alphas_cumprod[-1]) == 0
+    return even_timesteps(len(alphas_cumprod), num_steps, trailing=trailing)[::-1]
+
+
+def from_step(times: list[int], start: int | None) -> list[int]:
+    """Those of descending steps that are left when sampling starts at one of them; None: all."""
+    return times if start is None else times[times.index(start) :]
 
 
 def _half_logsnr(alphas_cumprod: Tensor) -> np.ndarray:

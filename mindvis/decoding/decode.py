@@ -4,11 +4,12 @@ The starting noise of sample k of stimulus s follows from (seed, s, k) alone, so
 size, the order, the other stimuli or the number of devices.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from mindvis.common.errors import InputError
 from mindvis.common.progress import Progress
@@ -16,6 +17,7 @@ from mindvis.data.images import to_uint8
 from mindvis.dc_ldm import LatentDiffusion, averaged_embeddings, averaged_timesteps, noise_for
 from mindvis.dc_ldm.precision import channels_last, with_dtype
 from mindvis.dc_ldm.samplers import SAMPLERS, EpsModel
+from mindvis.dc_ldm.timesteps import nearest_start
 from mindvis.training import on_cpu
 
 Pair = tuple[int, int]  # (position among the stimuli, sample)
@@ -36,36 +38,35 @@ def decode(
     guidance: float = 1.0,
     mean_fmri: np.ndarray | None = None,
     image_size: Sequence[int] | None = None,
+    initial: Callable[[np.ndarray], np.ndarray] | None = None,
+    strength: float = 1.0,
 ) -> np.ndarray:
     """Decode `fmri` [n v] to pictures uint8 [n k h w 3], k = `num_samples`, on the device of `ldm`.
 
     `stimuli`: identity of each row, from which its noise is drawn. Paper, section 3.4 and appendix on sampling.
     `guidance` above 1 leads away from what `mean_fmri` [v], the mean training row, is decoded to (see `_eps_model`);
     1 is the published way and needs no mean. `image_size` [height, width] is that of the pictures, unless given that of
-    the autoencoder's training. Raises `InputError` for an unknown sampler, a negative guidance, a size that is no
-    multiple of the autoencoder's factor, or a length of fMRI that the encoder does not expect.
+    the autoencoder's training. `initial` gives flattened latents [n d] for `fmri`, from which sampling starts: noised
+    to the sampler's step that is nearest to `strength` (0: not at all, 1: to noise alone, as without it). Raises
+    `InputError` for an unknown sampler, a negative guidance, a strength outside 0 to 1, a size that is no multiple of
+    the autoencoder's factor, or a length of fMRI that the encoder does not expect.
     """
-    if sampler not in SAMPLERS:
-        raise InputError(f"setting sampler is {sampler!r}; needed: one of {', '.join(SAMPLERS)}")
-    if sampler == "unipc_averaged" and ldm.schedule.flow:
-        raise InputError(f"setting sampler is {sampler!r}; needed for an LDM of straight lines: euler, or another one")
-    if guidance < 0:
-        raise InputError(f"setting guidance is {guidance}; needed: 0 or more (1: as published)")
+    _check_sampling(ldm, sampler, guidance, strength)
     latent_shape = latent_shape_of(ldm, image_size)
     ldm = make_ready(ldm, precision)
     pairs = [(row, k) for row in range(len(fmri)) for k in range(num_samples)]
     images = []
-    predicts = {} if sampled_prediction(ldm) == "eps" else {"prediction": "v"}
     device = next(ldm.parameters()).device
-    alphas_cumprod = ldm.schedule.alphas_cumprod.cpu()  # read by every call of a sampler: once from the device
+    sample = _sampling(ldm, sampler, num_steps, strength)
+    latents = None if strength == 1 or initial is None else _as_latents(ldm, initial(fmri), latent_shape)
     with torch.no_grad(), Progress(total=len(pairs), unit="picture") as bar:
         times = time_embeddings(ldm, sampler, num_steps)
         mean = None if guidance == 1 else context_of(ldm, mean_fmri[None])  # [1 77 c]
         for batch in _batches(pairs, batch_size):
             eps_model = _eps_model(ldm, _context(ldm, fmri, batch), times, mean, guidance)
             noise = torch.cat([noise_for(seed, stimuli[row], k, latent_shape) for row, k in batch])
-            noise = noise.to(device, non_blocking=True)
-            latent = SAMPLERS[sampler](eps_model, noise, alphas_cumprod, num_steps, **predicts)
+            begun = None if latents is None else latents[[row for row, _ in batch]].to(device, non_blocking=True)
+            latent = sample(eps_model, noise.to(device, non_blocking=True), begun)
             images.append(to_uint8(ldm.autoencoder.decode(latent, quantize=True).float()))
             bar.update(len(batch))
     stacked = np.concatenate(images)
@@ -82,6 +83,43 @@ def latent_shape_of(ldm: LatentDiffusion, image_size: Sequence[int] | None) -> t
         found = f"setting image_size is {list(image_size)}"
         raise InputError(f"{found}; needed: a height and a width that are multiples of {factor}, as of the autoencoder")
     return channels, image_size[0] // factor, image_size[1] // factor
+
+
+def _check_sampling(ldm: LatentDiffusion, sampler: str, guidance: float, strength: float) -> None:
+    if sampler not in SAMPLERS:
+        raise InputError(f"setting sampler is {sampler!r}; needed: one of {', '.join(SAMPLERS)}")
+    if sampler == "unipc_averaged" and ldm.schedule.flow:
+        raise InputError(f"setting sampler is {sampler!r}; needed for an LDM of straight lines: euler, or another one")
+    if guidance < 0:
+        raise InputError(f"setting guidance is {guidance}; needed: 0 or more (1: as published)")
+    if not 0 <= strength <= 1:
+        raise InputError(f"setting strength is {strength}; needed: 0 to 1")
+
+
+def _as_latents(ldm: LatentDiffusion, flat: np.ndarray, shape: Sequence[int]) -> Tensor:
+    """Flattened latents [n d] as [n c h w] on the CPU, resized where pictures are of another size."""
+    latents = torch.from_numpy(np.ascontiguousarray(flat, dtype=np.float32)).view(-1, *ldm.latent_shape)
+    if tuple(shape) == tuple(ldm.latent_shape):
+        return latents
+    return F.interpolate(latents, size=tuple(shape[1:]), mode="bilinear", antialias=True)
+
+
+def _sampling(ldm: LatentDiffusion, sampler: str, num_steps: int, strength: float) -> Callable[..., Tensor]:
+    """Function of an `EpsModel`, noise and latents to begin with (both [b c h w]) or None: x_0 [b c h w]."""
+    alphas_cumprod = ldm.schedule.alphas_cumprod.cpu()  # read by every call of a sampler: once from the device
+    predicts = {} if sampled_prediction(ldm) == "eps" else {"prediction": "v"}
+
+    def sample(eps_model: EpsModel, noise: Tensor, begun: Tensor | None) -> Tensor:
+        if begun is None:
+            return SAMPLERS[sampler](eps_model, noise, alphas_cumprod, num_steps, **predicts)
+        if strength == 0:
+            return begun
+        start = nearest_start(sampler, alphas_cumprod, num_steps, strength)
+        t = torch.full((len(noise),), start, device=noise.device)
+        x_t = ldm.schedule.add_noise(begun, noise, t)
+        return SAMPLERS[sampler](eps_model, x_t, alphas_cumprod, num_steps, start=start, **predicts)
+
+    return sample
 
 
 def make_ready(ldm: LatentDiffusion, precision: str) -> LatentDiffusion:

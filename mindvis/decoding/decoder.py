@@ -1,11 +1,13 @@
 """A tuned decoder for Python: fMRI as it was recorded -> pictures, with all that the model itself knows of its fMRI."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from mindvis.checkpoints import build_ldm_from, find_ldm, read_weights
+from mindvis.checkpoints.own import RIDGE_FILE
 from mindvis.common.devices import choose_device, use_threads
 from mindvis.common.errors import InputError
 from mindvis.data.arrays import Array, check_array
@@ -14,6 +16,7 @@ from mindvis.data.row_format import RowFormat
 from mindvis.data.voxels import patched_length
 from mindvis.dc_ldm import LatentDiffusion
 from mindvis.decoding.decode import decode
+from mindvis.decoding.ridge_file import INITS, STRENGTH, home_of, predict_rows, read_ridge
 
 SCALINGS = ("stored", "none")
 
@@ -49,6 +52,8 @@ class Decoder:
         sampler: str = "plms",
         num_steps: int = 250,
         guidance: float = 1.0,
+        init: str = "none",
+        strength: float = STRENGTH,
         seed: int = 2022,
         batch_size: int = 16,
         precision: str = "32-true",
@@ -60,7 +65,8 @@ class Decoder:
 
         Scaling and padding are done here; `scaling="none"` takes the rows as scaled. `subject`: whose rows they are,
         one name or one a row, where the model knows several. `stimuli` [n] are the numbers from which the noise of each
-        row follows, 0 to n - 1 unless given, as `generate` numbers its rows. Other arguments as of `generate`. Raises
+        row follows, 0 to n - 1 unless given, as `generate` numbers its rows. `init="ridge"` needs the regression that
+        `generate init=ridge` has fitted and kept beside the weights. Other arguments as of `generate`. Raises
         InputError for rows that do not fit the model.
         """
         given = self.prepare(fmri, scaling=scaling, subject=subject)
@@ -82,7 +88,20 @@ class Decoder:
             precision=precision,
             guidance=guidance,
             mean_fmri=mean,
+            initial=self._initial(init),
+            strength=strength if init == "ridge" else 1.0,
         )
+
+    def _initial(self, init: str) -> Callable[[np.ndarray], np.ndarray] | None:
+        """Latents [n d] by the ridge regression kept beside the weights, or None to start from noise."""
+        if init not in INITS:
+            raise InputError(f"init is {init!r}; needed: one of {', '.join(INITS)}")
+        if init == "none":
+            return None
+        file = home_of(self.source) / RIDGE_FILE
+        if not file.is_file():
+            raise InputError(f"{file}: no ridge regression kept; needed: generate init=ridge, which fits it, first")
+        return partial(predict_rows, read_ridge(file)[0])
 
     def prepare(
         self,

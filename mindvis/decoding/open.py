@@ -62,7 +62,7 @@ def open_generation(config: GenerateConfig, ldm: LatentDiffusion) -> tuple[Paire
     length the encoder expects.
     """
     encoder = ldm.conditioner.encoder
-    data = config.data or _data_of(config.run)
+    data = config.data or data_of(config.run)
     train, test, _ = open_pairs(data, encoder.patch_size)
     parts = {"train": train, "test": test}
     if config.split not in parts:
@@ -124,7 +124,7 @@ def generation_provenance(config: GenerateConfig, dataset: FMRIDataset, ldm: Lat
     if config.fmri is not None:
         file = {"file": config.fmri, "file_sha256": sha256(Path(config.fmri))}
         return about | {"fmri": {**file, **data_facts(rows=dataset)}}
-    data = config.data or _data_of(config.run)
+    data = config.data or data_of(config.run)
     as_published = "dataset" in run  # a file of the published code, which tuned Stage A and selected on the test set
     normalisation = {"bold5000": "joint", "npz": "train"}.get(data.name, "separate")
     if data.name == "god" and data.scale_test == "train":
@@ -219,7 +219,8 @@ def known_data(run: str) -> dict | None:
     return plain(saved_data(settings)) if settings.get("name") else None
 
 
-def _data_of(run: str) -> DataConfig:
+def data_of(run: str) -> DataConfig:
+    """The data settings of a run. Raises `InputError` where it does not say which data it was tuned on."""
     settings = describe_data(read_run_settings(run))
     if not settings.get("name"):
         needed = "needed: data.name=... data.root=..., or fmri=FILE for rows without pictures"

@@ -1,4 +1,5 @@
-"""How well a Stage A run predicts hidden voxels of held-out rows, beside each voxel's mean and the nearest patch.
+"""How well a Stage A run predicts hidden voxels of held-out rows, beside ridge regression on the visible voxels, each
+voxel's mean and the nearest patch.
 
 Example:
   python scripts/score_mbm.py run=runs/pretrain_hcp
@@ -21,6 +22,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     score = score_run(config)
     print(
         f"correlation on hidden voxels of {score['rows']} held-out rows: {score['model']:.3f} model, "
+        f"{score['ridge']:.3f} ridge on the visible voxels (penalty {score['ridge_penalty']:g}), "
         f"{score['voxel_mean']:.3f} voxel mean, {score['nearest_patch']:.3f} nearest visible patch"
     )
 

@@ -2,9 +2,11 @@
 
 import numpy as np
 import torch
+from sklearn.linear_model import Ridge
 
 from mindvis.sc_mbm import MaskedBrainModel
 from mindvis.sc_mbm.scoring import nearest_visible, score_hidden_voxels
+from mindvis.sc_mbm.visible_ridge import VisibleRidge, choose_penalty
 
 
 def test_nearest_visible_patch_against_a_loop(rng):
@@ -31,3 +33,37 @@ def test_voxel_mean_scores_what_every_row_shares(rng):
     assert score.voxel_mean > 0.98
     assert abs(score.model) < 0.3
     assert abs(score.nearest_patch) < 0.5
+
+
+def test_ridge_on_visible_voxels_is_scikit_learns(rng):
+    """With more rows than visible voxels and with fewer, for a mask of its own in every row; a constant voxel stays."""
+    for num_rows in (60, 9):
+        train = rng.standard_normal((num_rows, 32)) @ rng.standard_normal((32, 32)) + 3
+        train[:, 5] = 2.0
+        scale = np.where(train.std(axis=0) == 0, 1, train.std(axis=0))
+        x = (train - train.mean(axis=0)) / scale
+        row, hidden = rng.standard_normal(32) + 3, rng.random(32) < 0.6
+        fitted = Ridge(alpha=10.0).fit(x[:, ~hidden], x[:, hidden])
+        wanted = fitted.predict(((row - train.mean(axis=0)) / scale)[None, ~hidden])[0]
+        found = VisibleRidge(train, 10.0).predict(row, hidden)
+        np.testing.assert_allclose(found, wanted * scale[hidden] + train.mean(axis=0)[hidden], rtol=1e-6, atol=1e-9)
+
+
+def test_penalty_suits_the_rows(rng):
+    """Rows of a few sources without noise want a small penalty, rows of noise a large one; it never sees other rows."""
+    sources = rng.standard_normal((120, 3)) @ rng.standard_normal((3, 64))
+    penalties = [0.1, 1e5]
+    assert choose_penalty(sources + 0.01 * rng.standard_normal((120, 64)), 8, 0.75, 0, penalties) == 0.1
+    shared = rng.standard_normal(64) + 2 * rng.standard_normal((40, 64))  # a mean, and noise that predicts nothing
+    assert choose_penalty(shared, 8, 0.75, 0, penalties) == 1e5
+
+
+def test_ridge_is_reported_beside_the_others(rng):
+    """Rows of three sources: the regression finds hidden voxels, an untrained model does not."""
+    rows = rng.standard_normal((60, 3)) @ rng.standard_normal((3, 96)) + 0.1 * rng.standard_normal((60, 96))
+    torch.manual_seed(0)
+    network = MaskedBrainModel(num_voxels=96, patch_size=8, embed_dim=16, depth=1, num_heads=2, decoder_embed_dim=16,
+                               decoder_depth=1, decoder_num_heads=2)  # fmt: skip
+    score = score_hidden_voxels(network.eval(), rows[:50], rows[50:], num_masks=4)
+    assert score.ridge > 0.95 > 0.5 > abs(score.model)
+    assert score.ridge_penalty == choose_penalty(rows[:50], 8, 0.75, 0)

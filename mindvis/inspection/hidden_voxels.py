@@ -48,9 +48,10 @@ def open_held_out(
 
 
 def score_run(config: ScoreMBMConfig) -> dict[str, float]:
-    """Correlations (`model`, `voxel_mean`, `nearest_patch`) on hidden voxels of the rows a run held out, and `rows`.
+    """Correlations (`model`, `voxel_mean`, `nearest_patch`, `ridge`) on hidden voxels of the rows a run held out.
 
-    They are written to hidden_voxels.json in the run folder too. Raises InputError for a run that held out no rows.
+    With `ridge_penalty`, chosen on the training rows, and `rows`, how many were held out, they are written to
+    hidden_voxels.json in the run folder too. Raises InputError for a run that held out no rows.
     """
     trained, network, train, held_out = open_held_out(config.run, config.checkpoint)
     network = network.to(choose_device(config.device))

@@ -134,7 +134,7 @@ def test_pictures_start_from_the_ridge_of_the_run(chain, tmp_path, monkeypatch):
     assert run("generate", *exported).status == 0
     assert np.array_equal(arrays_of(tmp_path / "three")["decoded"], one)
     decoder = mindvis.load(tmp_path / "shared")
-    rows = open_pairs(data_of(str(chain / "finetune_ldm")), 16)[1].fmri[:]
+    rows = open_pairs(data_of(str(chain / "finetune_ldm")), 16)[1].fmri[:][:, : decoder.num_voxels]
     options = {"num_samples": 2, "num_steps": 4, "sampler": "ddim", "scaling": "none"}
     assert np.array_equal(decoder.decode(rows, init="ridge", strength=0.5, **options), one)
     for control in ("none", "shuffled"):

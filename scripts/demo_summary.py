@@ -1,4 +1,4 @@
-"""The last lines of the demo: what a linear classifier reads off the same fMRI, the picture grid, and the score.
+"""The last lines of the demo: how it decodes, what a linear classifier reads off the same fMRI, the grid, the score.
 
 Example:
   python scripts/demo_summary.py --config configs/evaluate_demo.yaml
@@ -22,6 +22,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     # imported once the settings are right: torch takes seconds
     from mindvis.data.open import open_pairs, saved_data
     from mindvis.decoding.ridge import ridge_accuracy
+    from mindvis.decoding.ridge_file import how_decoded
 
     folder, ways = Path(config.output or config.decoded), config.num_ways[0]
     if not (folder / "report.json").is_file():
@@ -35,10 +36,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         chance = {"chance": decoded["chance"]}
         decoded, shuffled = apart["trained", "decoded"] | chance, apart["trained", "shuffled"]
     generated = report["settings"]["generate"]
+    pairwise = {each["name"]: each["value"] for each in report["figures"] if each["set"] == "decoded"}
     train, test, _ = open_pairs(saved_data(generated["data"]["settings"]), generated["patch_size"])
     ridge = ridge_accuracy(train, test, num_ways=ways).mean()
     score = f"{ways}-way top-1 {decoded['value']:.2f} [{decoded['low']:.2f}, {decoded['high']:.2f}] decoded"
     text = (
+        f"decoder: {how_decoded(generated['settings'])}; "
+        f"pairwise pcc {pairwise['pairwise_pcc']:.2f}, ssim {pairwise['pairwise_ssim']:.2f}\n"
         f"ridge classifier on the same fMRI, without pictures: {ways}-way top-1 {ridge:.2f}\n"
         f"pictures: {folder / 'grid.png'}\n"
         f"demo: {score}, {shuffled['value']:.2f} shuffled, {decoded['chance']:.2f} chance"

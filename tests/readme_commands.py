@@ -133,6 +133,9 @@ RECIPES = (
     Recipe("python scripts/run_chain.py --config configs/demo.yaml", DEMO),
     Recipe("python scripts/run_chain.py --config configs/bold5000.yaml", ("dry_run=true",), statuses=(2,)),  # absent
     Recipe("python scripts/run_chain.py --config configs/own.yaml", OWN),
+    Recipe("python scripts/run_chain.py --config configs/haxby.yaml", parse=True),  # its data come from outside
+    Recipe("python scripts/prepare_blocks.py", parse=True),  # tests/test_block_design.py runs it
+    Recipe("python scripts/score_categories.py", parse=True),  # and this
     Recipe("python scripts/run_chain.py", (*PUBLISHED, "subjects=[sbj_3]")),
     Recipe("python scripts/ablate.py", ("dry_run=true",)),  # its rows are chains, which run above
     Recipe("python scripts/score_mbm.py", ("num_masks=2",)),

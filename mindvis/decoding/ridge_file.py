@@ -1,7 +1,9 @@
 """The ridge regression from fMRI to image latents that a decoder keeps beside its weights."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +21,14 @@ def home_of(run: str) -> Path:
     """Where what belongs to a decoder is kept: its folder; for a file `<file>_decoder` beside it."""
     path = Path(run)
     return path.with_name(f"{path.stem}_decoder") if path.is_file() else path
+
+
+def how_decoded(settings: Mapping[str, Any]) -> str:
+    """In words, how pictures were sampled: `settings` are those that generate.json keeps."""
+    guidance = f"guidance {settings.get('guidance', 1):g}"
+    if settings.get("init", "none") == "none":
+        return f"MinD-Vis alone ({guidance})"
+    return f"MinD-Vis begun from a ridge regression's picture (strength {settings['strength']:g}, {guidance})"
 
 
 def predict_rows(ridge: Ridge, fmri: np.ndarray) -> np.ndarray:

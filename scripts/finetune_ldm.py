@@ -21,6 +21,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from mindvis.data.open import data_facts, open_stage_b
     from mindvis.dc_ldm.latents import kept_crops, kept_latents
     from mindvis.decoding.watch import watch_stage_b
+    from mindvis.training.averaging import averaging
     from mindvis.training.engine import training_device
     from mindvis.training.fit import begin_run, train
 
@@ -31,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     module = build_ldm_module(ldm, config)
     facts = FMRIFacts.of(train_set).as_plain(config.data.roi)
     watchers, judge = watch_stage_b(config, val_set, test_set)
+    watchers += averaging(config.ema, config.selection)
 
     run = begin_run(config, "finetune_ldm")
     if config.cache_latents and not config.trainer.fast_dev_run:

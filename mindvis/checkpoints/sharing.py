@@ -16,7 +16,7 @@ from mindvis.config.loading import flatten
 
 CARD = Path(__file__).resolve().parents[1] / "assets" / "model_card.md"
 # What decides about the weights, by the last part of its name: the settings of both stages, and of published files.
-TRAINING = {"seed", "selection", "tune", "weighting", "fmri", "mask_ratio", "sparsify", "crop_ratio"}
+TRAINING = {"seed", "selection", "tune", "ema", "weighting", "fmri", "mask_ratio", "sparsify", "crop_ratio"}
 TRAINING |= {"crop_probability", "lr", "min_lr", "weight_decay", "warmup_epochs", "clip", "batch_size", "accumulate"}
 TRAINING |= {"precision", "max_epochs", "num_epoch", "accumulate_grad"}
 

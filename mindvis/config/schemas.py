@@ -228,6 +228,9 @@ class FinetuneLDMConfig(TrainingConfig):
     global_pool: bool = False  # one pooled token in place of the sequence
     use_time_condition: bool = True  # false: condition by cross-attention only
     tune: str = "all"  # all | encoder: leave the cross-attention heads as they are
+    ema: float = number(
+        0.0, 0, below=1
+    )  # decay a step of the average of tuned weights that is saved; 0: none (published)
     weighting: str = "none"  # none (published) | levels: all noise levels count alike in the loss
     objective: str | None = None  # what the loss compares: eps | v | flow; null: what the LDM predicts (published: eps)
     image_size: int | None = number(None, 1, 4096)  # side of the images; null: that of the LDM, by its config.yaml

@@ -152,7 +152,8 @@ def test_auto_chooses_on_held_out_training_stimuli(chain, tmp_path, monkeypatch)
     settings = ["init=ridge", "strength=auto", "guidance=auto", *GENERATE, f"output={tmp_path / 'o'}"]
     outcome = run("generate", f"run={chain / 'finetune_ldm'}", *settings)
     assert outcome.status == 2 and "held out no training stimuli" in outcome.err
-    trained = arguments("finetune_ldm", chain, "selection=validation", "trainer.max_epochs=1")
+    watch = ("watch.classifier=demo", "watch.num_ways=10", "watch.num_steps=2")
+    trained = arguments("finetune_ldm", chain, "selection=validation", "trainer.max_epochs=1", *watch)
     trained = [item for item in trained if not item.startswith("run_dir")] + [f"run_dir={tmp_path / 'run'}"]
     assert run("finetune_ldm", *trained).status == 0
     assert run("generate", f"run={tmp_path / 'run'}", *settings).status == 0

@@ -94,7 +94,7 @@ def test_the_search_is_for_one_device(tmp_path):
 
 def test_compilation_reaches_the_outermost_networks(monkeypatch):
     compiled = []
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compiled.append(self))
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **options: compiled.append(self))
     container = torch.nn.Module()
     container.parts = torch.nn.ModuleList([torch.nn.Linear(1, 1), torch.nn.Sequential(torch.nn.GELU())])
     compile_networks(container)

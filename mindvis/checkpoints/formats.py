@@ -18,6 +18,7 @@ from mindvis.checkpoints.torch_files import load_torch
 from mindvis.checkpoints.weights import DEFAULT_HEADS, State, Weights
 from mindvis.common.errors import InputError, beside
 from mindvis.config.options import CHECKPOINTS, FORMATS
+from mindvis.training.base_weights import with_base
 from mindvis.training.runs import STAGES, open_run
 
 NAMES = {"mbm": "a Stage A model", "label2img": "a label-to-image LDM", "ldm": "a tuned decoder"}
@@ -30,6 +31,7 @@ def read_weights(path: str | Path, checkpoint: str = "last") -> Weights:
         return safetensors_weights(file)
     content = load_torch(file)
     if isinstance(content, dict) and ENVELOPE in content:
+        content = with_base(content, file, load_torch)
         return from_envelope(content.get("state_dict"), content[ENVELOPE], file)
     return published_weights(content, file)
 

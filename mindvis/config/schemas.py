@@ -279,6 +279,8 @@ class DecodingConfig:
     batch_size: int = number(16, 1, 10**5)  # pictures at once, across stimuli
     seed: int = seed_field(2022)  # picture k of stimulus s follows from (seed, s, k)
     device: str = "auto"  # auto | cpu | cuda
+    matmul_precision: str = "high"  # what is float32 on a GPU: high (TF32) | highest (float32) | medium (bfloat16)
+    compile: bool = False  # torch.compile of UNet and decoder: minutes at first, then faster
     num_threads: int | None = number(None, 1, 4096)  # CPU threads of torch
     overwrite: bool = False  # replace pictures that are there
 

@@ -14,6 +14,7 @@ from mindvis.dc_ldm.model import LatentDiffusion
 from mindvis.dc_ldm.precision import cast_frozen, channels_last
 from mindvis.dc_ldm.schedule import PARAMETERIZATIONS
 from mindvis.dc_ldm.timesteps import noise_shares
+from mindvis.training.base_weights import NAMES
 from mindvis.training.optim import adamw, learning_rate, steps_per_epoch, with_warmup_cosine
 
 Batch = dict[str, Tensor]
@@ -96,6 +97,11 @@ class LDMModule(pl.LightningModule):
         channels_last(self.ldm)
         if self.trainer.precision == "bf16-mixed":
             cast_frozen(self.ldm)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Names the weights that no step changes: they are kept once, not in every checkpoint."""
+        trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+        checkpoint[NAMES] = [name for name in self.state_dict() if name not in trained]
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Loss (scalar) of a batch, logged as train/loss beside train/lr."""

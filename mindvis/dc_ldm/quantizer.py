@@ -53,8 +53,17 @@ class Quantizer(nn.Module):
 
 def _nearest(vectors: Tensor, codes: Tensor) -> Tensor:
     """Index (long [m]) of the code [n c] nearest to each vector [m c]."""
-    # |z - e|^2 without |z|^2, which is the same for all codes; in pieces, for m n distances are too many
+    # |z - e|^2 without |z|^2, which is the same for all codes; in pieces, for m n distances are too many.
+    # Channel by channel: a product of matrices could be computed in TF32, which confuses neighbouring codes.
     norms = codes.square().sum(dim=1)
     rows = max(1, MAX_DISTANCES // len(codes))
-    pieces = [torch.addmm(norms, piece, codes.T, alpha=-2.0).argmin(dim=1) for piece in vectors.split(rows)]
+    pieces = [_distances(piece, codes, norms).argmin(dim=1) for piece in vectors.split(rows)]
     return torch.cat(pieces)
+
+
+def _distances(vectors: Tensor, codes: Tensor, norms: Tensor) -> Tensor:
+    """|e|^2 - 2 z e, [m n], of vectors z [m c] and codes e [n c] with squared norms [n]."""
+    distances = norms.expand(len(vectors), -1)
+    for of_vectors, of_codes in zip(vectors.T, codes.T, strict=True):
+        distances = torch.addcmul(distances, of_vectors[:, None], of_codes, value=-2.0)
+    return distances

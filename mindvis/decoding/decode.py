@@ -5,16 +5,19 @@ size, the order, the other stimuli or the number of devices.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mindvis.common import devices
 from mindvis.common.errors import InputError
 from mindvis.common.progress import Progress
 from mindvis.data.images import to_uint8
-from mindvis.dc_ldm import LatentDiffusion, averaged_embeddings, averaged_timesteps, noise_for
+from mindvis.dc_ldm import LatentDiffusion, PreparedContext, averaged_embeddings, averaged_timesteps, noise_for
 from mindvis.dc_ldm.precision import channels_last, with_dtype
 from mindvis.dc_ldm.samplers import SAMPLERS, EpsModel
 from mindvis.dc_ldm.timesteps import nearest_start
@@ -40,6 +43,8 @@ def decode(
     image_size: Sequence[int] | None = None,
     initial: Callable[[np.ndarray], np.ndarray] | None = None,
     strength: float = 1.0,
+    compile: bool = False,
+    matmul_precision: str = "high",
 ) -> np.ndarray:
     """Decode `fmri` [n v] to pictures uint8 [n k h w 3], k = `num_samples`, on the device of `ldm`.
 
@@ -47,28 +52,33 @@ def decode(
     `guidance` above 1 leads away from what `mean_fmri` [v], the mean training row, is decoded to (see `_eps_model`);
     1 is the published way and needs no mean. `image_size` [height, width] is that of the pictures, unless given that of
     the autoencoder's training. `initial` gives flattened latents [n d] for `fmri`, from which sampling starts: noised
-    to the sampler's step that is nearest to `strength` (0: not at all, 1: to noise alone, as without it). Raises
+    to the sampler's step that is nearest to `strength` (0: not at all, 1: to noise alone, as without it). `compile`
+    compiles UNet and decoder, in place where they need no copy; `matmul_precision` is of float32 on a GPU. Raises
     `InputError` for an unknown sampler, a negative guidance, a strength outside 0 to 1, a size that is no multiple of
     the autoencoder's factor, or a length of fMRI that the encoder does not expect.
     """
     _check_sampling(ldm, sampler, guidance, strength)
     latent_shape = latent_shape_of(ldm, image_size)
-    ldm = make_ready(ldm, precision)
     pairs = [(row, k) for row in range(len(fmri)) for k in range(num_samples)]
+    size = min(batch_size, len(pairs))
+    ldm = make_ready(ldm, precision, compile=compile)
     images = []
     device = next(ldm.parameters()).device
     sample = _sampling(ldm, sampler, num_steps, strength)
     latents = None if strength == 1 or initial is None else _as_latents(ldm, initial(fmri), latent_shape)
-    with torch.no_grad(), Progress(total=len(pairs), unit="picture") as bar:
+    arithmetic = devices.matmul_precision(matmul_precision) if device.type == "cuda" else nullcontext()
+    with torch.no_grad(), arithmetic, Progress(total=len(pairs), unit="picture") as bar:
         times = time_embeddings(ldm, sampler, num_steps)
         mean = None if guidance == 1 else context_of(ldm, mean_fmri[None])  # [1 77 c]
-        for batch in _batches(pairs, batch_size):
+        for batch in _batches(pairs, size):
+            count = len(batch)
+            batch = batch + [batch[-1]] * (size - count) if compile else batch  # one shape, one compilation
             eps_model = _eps_model(ldm, _context(ldm, fmri, batch), times, mean, guidance)
             noise = torch.cat([noise_for(seed, stimuli[row], k, latent_shape) for row, k in batch])
             begun = None if latents is None else latents[[row for row, _ in batch]].to(device, non_blocking=True)
             latent = sample(eps_model, noise.to(device, non_blocking=True), begun)
-            images.append(to_uint8(ldm.autoencoder.decode(latent, quantize=True).float()))
-            bar.update(len(batch))
+            images.append(to_uint8(ldm.autoencoder.decode(latent, quantize=True).float())[:count])
+            bar.update(count)
     stacked = np.concatenate(images)
     return stacked.reshape(len(fmri), num_samples, *stacked.shape[1:])
 
@@ -122,7 +132,7 @@ def _sampling(ldm: LatentDiffusion, sampler: str, num_steps: int, strength: floa
     return sample
 
 
-def make_ready(ldm: LatentDiffusion, precision: str) -> LatentDiffusion:
+def make_ready(ldm: LatentDiffusion, precision: str, *, compile: bool = False) -> LatentDiffusion:
     """The model for many evaluations: for "bf16-mixed" a copy with UNet and autoencoder in bfloat16.
 
     Raises InputError for another precision than that and "32-true".
@@ -131,9 +141,19 @@ def make_ready(ldm: LatentDiffusion, precision: str) -> LatentDiffusion:
         raise InputError(f"setting precision is {precision!r}; needed: {' or '.join(DTYPES)}")
     ready = with_dtype(ldm, DTYPES[precision])
     channels_last(ready)
-    if next(ready.parameters()).device.type == "cpu":
+    if compile:
+        compile_for_sampling(ready)
+    elif next(ready.parameters()).device.type == "cpu":
         on_cpu.attach(ready, mixed=precision == "bf16-mixed")
     return ready
+
+
+def compile_for_sampling(ldm: LatentDiffusion, backend: str = "inductor") -> None:
+    """Compile, in place, what runs for every step and every picture: whole, for one shape, on a GPU as CUDA graphs."""
+    on_gpu = next(ldm.parameters()).device.type == "cuda"
+    options: dict[str, Any] = {"mode": "reduce-overhead"} if on_gpu and backend == "inductor" else {}
+    for network in (ldm.unet, ldm.autoencoder.decoder):
+        network.compile(fullgraph=True, dynamic=False, backend=backend, **options)
 
 
 def time_embeddings(ldm: LatentDiffusion, sampler: str, num_steps: int) -> Tensor | None:
@@ -180,17 +200,20 @@ def _eps_model(
     """
     dtype, wanted = context.dtype, sampled_prediction(ldm)
 
+    def predict(x_t: Tensor, t: Tensor, prepared: PreparedContext) -> Tensor:
+        output = ldm.predict(x_t.to(dtype), t, prepared)
+        return output.to(torch.float32, copy=True)  # a CUDA graph writes its next output over this one
+
     def converted(output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         return ldm.schedule.convert(output, x_t, t, ldm.parameterization, wanted)
 
     if mean is None:
         prepared = ldm.unet.prepare_context(context, times)
-        return lambda x_t, t: converted(ldm.predict(x_t.to(dtype), t, prepared).float(), x_t, t)
+        return lambda x_t, t: converted(predict(x_t, t, prepared), x_t, t)
     both = ldm.unet.prepare_context(torch.cat([mean.expand_as(context), context]), times)
 
     def guided(x_t: Tensor, t: Tensor) -> Tensor:
-        twice = x_t.to(dtype).repeat(2, 1, 1, 1)
-        without, under = ldm.predict(twice, t.repeat(2), both).float().chunk(2)
+        without, under = predict(x_t.repeat(2, 1, 1, 1), t.repeat(2), both).chunk(2)
         return converted(torch.lerp(without, under, guidance), x_t, t)
 
     return guided

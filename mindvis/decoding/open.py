@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from mindvis.checkpoints import build_ldm_from, describe_data, find_ldm, read_weights
+from mindvis.common.devices import describe_device
 from mindvis.common.errors import InputError
 from mindvis.common.files import sha256
 from mindvis.common.plots import reconstruction_grid
@@ -113,6 +114,14 @@ def read_facts(config: GenerateConfig) -> FMRIFacts:
     return FMRIFacts.from_plain(read_weights(config.run, config.checkpoint).settings.get("fmri"), config.run)
 
 
+def describe_machine(config: GenerateConfig, ldm: LatentDiffusion) -> dict[str, dict]:
+    """What generate.json says of the arithmetic: device, driver, precisions. Pictures of other machines are alike."""
+    device = next(ldm.parameters()).device
+    matmul = config.matmul_precision if device.type == "cuda" else "highest"
+    facts = {"precision": config.precision, "matmul_precision": matmul, "compile": config.compile}
+    return {"machine": describe_device(device) | facts}
+
+
 def generation_provenance(config: GenerateConfig, dataset: FMRIDataset, ldm: LatentDiffusion) -> dict:
     """What generate.json says: settings, data, and how the test set was used before."""
     run = read_run_settings(config.run)
@@ -153,6 +162,7 @@ def _tuning_fmri(run: dict) -> str | None:
 def decode_options(config: GenerateConfig, ldm: LatentDiffusion, mean: np.ndarray | None) -> dict[str, Any]:
     """How `decode` is to work, the arguments after its first three; `mean` [v] is the mean training row."""
     names = ("num_samples", "sampler", "num_steps", "guidance", "batch_size", "seed", "precision")
+    names += ("compile", "matmul_precision")
     chosen = {name: getattr(config, name) for name in names}
     return chosen | {"mean_fmri": mean, "image_size": picture_size(config.image_size, ldm)}
 

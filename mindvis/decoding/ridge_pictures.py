@@ -25,6 +25,7 @@ from mindvis.decoding.output import mean_fmri
 WITHOUT_CLASSES = "the class baseline needs class ids, which this data set has not"
 CLASS_EMBEDDING = "cond_stage_model.embedding.weight"
 SAMPLING = ("num_samples", "sampler", "num_steps", "guidance", "batch_size", "seed")
+SAMPLING += ("compile", "matmul_precision")
 
 
 class RidgeConditioner(nn.Module):

@@ -96,7 +96,8 @@ class Wandb(Board):
         import wandb
 
         artifact = wandb.Artifact(f"{self.run.stage}-{self.version}", type="model")
-        for path in sorted({self.run.last, self.run.checkpoint("best")}):
+        bases = self.run.checkpoints.glob("base-*.ckpt")  # what both of them go without
+        for path in sorted({self.run.last, self.run.checkpoint("best"), *bases}):
             artifact.add_file(str(path), policy="immutable", skip_cache=True)  # no copies in the home folder
         self.session.log_artifact(artifact)
         self.run.record(wandb=self.run.manifest["wandb"] | {"artifact": artifact.name})

@@ -19,6 +19,7 @@ from lightning_fabric.plugins import CheckpointIO
 from mindvis.common.files import link, write_json
 from mindvis.common.tensor_files import load_tensors, save_tensors
 from mindvis.config.invocation import this_command
+from mindvis.training.base_weights import BaseWriter, with_base
 from mindvis.training.logging import MetricsFile
 from mindvis.training.runs import Run
 from mindvis.training.signals import INTERRUPTED, SignalWatch
@@ -30,12 +31,18 @@ EXTRA = "mindvis"  # entry of a checkpoint that holds what Lightning does not kn
 
 
 class WholeCheckpointIO(CheckpointIO):
-    """Lightning's door to checkpoint files: atomic, verified, tensors and plain values only."""
+    """Lightning's door to checkpoint files: atomic, verified, tensors and plain values only.
+
+    Weights that no step changes are kept apart, see `base_weights`.
+    """
+
+    def __init__(self) -> None:
+        self._base = BaseWriter()
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         # Names of classes that Lightning adds for hyper-parameters: code to import, which a checkpoint must not name.
         kept = {key: value for key, value in checkpoint.items() if not key.endswith(("hparams_name", "hparams_type"))}
-        save_tensors(kept, Path(path))
+        save_tensors(self._base.split(kept, Path(path).parent), Path(path))
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = None
@@ -44,7 +51,7 @@ class WholeCheckpointIO(CheckpointIO):
             chosen = [str(path)]  # the first process has chosen before it changed the folder
             torch.distributed.broadcast_object_list(chosen, src=0)
             path = chosen[0]
-        return load_tensors(Path(path))
+        return with_base(load_tensors(Path(path)), Path(path), load_tensors)
 
     def remove_checkpoint(self, path: str | Path) -> None:
         Path(path).unlink(missing_ok=True)

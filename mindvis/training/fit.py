@@ -24,7 +24,7 @@ from mindvis.config.schemas import (
 from mindvis.training import on_cpu
 from mindvis.training.callbacks import Speed, StepLimit, StepProgress, peak_memory_gb
 from mindvis.training.checkpointing import Checkpoints, Judge
-from mindvis.training.engine import check_trainer, kernels, make_engine
+from mindvis.training.engine import check_trainer, is_on_gpu, kernels, make_engine
 from mindvis.training.loaders import Loaders
 from mindvis.training.logging import MetricsFile, make_loggers
 from mindvis.training.loss_watch import LossWatch
@@ -124,7 +124,9 @@ def _prepare(module: pl.LightningModule, settings: TrainerConfig) -> None:
             raise InputError(f"setting trainer.activation_checkpointing: {type(module).__name__} does not offer it")
         module.enable_activation_checkpointing()
     if settings.compile:
-        compile_networks(module)
+        processes = settings.devices * settings.num_nodes
+        alone = processes == 1 and settings.accumulate == 1  # else gradients outlive the step they were made in
+        compile_networks(module, cuda_graphs=is_on_gpu(settings) and alone)
 
 
 def _find_batch_size(module: pl.LightningModule, train_set: Dataset, run: Run, settings: TrainerConfig) -> int:

@@ -4,6 +4,7 @@ import copy
 import gc
 import logging
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,10 +12,15 @@ from torch import nn
 log = logging.getLogger(__name__)
 
 
-def compile_networks(module: nn.Module) -> None:
-    """torch.compile, in place, of the outermost modules below `module` that have a forward pass."""
+def compile_networks(module: nn.Module, *, cuda_graphs: bool = False, backend: Any = "inductor") -> None:
+    """torch.compile, in place, of the outermost modules below `module` that have a forward pass.
+
+    Each is compiled whole and once for every shape of a batch: of a training these are two, the last one being shorter.
+    `cuda_graphs` starts all kernels of a network at once, which one process on a GPU that accumulates nothing can use.
+    """
+    options: dict[str, Any] = {"mode": "reduce-overhead"} if cuda_graphs else {}
     for network in _outermost(module):
-        network.compile()
+        network.compile(fullgraph=True, dynamic=False, backend=backend, **options)
 
 
 def _outermost(module: nn.Module) -> Iterator[nn.Module]:

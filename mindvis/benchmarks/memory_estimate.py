@@ -2,14 +2,16 @@
 
 import multiprocessing
 import resource
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode  # torch's only shape-and-dtype tracer that picks the real kernels
+from torch.nn import functional as F
 
 from mindvis.dc_ldm import build_ldm
 from mindvis.dc_ldm.precision import cast_frozen
@@ -84,14 +86,15 @@ class Estimate:
 
 
 def estimate(stage: str, batch_size: int, *, precision: str = "32-true", checkpointing: bool = False) -> Estimate:
-    """Memory of one step of a stage (`A` or `B`) at the published size, on one device.
+    """Memory of one step of a stage (`A` or `B`) at the published size, on one GPU; none is needed to count it.
 
     Gradients, moments and the weights of what is tuned are float32 in every precision; frozen weights of products are
     bfloat16 in bf16-mixed. What a kernel needs while it runs, and with checkpointing the inside of one block, come on
     top.
     """
-    with FakeTensorMode():
+    with FakeTensorMode(), torch.device("cuda"):
         model = STAGES[stage]()
+        _bring_over(model)
         if checkpointing:
             model.enable_activation_checkpointing()
         if precision == "bf16-mixed":
@@ -119,11 +122,55 @@ def _kept_bytes(model: nn.Module, batch_size: int, precision: str) -> int:
         kept[storage._cdata] = (storage.nbytes(), storage)
         return tensor
 
-    half = torch.autocast("cpu", torch.bfloat16) if precision == "bf16-mixed" else nullcontext()
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), half:
+    fused = patch.object(F, "scaled_dot_product_attention", lambda q, k, v, *_, **__: FusedAttention.apply(q, k, v))
+    hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
+    with hooks, fused, _autocast(enabled=precision == "bf16-mixed"):
         loss = model(batch_size)
     del loss
     return sum(size for key, (size, _) in kept.items() if key not in weights)
+
+
+def _bring_over(model: nn.Module) -> None:
+    """To the GPU what was computed on the CPU: positions, the noise schedule. `Module.to` cannot take traced tensors."""
+    for module in model.modules():
+        for name, buffer in list(module.named_buffers(recurse=False)):
+            setattr(module, name, buffer.to("cuda"))
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            if parameter.device.type == "cpu":
+                setattr(module, name, nn.Parameter(parameter.detach().to("cuda"), parameter.requires_grad))
+
+
+class FusedAttention(torch.autograd.Function):
+    """What fused kernels keep of attention: queries, keys, values, result, and a logarithm a query. It computes nothing.
+
+    A tracer without a GPU would take the products and the softmax, whose weights no GPU keeps.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        result = torch.empty_like(query)
+        ctx.save_for_backward(query, key, value, result, query.new_empty(query.shape[:-1], dtype=torch.float32))
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
+        raise NotImplementedError
+
+
+@contextmanager
+def _autocast(*, enabled: bool) -> Iterator[None]:
+    """Autocast of a GPU also where there is none: `torch.autocast` would turn itself off."""
+    before = torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda")
+    torch.set_autocast_enabled("cuda", enabled)
+    torch.set_autocast_dtype("cuda", torch.bfloat16)
+    torch.autocast_increment_nesting()
+    try:
+        yield
+    finally:
+        if torch.autocast_decrement_nesting() == 0:
+            torch.clear_autocast_cache()
+        torch.set_autocast_enabled("cuda", before[0])
+        torch.set_autocast_dtype("cuda", before[1])
 
 
 def measure(stage: str, batch_size: int, *, checkpointing: bool = False) -> int:

@@ -131,7 +131,7 @@ def _kept_bytes(model: nn.Module, batch_size: int, precision: str) -> int:
 
 
 def _bring_over(model: nn.Module) -> None:
-    """To the GPU what was computed on the CPU: positions, the noise schedule. `Module.to` cannot take traced tensors."""
+    """To the GPU what was computed on the CPU: positions, the noise schedule. `Module.to` takes no traced tensors."""
     for module in model.modules():
         for name, buffer in list(module.named_buffers(recurse=False)):
             setattr(module, name, buffer.to("cuda"))
@@ -141,7 +141,7 @@ def _bring_over(model: nn.Module) -> None:
 
 
 class FusedAttention(torch.autograd.Function):
-    """What fused kernels keep of attention: queries, keys, values, result, and a logarithm a query. It computes nothing.
+    """What fused kernels keep of attention: queries, keys, values, result, a logarithm a query. It computes nothing.
 
     A tracer without a GPU would take the products and the softmax, whose weights no GPU keeps.
     """

@@ -122,6 +122,19 @@ def test_dependencies_have_lower_bounds_only():
         assert re.fullmatch(r"[\w-]+>=[\d.]+", requirement), requirement
 
 
+def test_docker_and_conda_make_the_same_environment():
+    """Python of one version, which is tested, and the same extras; both commands of the image are there."""
+    docker, conda = (ROOT / "Dockerfile").read_text(), yaml.safe_load((ROOT / "environment.yml").read_text())
+    python, _, pip = conda["dependencies"]
+    (version,) = set(re.findall(r"python(3\.\d+)", docker))
+    assert python == f"python={version}" and f"Python :: {version}" in " ".join(PROJECT["classifiers"])
+    (installed,) = re.findall(r"pip install .*-e (\S+)", docker)
+    assert pip["pip"] == [f"-e {installed}"]
+    assert set(re.search(r"\[(.*)\]", installed)[1].split(",")) <= set(PROJECT["optional-dependencies"])
+    assert re.search(r"^FROM nvidia/cuda:", docker, re.MULTILINE)
+    assert 'CMD ["scripts/demo.sh"]' in docker and "python -m pytest -m gpu" in docker
+
+
 def test_the_workflow_tests_the_python_versions_that_are_named():
     """Those of the classifiers, from the oldest that is allowed."""
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "tests.yml").read_text())

@@ -50,7 +50,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     all_decoded = shares.begin("decoded" + shares.key(*sampling.weights(ldm)), len(rows), decode_share)
     if process.leads:
         grid = opened.decode_training(ldm, train, config, options)
-        provenance |= opened.describe_machine(config, ldm)
         write_decoded(output, all_decoded(), dataset, rows, provenance, fmri_rows=shown.rows[rows], training=grid)
         shares.remove()
         opened.show_grids(config, output, provenance)

@@ -106,6 +106,11 @@ class Shares:
 
 
 def parts_folder(output: Path, settings: dict | list, process: Process) -> Path:
-    """Where the parts of one output are kept until they are whole: by its settings, so that an old part never fits."""
+    """Where the parts of one output are kept until they are whole: by its settings, so that an old part never fits.
+
+    An entry `machine` does not count: the processes may run on different ones.
+    """
+    if isinstance(settings, dict):
+        settings = {name: value for name, value in settings.items() if name != "machine"}
     text = json.dumps([settings, process.count], sort_keys=True, default=str)
     return output.with_name(f".{output.name}.parts-{hashlib.sha256(text.encode()).hexdigest()[:12]}")

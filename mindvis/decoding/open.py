@@ -114,12 +114,12 @@ def read_facts(config: GenerateConfig) -> FMRIFacts:
     return FMRIFacts.from_plain(read_weights(config.run, config.checkpoint).settings.get("fmri"), config.run)
 
 
-def describe_machine(config: GenerateConfig, ldm: LatentDiffusion) -> dict[str, dict]:
-    """What generate.json says of the arithmetic: device, driver, precisions. Pictures of other machines are alike."""
+def describe_machine(config: GenerateConfig, ldm: LatentDiffusion) -> dict[str, Any]:
+    """What generate.json says of the arithmetic: device, driver, precisions."""
     device = next(ldm.parameters()).device
     matmul = config.matmul_precision if device.type == "cuda" else "highest"
     facts = {"precision": config.precision, "matmul_precision": matmul, "compile": config.compile}
-    return {"machine": describe_device(device) | facts}
+    return describe_device(device) | facts
 
 
 def generation_provenance(config: GenerateConfig, dataset: FMRIDataset, ldm: LatentDiffusion) -> dict:
@@ -129,6 +129,7 @@ def generation_provenance(config: GenerateConfig, dataset: FMRIDataset, ldm: Lat
         "settings": plain(config),
         "patch_size": ldm.conditioner.encoder.patch_size,
         "stage_a_run": run.get("stage_a", {}).get("run_dir"),
+        "machine": describe_machine(config, ldm),
     }
     if config.fmri is not None:
         file = {"file": config.fmri, "file_sha256": sha256(Path(config.fmri))}

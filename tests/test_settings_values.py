@@ -206,3 +206,10 @@ def test_a_file_named_in_another_is_looked_for_beside_it(tmp_path, monkeypatch):
     assert find_config("stage.yaml", beside=chain) == find_config("configs/stage.yaml", beside=chain) == stage
     assert find_config("configs/god.yaml", beside=chain).is_file()
     assert str(find_config("nowhere.yaml", beside=chain)) == "nowhere.yaml"
+
+
+def test_a_setting_written_with_a_dot_in_a_file_says_how_it_is_written(tmp_path):
+    """As on the command line; YAML nests."""
+    (tmp_path / "a.yaml").write_text("mask.mask_ratio: .5\n")
+    with pytest.raises(InputError, match=r"mask\.mask_ratio is written with a dot; .*mask: \{mask_ratio: "):
+        load_config(PretrainMBMConfig, tmp_path / "a.yaml")

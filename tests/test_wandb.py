@@ -12,6 +12,7 @@ from PIL import Image
 from script_runner import run
 from wandb_files import OfflineRun, offline_runs
 
+from mindvis.common.errors import InputError
 from mindvis.config.schemas import LoggingConfig
 from mindvis.training import wandb_runs
 from mindvis.training.runs import create_run
@@ -153,6 +154,27 @@ def test_a_group_that_is_set_wins(tmp_path):
     assert wandb_runs.choose_group("mine", data, [SOURCE]) == "mine"
     assert wandb_runs.choose_group(None, data, [SOURCE]) == "g"
     assert wandb_runs.choose_group(None, data, []) == "god"
+
+
+def test_own_data_has_a_group_of_its_own():
+    """Named by its file, not by the public data set of the pretraining; a group that was chosen is kept."""
+    data = {"name": "npz", "root": "study/visual.npz"}
+    assert wandb_runs.choose_group(None, data, [SOURCE | {"group": "hcp"}]) == "visual"
+    assert wandb_runs.choose_group(None, data, [SOURCE]) == "g"
+
+
+@pytest.mark.parametrize(("mode", "needed"), [("online", "no key"), ("offline", "logging.wandb=disabled")])
+def test_without_a_home_folder_it_is_one_line(monkeypatch, mode, needed):
+    """As for a user of a container who has no passwd entry."""
+
+    def home():
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE", "NETRC"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(wandb_runs.Path, "home", home)
+    with pytest.raises(InputError, match=needed):
+        wandb_runs.check_wandb(LoggingConfig(wandb=mode))
 
 
 def test_runs_without_wandb_are_passed_over(tmp_path):

@@ -8,7 +8,6 @@ import inspect
 import io
 import json
 import logging
-import os
 import re
 import sys
 import textwrap
@@ -21,9 +20,11 @@ from typing import Any, NoReturn, TypeVar, get_type_hints
 from omegaconf import MISSING
 
 from mindvis.common.errors import InputError, nearest
+from mindvis.common.launched import check_environment
 from mindvis.config.conform import dataclass_of, own_first
 from mindvis.config.invocation import as_begun, by_package, this_command
 from mindvis.config.loading import Beneath, load_config
+from mindvis.config.streams import flush, open_missing, silence_left
 
 Settings = TypeVar("Settings")
 
@@ -43,34 +44,32 @@ def entry_point(main: Callable[..., int | None]) -> Callable[..., int]:
 
     @functools.wraps(main)
     def wrapped(argv: Sequence[str] | None = None) -> int:
+        open_missing()
         _show_log()
         try:
-            status = main(argv) or 0
-            sys.stdout.flush()
-            return status
-        except InputError as error:
-            return _fail(str(error))
+            return _status(main, argv)
         except OSError as error:
-            if error.errno == errno.EPIPE and _reader_has_left():
+            if error.errno == errno.EPIPE and silence_left():
                 return CLOSED_PIPE
             if error.errno not in _USER_ERRNOS:
                 raise
             return _fail(f"{error.filename or 'file system'}: {error.strerror}")
-        except KeyboardInterrupt:
-            sys.stderr.write(f"interrupted; to go on, or begin again: {this_command()}\n")
-            return INTERRUPTED
 
     return wrapped
 
 
-def _reader_has_left() -> bool:
-    """Whether nobody reads stdout any more (`... | head`); what is still to be said there then goes nowhere."""
+def _status(main: Callable[..., int | None], argv: Sequence[str] | None) -> int:
+    """What `main` returns; whatever happens, all that it has printed is written."""
     try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
+        check_environment()
+        return main(argv) or 0
+    except InputError as error:
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        sys.stderr.write(f"interrupted; to go on, or begin again: {this_command()}\n")
+        return INTERRUPTED
+    finally:
+        flush()
 
 
 def _fail(message: str) -> int:

@@ -33,6 +33,10 @@ class Conform:
             raise self._unfit(prefix.rstrip("."), given, "nested settings")
         hints = get_type_hints(part)
         for key in given:
+            if "." in str(key):
+                group, _, name = str(key).partition(".")
+                needed = f"needed in a file: nested, {group}: {{{name}: ...}}"
+                raise InputError(f"{self.source}: setting {prefix}{key} is written with a dot; {needed}")
             if key not in hints:
                 known = known_keys(self.schema, part, prefix, str(key))
                 raise InputError(f"{self.source}: unknown setting {prefix}{key}; {known}")

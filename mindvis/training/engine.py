@@ -5,11 +5,17 @@ from contextlib import contextmanager
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.plugins.environments import ClusterEnvironment, SLURMEnvironment, TorchElasticEnvironment
+from pytorch_lightning.plugins.environments import (
+    ClusterEnvironment,
+    LightningEnvironment,
+    SLURMEnvironment,
+    TorchElasticEnvironment,
+)
 from pytorch_lightning.strategies import DDPStrategy, Strategy
 
 from mindvis.common.devices import MATMUL_PRECISIONS, choose_device, matmul_precision, num_gpus
 from mindvis.common.errors import InputError
+from mindvis.common.launched import check_count, started_by_slurm
 from mindvis.config.schemas import TrainerConfig
 from mindvis.training.checkpointing import WholeCheckpointIO
 from mindvis.training.runs import Run, global_rank
@@ -35,6 +41,7 @@ def check_trainer(settings: TrainerConfig) -> None:
     for name in ("max_epochs", "batch_size", "accumulate", "devices", "num_nodes", "log_every_steps"):
         if getattr(settings, name) < 1:
             raise InputError(f"setting trainer.{name} is {getattr(settings, name)}; needed: at least 1")
+    check_count(settings.devices * settings.num_nodes)
     if settings.accelerator == "gpu" and not num_gpus():
         raise InputError("setting trainer.accelerator is gpu but torch finds none; needed: a CUDA torch, or cpu")
 
@@ -98,11 +105,16 @@ def _deterministic(settings: TrainerConfig) -> bool | str:
 
 
 def _environment() -> list[ClusterEnvironment]:
-    """Who has numbered the processes. torchrun has done so inside of a SLURM job too, where both seem to have."""
+    """Who has numbered the processes. torchrun has done so inside of a SLURM job too, where both seem to have.
+
+    Lightning would take any command of a job for a task of srun, and wait for the others.
+    """
     if TorchElasticEnvironment.detect():
         return [TorchElasticEnvironment()]
     # Our own signals end a job; Lightning's requeueing would save checkpoints of another kind beside ours.
-    return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
+    if started_by_slurm():
+        return [SLURMEnvironment(auto_requeue=False)]
+    return [LightningEnvironment()] if SLURMEnvironment.detect() else []
 
 
 def _strategy(settings: TrainerConfig) -> str | Strategy:

@@ -22,6 +22,7 @@ from mindvis.config.schemas import (
     plain,
 )
 from mindvis.training import on_cpu
+from mindvis.training.assembly import Assembly
 from mindvis.training.callbacks import Speed, StepLimit, StepProgress, peak_memory_gb
 from mindvis.training.checkpointing import Checkpoints, Judge
 from mindvis.training.engine import check_trainer, is_on_gpu, kernels, make_engine
@@ -100,11 +101,14 @@ def fit(
         metrics = MetricsFile(run.path)
         loggers = [] if trainer.fast_dev_run else make_loggers(run, logging, metrics)
         watchers = _callbacks(run, trainer, metrics, signals, data.batch_size, judge)
-        engine = make_engine(trainer, run, clip=clip, loggers=loggers, callbacks=[*callbacks, *watchers])
+        assembly = Assembly(trainer.devices, trainer.num_nodes)
+        callbacks = [assembly, *callbacks, *watchers]
+        engine = make_engine(trainer, run, clip=clip, loggers=loggers, callbacks=callbacks)
         if engine.strategy.root_device.type == "cpu" and not trainer.compile:
             on_cpu.attach(module, mixed=trainer.precision != "32-true")
         run.record(**machine(engine, trainer))
-        _fit_quietly(engine, module, data, run)
+        with assembly.waiting():
+            _fit_quietly(engine, module, data, run)
     return _finish(engine, run, fast=trainer.fast_dev_run)
 
 

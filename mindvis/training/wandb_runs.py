@@ -21,6 +21,7 @@ from mindvis.config.text import read_yaml
 log = logging.getLogger(__name__)
 
 MODES = ("offline", "online", "disabled")
+OWN_DATA, PUBLIC_DATA = "npz", ("hcp", "god", "bold5000", "mosaic", "nsd")
 SOURCES = ("encoder", "pretrained")  # settings that name the run folder a training goes on from
 _KEY_VARIABLES = ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE")
 
@@ -31,6 +32,9 @@ def check_wandb(settings: LoggingConfig) -> None:
         raise InputError(f"setting logging.wandb is {settings.wandb!r}; needed: one of {', '.join(MODES)}")
     if settings.wandb == "online" and not _has_key():
         raise InputError("setting logging.wandb is online but there is no key; needed: `wandb login`, or offline")
+    if settings.wandb != "disabled" and not _has_home():
+        needed = "HOME, where wandb keeps its own files, or logging.wandb=disabled"
+        raise InputError(f"setting logging.wandb is {settings.wandb} but no home folder is known; needed: {needed}")
 
 
 def open_wandb(
@@ -99,9 +103,15 @@ def new_identity() -> str:
 
 
 def choose_group(group: str | None, data: Mapping[str, Any] | None, sources: Sequence[Mapping[str, str]]) -> str | None:
-    """`group` if set, else that of the run it goes on from, else the name of the data set."""
+    """`group` if set, else that of the run it goes on from, else the name of the data set.
+
+    Own data is named by its file; it does not inherit a group that is the name of another data set.
+    """
     inherited = next((source["group"] for source in sources if source["group"]), None)
-    return group or inherited or (data or {}).get("name")
+    name = (data or {}).get("name")
+    if name != OWN_DATA:
+        return group or inherited or name
+    return group or (inherited if inherited not in PUBLIC_DATA else None) or Path(data["root"]).stem
 
 
 def source_runs(folder: str | Path | None) -> list[dict[str, str]]:
@@ -132,15 +142,22 @@ def _chain(folder: str | Path | None) -> list[Path]:
     return chain
 
 
+def _has_home() -> bool:
+    try:
+        return bool(Path.home())
+    except RuntimeError:  # no HOME, and a user without a passwd entry
+        return False
+
+
 def _has_key() -> bool:
     """wandb would ask for a key on the terminal, where a job has nobody to answer."""
     if any(os.environ.get(name) for name in _KEY_VARIABLES):
         return True
     host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname
-    path = os.environ.get("NETRC") or Path.home() / ".netrc"
     try:
+        path = os.environ.get("NETRC") or Path.home() / ".netrc"
         return netrc.netrc(path).authenticators(host or "") is not None
-    except (OSError, netrc.NetrcParseError):
+    except (OSError, RuntimeError, netrc.NetrcParseError):  # RuntimeError: no home folder is known
         return False
 
 

@@ -1,0 +1,41 @@
+"""How this process was started: alone, or as one of several by torchrun, SLURM or Lightning; read from the environment.
+
+A job of SLURM sets its variables in every process, a notebook or a command without srun among them. Only the tasks of a
+step of more than one (`srun`) are processes that SLURM has started to work together.
+"""
+
+import os
+from collections.abc import Mapping
+
+from mindvis.common.errors import InputError
+
+COUNTED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "NODE_RANK", "GROUP_RANK")
+COUNTED += ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID", "SLURM_NTASKS", "SLURM_STEP_NUM_TASKS")
+PLACES = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"))
+
+
+def check_environment(environment: Mapping[str, str] = os.environ) -> None:
+    """Raise `InputError` naming a variable that counts processes and is no number, or a rank that cannot be."""
+    for name in COUNTED:
+        if name in environment and not environment[name].isdecimal():
+            needed = "a whole number, as torchrun and SLURM set it, or none"
+            raise InputError(f"environment variable {name} is {environment[name]!r}; needed: {needed}")
+    for rank, count in PLACES:
+        if rank in environment and count in environment and int(environment[rank]) >= int(environment[count]):
+            found = f"{rank} is {environment[rank]} of {count}={environment[count]} processes"
+            raise InputError(f"environment variable {found}; needed: 0 to {max(int(environment[count]) - 1, 0)}")
+
+
+def started_by_slurm(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether srun has started this process and others beside it."""
+    return int(environment.get("SLURM_STEP_NUM_TASKS", 1)) > 1
+
+
+def check_count(needed: int, environment: Mapping[str, str] = os.environ) -> None:
+    """Raise `InputError` where a launcher has started another number of processes than a training has devices."""
+    by_torchrun = int(environment.get("WORLD_SIZE", 1)) if "RANK" in environment else 1
+    by_slurm = int(environment.get("SLURM_STEP_NUM_TASKS", 1))
+    found, launcher = (by_torchrun, "torchrun") if "RANK" in environment else (by_slurm, "srun")
+    if found > 1 and found != needed:
+        wanted = f"trainer.devices x trainer.num_nodes is {needed}; needed: {found}, or another number of processes"
+        raise InputError(f"{launcher} has started {found} processes, but {wanted}")

@@ -12,7 +12,7 @@ def open_missing() -> None:
     """Let what is said go nowhere where the program was begun without standard output or error."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
-            setattr(sys, name, Path(os.devnull).open("w"))
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - open while the program runs
 
 
 def silence_left() -> bool:

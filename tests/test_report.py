@@ -202,6 +202,33 @@ def test_absent_weights_are_skipped_with_a_line(run, classifier, tmp_path):
     assert report.figure("pixcorr_425").value > 0.5 and report.figure("ssim_grey_425").value > 0.3
 
 
+def test_scores_of_the_published_code_are_the_default(run, classifier, tmp_path, monkeypatch):
+    """FID of 64 Inception features and LPIPS: where their weights are absent, a line each, and the other scores."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    protocol = Protocol(num_ways=(2,), top_k=(1,), nsd_suite=False, audit=False, num_bootstrap=100)
+    report = evaluate_folder(run, classifier=classifier, protocol=protocol)
+    for name, needed in (("pairwise_lpips", "alexnet"), ("fid_64", "nception")):
+        [line] = [line for line in report.skipped if line.startswith(f"{name} skipped: ")]
+        assert needed in line
+    assert report.figure("pairwise_ssim").value > 0.5
+
+
+def test_lpips_is_scored_where_its_weights_are(run, classifier, pictures, monkeypatch):
+    """By default, with its identification; here with an AlexNet that has learnt nothing."""
+    from torchvision.models import alexnet
+
+    from mindvis.evaluation import similarity
+
+    embedding = similarity.PerceptualEmbedding(alexnet(weights=None).eval(), similarity.lpips_heads())
+    monkeypatch.setattr(similarity, "load_lpips", lambda weights: embedding)
+    larger = [images.repeat(3, axis=-3).repeat(3, axis=-2) for images in pictures]  # enough for AlexNet
+    write_run(run, *larger)
+    protocol = Protocol(num_ways=(2,), top_k=(1,), nsd_suite=False, audit=False, num_bootstrap=100)
+    report = evaluate_folder(run, classifier=classifier, protocol=protocol, controls={})
+    assert report.figure("lpips").value > 0 and not report.figure("lpips").larger_is_better
+    assert 0 <= report.figure("pairwise_lpips").value <= 1 and report.figure("pairwise_lpips").chance == 0.5
+
+
 def test_comparison_is_paired(run, classifier, pictures, tmp_path):
     """A better run on the same stimuli, in another order: the difference, its interval, and the sign."""
     stimuli, decoded = pictures

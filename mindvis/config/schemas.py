@@ -335,10 +335,10 @@ class Protocol:
     num_ways: list[int] = number([50, 100], 2)  # n of the n-way protocol
     top_k: list[int] = number([1, 5], 1)  # k of top-k
     num_trials: int = number(0, 0, 10**7)  # also the sampled protocol with so many trials (the paper: 1000)
-    metrics: list[str] = field(default_factory=lambda: ["mse", "pcc", "ssim"])  # identification; lpips needs weights
-    lpips_weights: str | None = None  # AlexNet weights for lpips
-    fid: list[str] = field(default_factory=lambda: ["classifier"])  # features: classifier | 64 | 2048 (Inception)
-    fid_weights: str | None = None  # Inception weights for fid 64 and 2048
+    metrics: list[str] = field(default_factory=lambda: ["mse", "pcc", "ssim", "lpips"])  # pairwise identification
+    lpips_weights: str | None = None  # AlexNet weights for lpips; default: the torch cache
+    fid: list[str] = field(default_factory=lambda: ["classifier", "64"])  # features: classifier | 64 | 2048 (Inception)
+    fid_weights: str | None = None  # Inception weights for fid 64 and 2048; default: the torch cache
     audit: bool = True  # also the audit: audit.json, and its section in the report
     nsd_suite: bool = True  # also PixCorr, SSIM on grey 425 px and the feature networks of the NSD line of work
     features: dict[str, str] = field(default_factory=dict)  # NSD suite: network -> weights file

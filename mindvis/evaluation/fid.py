@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 from mindvis.common.errors import InputError
+from mindvis.evaluation.networks import find_weights
 from mindvis.evaluation.pictures import Array, as_finite_matrix
 
+INCEPTION_FILE = "pt_inception-2015-12-05-6726825d.pth"
 INCEPTION_SIZES = (64, 2048)  # the size the published code uses, and the usual one
 CAVEAT = (
     "FID between {n} decoded and {n} true pictures in {d} dimensions: the covariance has at most {rank} of {d} "
@@ -64,8 +66,8 @@ def small_sample_caveat(num_pictures: int, num_features: int) -> str:
     return CAVEAT.format(n=num_pictures, d=num_features, rank=min(num_pictures - 1, num_features))
 
 
-def load_inception(weights: str | Path, size: int) -> nn.Module:
-    """The Inception network of the original FID, uint8 [b 3 h w] -> [b size], from its weights file.
+def load_inception(weights: str | Path | None, size: int) -> nn.Module:
+    """The Inception network of the original FID, uint8 [b 3 h w] -> [b size], from its file or that of the torch cache.
 
     Raises InputError where the file or the package torch-fidelity, which holds the architecture, is absent.
     """
@@ -73,6 +75,5 @@ def load_inception(weights: str | Path, size: int) -> nn.Module:
 
     if not _TORCH_FIDELITY_AVAILABLE:
         raise InputError("FID with Inception features: needs the package torch-fidelity (pip install torch-fidelity)")
-    if not Path(weights).is_file():
-        raise InputError(f"FID with Inception features: no weights file {weights}")
-    return NoTrainInceptionV3("inception-v3-compat", [str(size)], feature_extractor_weights_path=str(weights)).eval()
+    path = find_weights(weights, cached_name=INCEPTION_FILE, purpose="FID with Inception features")
+    return NoTrainInceptionV3("inception-v3-compat", [str(size)], feature_extractor_weights_path=str(path)).eval()

@@ -86,8 +86,6 @@ class Tables:
         """Features [m d] of all decoded pictures, then of all stimuli."""
         if size not in map(str, INCEPTION_SIZES):
             raise InputError(f"fid: found {size!r}, need 64, 2048 or {self.classifier.name!r}, the classifier in use")
-        if self.protocol.fid_weights is None:
-            raise InputError("no file of Inception weights given")
         network = load_inception(self.protocol.fid_weights, int(size)).to(self.classifier.device)
         images = np.concatenate([self.flat, self.pictures.stimuli])[rows]
         batches = torch.from_numpy(images).permute(0, 3, 1, 2).split(self.protocol.batch_size)

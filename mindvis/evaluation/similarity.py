@@ -21,6 +21,7 @@ from mindvis.common.errors import InputError
 from mindvis.evaluation.networks import find_weights, load_into, read_tensors
 from mindvis.evaluation.pictures import Array, as_images, check_same_size
 
+MIN_LPIPS_SIDE = 31  # pixels: of less, nothing is left for the last layers of AlexNet
 LARGER_IS_CLOSER = {"mse": False, "pcc": True, "ssim": True, "lpips": False}
 BLOCK = 64  # pictures a side in memory as float64: 100 MB at 256 x 256
 
@@ -98,6 +99,9 @@ def squared_distances(x: Tensor, y: Tensor) -> Tensor:
 @torch.no_grad()
 def _lpips_matrix(predictions: Tensor, targets: Tensor, weights: str | Path | None, device: torch.device) -> Tensor:
     network = load_lpips(weights).to(device)
+    height, width = predictions.shape[1:3]
+    if min(height, width) < MIN_LPIPS_SIDE:
+        raise InputError(f"lpips: pictures of {height} x {width} pixels; needed: {MIN_LPIPS_SIDE} a side or more")
     embedded = [(images, [network(part.to(device)) for part in images.split(16)]) for images in (predictions, targets)]
     (_, rows), (_, columns) = embedded
     return torch.cat([torch.cat([squared_distances(x, y) for y in columns], 1) for x in rows]).cpu().double()
@@ -266,7 +270,7 @@ class PerceptualEmbedding(nn.Module):
         return torch.cat([_embed(head, features) for head, features in pairs], dim=1)
 
     def _taps(self, x: Tensor) -> Iterator[Tensor]:
-        for index, layer in enumerate(self.features):
+        for index, layer in enumerate(self.features[: max(TAPS) + 1]):  # the last pooling has no tap
             x = layer(x)
             if index in TAPS:
                 yield x

@@ -26,6 +26,9 @@ from mindvis.evaluation.audit_folders import Training
 from mindvis.evaluation.checks import leakage_statements
 from mindvis.evaluation.classifiers import Classifier
 from mindvis.evaluation.networks import Preprocess
+from mindvis.evaluation.report import report_json
+from mindvis.evaluation.report_page import report_html
+from mindvis.evaluation.report_stages import num_trials, stage_curves, stages_behind
 from mindvis.evaluation.statistics import paired_difference
 
 N, K, SIDE = 4, 3, 16
@@ -227,6 +230,46 @@ def test_lpips_is_scored_where_its_weights_are(run, classifier, pictures, monkey
     report = evaluate_folder(run, classifier=classifier, protocol=protocol, controls={})
     assert report.figure("lpips").value > 0 and not report.figure("lpips").larger_is_better
     assert 0 <= report.figure("pairwise_lpips").value <= 1 and report.figure("pairwise_lpips").chance == 0.5
+
+
+def test_the_class_seen_in_every_sample_is_named(run, classifier):
+    """Beside the pictures, and in the JSON."""
+    report = evaluate_folder(run, classifier=classifier, protocol=PROTOCOL)
+    assert [len(row["seen_as"]) for row in report.per_stimulus] == [K] * N
+    best = report.per_stimulus[0]
+    assert best["seen_as"][0] in best["class"]  # without noise it is seen as its stimulus is
+    assert f"seen as {', '.join(best['seen_as'])}" in report_html(report)
+
+
+def test_the_page_says_what_its_figures_mean(run, classifier):
+    """A definition of every family of figures."""
+    page = report_html(evaluate_folder(run, classifier=classifier, protocol=PROTOCOL))
+    for word in ("n-way top-k", "pairwise", "fid", "consistency"):
+        assert f"<dt>{word}" in page
+
+
+def test_the_trainings_behind_the_pictures_are_told(run, classifier, tmp_path):
+    """Commands, dates, revisions, settings, trials and loss curves of both stages, the first one first."""
+    for stage, before in (("pretrain_mbm", None), ("finetune_ldm", "pretrain_mbm")):
+        folder = tmp_path / stage
+        folder.mkdir()
+        facts = {"stage": stage, "command": f"python scripts/{stage}.py", "started": "2026-01-02", "num_steps": 2}
+        facts |= {"git_revision": "0123abc", "data": {"train": {"rows": 1200}}}
+        (folder / "manifest.json").write_text(json.dumps(facts))
+        encoder = f"encoder: {tmp_path / before}\n" if before else ""
+        (folder / "config.yaml").write_text(f"{encoder}optim: {{lr: 0.25}}\n")
+        (folder / "metrics.csv").write_text("step,epoch,train/loss,val/loss\n1,0,.5,\n2,0,.25,.75\n")
+    report = evaluate_folder(run, classifier=classifier, protocol=PROTOCOL)
+    report.stages = stages_behind(tmp_path / "finetune_ldm")
+    assert [stage["stage"] for stage in report.stages] == ["pretrain_mbm", "finetune_ldm"]
+    assert num_trials(report.stages[1]) == "train 1200"
+    curves = stage_curves(report.stages)
+    assert all(png.startswith(b"\x89PNG") for png in curves.values()) and len(curves) == 2
+    page = report_html(report, curves=curves)
+    for told in ("scripts/finetune_ldm.py", "2026-01-02", "0123abc", "train 1200", "0.25", "curves of pretrain_mbm"):
+        assert told in page
+    assert json.loads(report_json(report))["stages"][0]["settings"]["optim"]["lr"] == 0.25
+    assert stages_behind(None) == stages_behind(tmp_path / "published.pth") == []
 
 
 def test_comparison_is_paired(run, classifier, pictures, tmp_path):

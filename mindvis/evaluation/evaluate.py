@@ -79,6 +79,8 @@ def evaluate_sets(
         return None
     options = {"n": len(pictures.stimuli), "seed": protocol.seed, "num_bootstrap": protocol.num_bootstrap}
     rows = stimulus_table(scores["decoded"], pictures.stimulus_ids, _class_names(pictures, true, classifier))
+    for row, classes in zip(rows, np.asarray(judge.seen), strict=True):
+        row["seen_as"] = [_class_name(int(i), classifier.class_names or ()) for i in classes]
     per_control = {
         name: stimulus_table(scores[name], control.stimulus_ids, [row["class"] for row in rows])
         for name, control in controls.items()

@@ -123,6 +123,7 @@ class Judge:
     shares: Shares = Shares()
     skipped: list[str] = field(default_factory=list)
     caveats: list[str] = field(default_factory=list)
+    seen: np.ndarray | None = None  # the classes seen in the decoded pictures, int [n k]
 
     def __post_init__(self) -> None:
         unknown = set(self.protocol.metrics) - LARGER_IS_CLOSER.keys()
@@ -148,6 +149,8 @@ class Judge:
         None at all in a process that only does its share.
         """
         judged = self.classify(pictures.flat)
+        if judged is not None and not is_control:
+            self.seen = by_stimulus(judged.top_class, len(pictures.stimuli))
         measured = self._measure(pictures, is_control)
         if judged is None or true is None:
             return []

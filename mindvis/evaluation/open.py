@@ -22,6 +22,7 @@ from mindvis.evaluation.audit_verdict import Finding
 from mindvis.evaluation.noise_ceiling import half_identification, voxel_noise_ceiling
 from mindvis.evaluation.pictures import DecodedSet, read_controls, read_decoded
 from mindvis.evaluation.report_page import write_audit
+from mindvis.evaluation.report_stages import stage_curves, stages_behind
 from mindvis.evaluation.statistics import d_prime
 from mindvis.training.wandb_runs import check_wandb, open_wandb, source_runs, staged_in
 
@@ -49,7 +50,9 @@ def evaluate(config: EvaluateConfig) -> tuple[Report, Path] | None:
     if report is None:
         return None
     shares.remove()
-    page = write_report(report, output, masked_reconstruction=masked_reconstruction(report))
+    report.stages = stages_behind(report.settings["generate"].get("settings", {}).get("run"))
+    pictures = {"masked_reconstruction": masked_reconstruction(report), "curves": stage_curves(report.stages)}
+    page = write_report(report, output, **pictures)
     send_to_wandb(report, output, config.logging)
     return report, page
 

@@ -11,12 +11,15 @@
   of 0), `n`}
 - `by_training`: list of {`name`, `set`, `classes` (trained or unseen by the brain decoder), `value`, `low`, `high`,
   `n`}, where test pictures are of both kinds
-- `per_stimulus`: list of {`stimulus_id`, `class`, `scores`: {figure name: mean over samples}}, decoded set only
+- `per_stimulus`: list of {`stimulus_id`, `class`, `scores`: {figure name: mean over samples}, `seen_as`: the class that
+  the classifier sees in each sample}, decoded set only
 - `per_control`: {control: such a list}, with the scores that a control has
 - `per_class`: list of {`class`, `n`, `scores`}
 - `copying`: the copying check, or null
 - `leakage`: list of {`what`, `touched` (true, false, null = not recorded), `text`}
 - `skipped`, `caveats`: lists of lines; `main`: name of the figure that orders the pictures
+- `stages`: list of {`stage`, `folder`, `command`, `started`, `finished_at`, `git_revision`, `settings`, `data` ...}:
+  the trainings behind the pictures, the first one first
 - `settings`, `provenance`: plain values, as run
 """
 
@@ -87,6 +90,7 @@ class Report:
     per_control: dict[str, list[dict]] = field(default_factory=dict)
     differences: list[Difference] = field(default_factory=list)
     by_training: list[dict] = field(default_factory=list)
+    stages: list[dict] = field(default_factory=list)
     pictures: DecodedSet | None = None
     audited: Audited | None = None
 

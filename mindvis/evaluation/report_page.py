@@ -5,6 +5,7 @@ Pictures, plots and style are inside the page; its text is the jinja2 template `
 
 import json
 from base64 import b64encode
+from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from mindvis.evaluation.audit_page import section
 from mindvis.evaluation.audit_verdict import finding_text
 from mindvis.evaluation.pictures import shrink
 from mindvis.evaluation.report import Report, figures_csv, interval_text, report_json, short_number
+from mindvis.evaluation.report_stages import num_trials
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets" / "report"
 THUMBNAIL = 160  # pixels: sharp at the size of the page, and 600 of them stay below 5 MB
@@ -30,15 +32,21 @@ MAX_FAILURES = 10
 ANSWERS = {True: ("yes", "yes"), False: ("no", "no"), None: ("unknown", "not known")}  # style, text
 
 
-def write_report(report: Report, folder: str | Path, *, masked_reconstruction: bytes | None = None) -> Path:
+def write_report(
+    report: Report,
+    folder: str | Path,
+    *,
+    masked_reconstruction: bytes | None = None,
+    curves: Mapping[str, bytes] | None = None,
+) -> Path:
     """Write report.json, .csv, .html and the grid, best stimulus first; returns the page. Raises InputError.
 
-    `masked_reconstruction`: PNG of the Stage A plot, for the page.
+    `masked_reconstruction`: PNG of the Stage A plot, for the page; `curves`: those of the losses, by run folder.
     """
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        page = report_html(report, masked_reconstruction=masked_reconstruction)
+        page = report_html(report, masked_reconstruction=masked_reconstruction, curves=curves)
         save_png(_sorted_grid(report), folder / "grid_sorted.png")
         write_text(folder / "report.csv", figures_csv(report.figures))
         write_text(folder / "report.html", page)
@@ -62,8 +70,10 @@ def write_audit(found: Audited, source: str, folder: str | Path) -> Path:
     return folder / "audit.html"
 
 
-def report_html(report: Report, *, masked_reconstruction: bytes | None = None) -> str:
-    """The page of a report that has its pictures; `masked_reconstruction` is the PNG of the Stage A plot."""
+def report_html(
+    report: Report, *, masked_reconstruction: bytes | None = None, curves: Mapping[str, bytes] | None = None
+) -> str:
+    """The page of a report that has its pictures; the others are PNGs, of Stage A and, by run folder, of losses."""
     order = report.ranking()
     facts = {"settings": report.settings, "provenance": report.provenance}
     return page_template().render(
@@ -75,6 +85,7 @@ def report_html(report: Report, *, masked_reconstruction: bytes | None = None) -
         worst=_worst(order),
         bars=_bars(report),
         masked_reconstruction=masked_reconstruction,
+        curves=curves or {},
         answers=ANSWERS,
         provenance=json.dumps(facts, indent=1, default=str),
         **({} if report.audited is None else section(report.audited)),
@@ -86,7 +97,7 @@ def page_template(name: str = "page.html") -> Template:
     layout = {"trim_blocks": True, "lstrip_blocks": True}
     page = Environment(loader=FileSystemLoader(ASSETS), autoescape=True, undefined=StrictUndefined, **layout)
     page.filters |= {"number": short_number, "span": interval_text, "thumbnail": _thumbnail, "png": _inline}
-    page.filters |= {"finding": finding_text}
+    page.filters |= {"finding": finding_text, "trials": num_trials}
     return page.get_template(name)
 
 

@@ -144,7 +144,7 @@ def open_run(path: str | Path, *, stages: Sequence[str]) -> Run:
     stage = _stage(path)
     if stage not in stages:
         raise InputError(f"{path}: a run of {stage}; needed: one of {_or(stages)}")
-    run = Run(path, stage, _read_settings(path))
+    run = Run(path, stage, read_settings(path))
     run.checkpoint("last")
     return run
 
@@ -211,7 +211,7 @@ def _check_unchanged(run: Run, start: Path | None, override: bool) -> None:
         return
     if _stage(begun) != run.stage:
         raise InputError(f"{begun}: a run of {_stage(begun)}; needed: another run_dir for {run.stage}")
-    changes = changed_settings(_read_settings(begun), run.settings)
+    changes = changed_settings(read_settings(begun), run.settings)
     if changes and not override and start is not None:
         raise InputError(
             f"{begun}: begun with other settings: {', '.join(changes)}; "
@@ -244,7 +244,8 @@ def _write_settings(run: Run, resume: str, resumed: bool) -> None:
     )
 
 
-def _read_settings(path: Path) -> dict:
+def read_settings(path: Path) -> dict:
+    """The settings a run was begun with. Raises `InputError` for a damaged file."""
     return read_yaml(path / "config.yaml")
 
 

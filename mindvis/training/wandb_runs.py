@@ -120,7 +120,7 @@ def source_runs(folder: str | Path | None) -> list[dict[str, str]]:
     Runs without wandb, and published files, are passed over.
     """
     found = []
-    for path in _chain(folder):
+    for path in runs_behind(folder):
         manifest = json.loads((path / "manifest.json").read_text())
         if "wandb" in manifest:
             found.append({"stage": manifest["stage"], **manifest["wandb"]})
@@ -132,7 +132,7 @@ def origin(settings: Mapping[str, Any]) -> str | None:
     return next((settings[name] for name in SOURCES if settings.get(name)), None)
 
 
-def _chain(folder: str | Path | None) -> list[Path]:
+def runs_behind(folder: str | Path | None) -> list[Path]:
     """Run folders from `folder` back to the first stage, as far as they are still there."""
     path, chain = folder, []
     while path is not None and (Path(path) / "manifest.json").is_file() and Path(path) not in chain:

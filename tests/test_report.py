@@ -350,13 +350,13 @@ def test_page_opens_in_a_browser(run, classifier, tmp_path):
         "--headless",
         "--no-sandbox",
         "--disable-gpu",
-        "--window-size=1200,2400",
+        "--window-size=1200,3200",
         f"--user-data-dir={tmp_path}/profile",
     ]
     command = [browser, *options, f"--screenshot={shot}", page.as_uri()]
     subprocess.run(command, check=True, capture_output=True, timeout=120)
     pixels = np.asarray(Image.open(shot).convert("RGB"))
-    assert pixels.shape[:2] == (2400, 1200)
+    assert pixels.shape[:2] == (3200, 1200)
     assert (pixels == np.array([0x2A, 0x6F, 0x97])).all(axis=-1).sum() > 500  # the bars' colour
     assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 200
 

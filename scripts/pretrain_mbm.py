@@ -17,16 +17,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = read_settings(PretrainMBMConfig, __doc__, argv)
     # imported once the settings are right: torch takes seconds
     from mindvis.checkpoints import DescribeWeights, build_mbm_module, start_mbm
-    from mindvis.data.open import data_facts, hold_out_tail, open_pretraining
+    from mindvis.data.open import data_facts, hold_out_tail, open_pretext
     from mindvis.decoding.previews import MaskedReconstructions
+    from mindvis.sc_mbm.pretext import find_resnet, kept_features
     from mindvis.training.fit import begin_run, train
 
-    data = open_pretraining(config.data, config.extra_data, config.model.patch_size)
+    resnet = find_resnet(config.pretext.resnet) if config.pretext.weight else None
+    data, pictures = open_pretext(config.data, config.extra_data, config.model.patch_size, config.pretext)
     train_set, val_set = hold_out_tail(data, config.trainer.val_fraction)
-    network, settings = start_mbm(config.model, data.num_voxels, config.seed)
-    module = build_mbm_module(network, config.mask, config.optim, config.trainer.max_epochs)
+    network, settings = start_mbm(config.model, data.num_voxels, config.seed, config.pretext)
 
     run = begin_run(config, "pretrain_mbm")
+    features = None if resnet is None else kept_features(pictures, resnet, run.path)
+    module = build_mbm_module(network, config.mask, config.optim, config.trainer.max_epochs, features)
     run.record(seed=config.seed, data=data_facts(train=train_set, validation=val_set), fmri_seen="pretraining")
     callbacks = [
         DescribeWeights("mbm", settings, config=plain(config)),

@@ -32,6 +32,8 @@ PAPER = {
     "condition": [23.9, 15.6, 13.8],
     "ldm": [23.9, 13.4, 16.0],
     "crop": [14.9, 17.9, 23.9, 15.2],
+    "resting": [None] * 4,  # not in the paper, asked by users
+    "selection": [None] * 3,
 }
 GOD = [
     ("embed_dim", "1280", "pretrain_mbm", "model.embed_dim", 1280),
@@ -46,6 +48,9 @@ GOD = [
     ("condition", "cross-attention only (no time-step condition)", "finetune_ldm", "use_time_condition", False),
     ("condition", "encoder only (no cross-attention heads)", "finetune_ldm", "tune", "encoder"),
     ("ldm", "layout-to-image", "finetune_ldm", "ldm", "pretrains/ldm/layout2img/model.ckpt"),
+    ("pretext", "also image features", "pretrain_mbm", "pretext.weight", 0.5),
+    ("resting", "100 subjects", "pretrain_mbm", "data.num_subjects", 100),
+    ("selection", "best on the test set (test, as published)", "finetune_ldm", "selection", "test"),
     ("crop", "0.4", "finetune_ldm", "augment.crop_ratio", 0.4),
 ]
 
@@ -224,9 +229,30 @@ def test_a_stopped_run_leaves_what_it_has(tmp_path):
 
 def test_a_row_of_the_paper_alone_gives_its_reason(tmp_path):
     """It stands in the table and runs nothing."""
-    ablation = prepare(tmp_path, "pretext")
+    ablation = prepare(tmp_path, "ldm")
     assert ablation.run(FakeStages(results=results), lambda line: None)
-    assert "| also image features | 16.1 |  | not run: the paper says neither" in ablation.write()
+    line = next(line for line in ablation.write().splitlines() if line.startswith("| text-to-image | 13.4 |"))
+    assert "not run: no small text-to-image model" in line
+
+
+def test_a_table_that_the_paper_does_not_have(tmp_path):
+    """No column for the paper, and nothing in its place in the CSV."""
+    ablation = prepare(tmp_path, "selection")
+    assert ablation.run(FakeStages(results=results), lambda line: None)
+    text = ablation.write()
+    assert "paper" not in text and "| the last | 20.0 [10.0, 90.0] | 1 |" in text
+    with (ablation.root / "selection.csv").open() as file:
+        assert {row["paper"] for row in csv.DictReader(file)} == {""}
+
+
+def test_rows_of_resting_subjects_take_as_many_steps(tmp_path):
+    """Fewer subjects are seen more often: 1200 frames a subject beside the 2400 training rows of the demo."""
+    steps = []
+    for _, _, plan in prepare(tmp_path, "resting").plans:
+        (settings,) = [step.settings for step in plan if step.stage == "pretrain_mbm"]
+        rows = 0.95 * (2400 + 120 * (settings["data"]["num_subjects"] or 20))
+        steps.append(settings["trainer"]["max_epochs"] * rows / settings["trainer"]["batch_size"])
+    assert max(steps) < 1.1 * min(steps)
 
 
 def test_settings_are_laid_over_before_the_rows(tmp_path):

@@ -136,7 +136,7 @@ def write_results(root: Path, table: Table, scale: str, results: Sequence[Measur
 
 
 def markdown(table: Table, scale: str, results: Sequence[Measured]) -> str:
-    """Rows down; the paper's value, then each measure with its interval and the number of seeds."""
+    """Rows down; the paper's value where there is one, then each measure with its interval and the number of seeds."""
     labels = list(dict.fromkeys(figure.label for measured in results for figure in summaries(measured)))
     scaled_names = scale == "demo" and any(measured.row.scaled_to for measured in results)
     in_paper = any(measured.row.paper is not None for measured in results)

@@ -119,6 +119,8 @@ def absent_inputs(steps: Sequence[Step], pending: Sequence[Step]) -> list[str]:
                 lines.append(f"{what} ({key} of {step.stage})")
         if step.stage == "evaluate":
             lines += _absent_classifier(step.settings)
+        if step.stage == "pretrain_mbm":
+            lines += _absent_resnet(step.settings)
     return list(dict.fromkeys(lines))
 
 
@@ -154,6 +156,17 @@ def _absent_classifier(settings: dict) -> Iterator[str]:
         check_classifier_weights(settings["classifier"], settings["classifier_weights"])
     except InputError as error:
         yield f"{error} (classifier_weights of evaluate)"
+
+
+def _absent_resnet(settings: dict) -> Iterator[str]:
+    """The weights behind the image-feature pretext, where it is on."""
+    from mindvis.sc_mbm.pretext import find_resnet  # with it come the networks
+
+    try:
+        if settings["pretext"]["weight"]:
+            find_resnet(settings["pretext"]["resnet"])
+    except InputError as error:
+        yield f"{error} (pretext.resnet of pretrain_mbm)"
 
 
 def _run_files(folder: Path) -> list[Path]:

@@ -6,19 +6,21 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from mindvis.checkpoints.formats import read_kind, read_label2img, read_ldm, read_mbm, read_weights
-from mindvis.checkpoints.weights import State, Weights
+from mindvis.checkpoints.weights import IMAGE_DECODER, State, Weights
 from mindvis.common.errors import InputError
 from mindvis.common.loading import LoadReport, load_state
-from mindvis.config.schemas import FinetuneLDMConfig, MaskConfig, ModelConfig, OptimConfig, plain
+from mindvis.config.schemas import FinetuneLDMConfig, MaskConfig, ModelConfig, OptimConfig, PretextConfig, plain
 from mindvis.dc_ldm import LatentDiffusion, build_ldm
 from mindvis.dc_ldm.module import LDMModule
 from mindvis.dc_ldm.published import autoencoder_resolution
 from mindvis.sc_mbm import FMRIEncoder, MaskedBrainModel, MBMModule
 from mindvis.sc_mbm.positions import resize_positions
+from mindvis.sc_mbm.pretext import FEATURE_SHAPE
 
 DEMO_LDM = Path(__file__).resolve().parents[1] / "assets" / "demo" / "model.ckpt"
 ENCODER_SETTINGS = ("patch_size", "embed_dim", "depth", "num_heads", "mlp_ratio")
@@ -42,10 +44,16 @@ def build_encoder(path: str | Path, *, num_voxels: int | None = None, global_poo
 def build_mbm(
     path: str | Path, *, num_voxels: int | None = None, checkpoint: str = "last"
 ) -> tuple[MaskedBrainModel, LoadReport]:
-    """Stage A model to go on with, and what matched; `num_voxels` as in `build_encoder`."""
+    """Stage A model to go on with, and what matched; `num_voxels` as in `build_encoder`.
+
+    A decoder of image features serves pretraining alone and is left out.
+    """
     settings, state = read_mbm(path, checkpoint)
+    kept = {name: tensor for name, tensor in state.items() if not name.startswith(IMAGE_DECODER)}
+    settings = {name: value for name, value in settings.items() if name not in ("image_features", "image_weight")}
     model = MaskedBrainModel(**settings | {"num_voxels": num_voxels or settings["num_voxels"]})
-    return model, load_state(model, state, resize=resize_positions, source=str(path))
+    report = load_state(model, kept, resize=resize_positions, source=str(path))
+    return model, replace(report, dropped=[name for name in state if name not in kept])
 
 
 def build_label2img(
@@ -97,22 +105,32 @@ def blank_module(weights: Weights) -> nn.Module:
 # From the settings of a stage
 
 
-def start_mbm(model: ModelConfig, num_voxels: int, seed: int) -> tuple[MaskedBrainModel, dict]:
+def start_mbm(
+    model: ModelConfig, num_voxels: int, seed: int, pretext: PretextConfig | None = None
+) -> tuple[MaskedBrainModel, dict]:
     """A masked brain model with weights drawn from `seed`, and its settings."""
     settings = {"num_voxels": num_voxels, **asdict(model)}
+    if pretext is not None and pretext.weight > 0:
+        settings |= {"image_features": list(FEATURE_SHAPE), "image_weight": pretext.weight}
     with seeded(seed):
         return MaskedBrainModel(**settings), settings
 
 
-def build_mbm_module(network: MaskedBrainModel, mask: MaskConfig, optim: OptimConfig, num_epochs: int) -> MBMModule:
-    """Training module of Stage A."""
+def build_mbm_module(
+    network: MaskedBrainModel,
+    mask: MaskConfig,
+    optim: OptimConfig,
+    num_epochs: int,
+    image_features: np.ndarray | None = None,
+) -> MBMModule:
+    """Training module of Stage A; `image_features` [m c h w] of the pictures that rows were seen under."""
     masking: dict[str, Any] = {
         "mask_ratio": mask.mask_ratio,
         "focus_range": mask.focus_range,
         "focus_rate": mask.focus_rate,
     }
     rates = {name: value for name, value in asdict(optim).items() if name != "clip"}
-    return MBMModule(network, num_epochs=num_epochs, **rates, **masking)
+    return MBMModule(network, num_epochs=num_epochs, image_features=image_features, **rates, **masking)
 
 
 def read_encoder(config: FinetuneLDMConfig) -> tuple[dict, State | None]:

@@ -13,7 +13,15 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from mindvis.checkpoints.torch_files import load_torch
-from mindvis.checkpoints.weights import DEFAULT_HEADS, State, Weights, check_state, ldm_settings, mbm_settings
+from mindvis.checkpoints.weights import (
+    DEFAULT_HEADS,
+    IMAGE_DECODER,
+    State,
+    Weights,
+    check_state,
+    ldm_settings,
+    mbm_settings,
+)
 from mindvis.common.errors import InputError, reading
 from mindvis.common.files import write_atomic, write_text
 from mindvis.common.safe_pickle import as_settings
@@ -32,6 +40,7 @@ PREFIXES = {  # published -> ours
 # The moving average of the UNet's weights, and what the fMRI encoder replaces: the class embedding, or the transformer
 # over text or layout.
 DROPPED = ("model_ema.", "cond_stage_model.embedding.weight", "cond_stage_model.transformer.")
+IMAGE_PRETEXT = {"nature_img_": IMAGE_DECODER}  # published -> ours, in Stage A
 CLASS_EMBEDDING = {"conditioner.embedding.": "cond_stage_model.embedding."}  # ours -> published
 SCHEDULE = frozenset(NoiseSchedule(num_timesteps=2).buffers_published()) | {"lvlb_weights"}
 FIGSHARE = "https://figshare.com/s/94cd778e6afafb00946e"
@@ -48,13 +57,14 @@ NEEDED_YAML = "needed: the config.yaml that was published with model.ckpt"
 
 
 def import_mbm(state: Mapping[str, Tensor]) -> State:
-    """Stage A under our names, which are the published ones."""
-    return dict(state)
+    """Stage A under our names: the published ones but for the decoder of image features."""
+    return {_rename(name, IMAGE_PRETEXT): tensor for name, tensor in state.items()}
 
 
 def export_mbm(state: Mapping[str, Tensor]) -> State:
     """Stage A under the published names; the inverse of `import_mbm`."""
-    return dict(state)
+    back = {ours: published for published, ours in IMAGE_PRETEXT.items()}
+    return {_rename(name, back): tensor for name, tensor in state.items()}
 
 
 def import_ldm(state: Mapping[str, Tensor]) -> State:
@@ -123,7 +133,8 @@ def _mbm(state: State, config: dict) -> Weights:
     for name, found in heads.items():
         if type(found) is not int or found < 1:
             raise InputError(f"config.{name} is {found!r}, a positive integer is needed")
-    return Weights("mbm", import_mbm(state), mbm_settings(state, **heads), config)
+    ours = import_mbm(state)
+    return Weights("mbm", ours, mbm_settings(ours, **heads), config)
 
 
 def _ldm(state: State, config: dict) -> Weights:

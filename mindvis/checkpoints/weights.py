@@ -1,5 +1,6 @@
 """A state dict together with the settings of the model it belongs to, and what shapes say about those settings."""
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from mindvis.common.errors import InputError
 State = dict[str, Tensor]
 
 KINDS = ("mbm", "label2img", "ldm")
+IMAGE_DECODER = "image_decoder."  # prefix of the pretext of image features in a masked brain model
 DEFAULT_HEADS = 16  # of the published encoder and decoder, which no shape tells
 WRAPPED = re.compile(r"^(module\.|_orig_mod\.)+|(?<=\.)_orig_mod\.")  # by DataParallel or torch.compile
 
@@ -58,6 +60,7 @@ def mbm_settings(state: Mapping[str, Tensor], num_heads: int, decoder_num_heads:
         "decoder_embed_dim": _shape(state, "decoder_embed.weight", 2)[0],
         "decoder_depth": _count_blocks(state, "decoder_blocks."),
         "decoder_num_heads": decoder_num_heads,
+        **_image_features(state),
     }
 
 
@@ -74,6 +77,15 @@ def ldm_settings(state: Mapping[str, Tensor]) -> dict:
 def part(state: Mapping[str, Tensor], prefix: str) -> State:
     """The weights below a prefix, without it."""
     return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+
+
+def _image_features(state: Mapping[str, Tensor]) -> dict:
+    """Shape of the image features of a model with that pretext; they are square."""
+    if not part(state, IMAGE_DECODER):
+        return {}
+    places = _shape(state, f"{IMAGE_DECODER}decoder_pred.1.weight", 2)[0]
+    side = math.isqrt(places)
+    return {"image_features": [_shape(state, f"{IMAGE_DECODER}decoder_pred.0.weight", 3)[0], side, places // side]}
 
 
 def _encoder_settings(state: Mapping[str, Tensor], num_heads: int) -> dict:

@@ -147,6 +147,14 @@ class TrainingConfig:
 
 
 @dataclass
+class PretextConfig:
+    """Second task of Stage A: features of the picture that was seen, of rows that have one (ablation: it hurts)."""
+
+    weight: float = number(0.0, 0, 1000)  # of its loss beside that of the hidden voxels; 0: off; published: 0.5
+    resnet: str | None = None  # file of torchvision's ResNet-50 weights; default: the torch cache
+
+
+@dataclass
 class PretrainMBMConfig(TrainingConfig):
     """Stage A on resting-state fMRI."""
 
@@ -155,6 +163,7 @@ class PretrainMBMConfig(TrainingConfig):
     extra_data: DataConfig | None = None  # a second source, wrap-padded to the longest (the paper adds GOD)
     model: ModelConfig = field(default_factory=ModelConfig)
     mask: MaskConfig = field(default_factory=MaskConfig)
+    pretext: PretextConfig = field(default_factory=PretextConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
 
 

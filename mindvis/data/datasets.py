@@ -49,8 +49,9 @@ class FMRIDataset(Dataset):
     `subject` [n] names whose row it is, `roi_masks` maps a region to a boolean [v], `formats` a subject to how its
     recorded rows became these. The `num_interpolated` items beyond
     the n rows lie between two random rows, at `interpolation_ratio` (the published augmentation uses n and .5).
-    Arrays are checked (numeric, finite, agreeing in length: InputError); a mapped array stays mapped, and a
-    `MappedArray` or `VoxelRows` is taken as checked.
+    `seen` [n] is the picture that a row was recorded under, a place in a list of pictures, -1 for none; items have it
+    where it is given. Arrays are checked (numeric, finite, agreeing in length: InputError); a mapped array stays
+    mapped, and a `MappedArray` or `VoxelRows` is taken as checked.
     """
 
     def __init__(
@@ -62,12 +63,14 @@ class FMRIDataset(Dataset):
         formats: Mapping[str, RowFormat] | None = None,
         num_interpolated: int = 0,
         interpolation_ratio: float = 0.5,
+        seen: np.ndarray | None = None,
     ):
         self._fmri = _as_rows(fmri)
         self.subject = None if subject is None else np.asarray(subject, dtype=str)
         self.roi_masks, self.formats = roi_masks, dict(formats or {})
         self.num_interpolated, self.interpolation_ratio = num_interpolated, interpolation_ratio
-        self._require_columns("subject")
+        self.seen = None if seen is None else np.asarray(seen)
+        self._require_columns("subject", "seen")
 
     @property
     def fmri(self) -> np.ndarray | VoxelRows:
@@ -88,7 +91,10 @@ class FMRIDataset(Dataset):
 
     def __getitem__(self, index: int | Key) -> dict[str, Tensor]:
         key, _ = self._key(index)
-        return self._item(key, self._row(key))
+        item = self._item(key, self._row(key))
+        if self.seen is not None:
+            item["seen"] = torch.tensor(self.seen[key[2]] if key[2] < self.num_rows else -1)
+        return item
 
     def subset(self: Same, indices: Sequence[int] | np.ndarray) -> Same:
         """The rows `indices`, in their order, without interpolated ones. Mapped rows are read only when asked for."""
@@ -123,7 +129,7 @@ class FMRIDataset(Dataset):
 
     def _columns(self) -> list[str]:
         """Names of the per-row attributes that are known."""
-        names = ("subject", "stimulus", "repeat", "class_ids", "class_names", "stimulus_names")
+        names = ("subject", "seen", "stimulus", "repeat", "class_ids", "class_names", "stimulus_names")
         return [name for name in names if getattr(self, name, None) is not None]
 
     def _require_columns(self, *names: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from mindvis.common.errors import InputError
-from mindvis.config.schemas import DataConfig, FinetuneLDMConfig
+from mindvis.config.schemas import DataConfig, FinetuneLDMConfig, PretextConfig
 from mindvis.data import (
     FMRIDataset,
     PairedDataset,
@@ -29,6 +29,8 @@ from mindvis.data.subjects import chosen_share
 
 WITH_NOISE_CEILINGS = ("mosaic",)
 DATASETS = ("god", "bold5000", "mosaic", "hcp", "npz")
+
+PRETEXT_SIDE = 256  # pixels of the pictures of the image-feature pretext, those of GOD
 
 log = logging.getLogger(__name__)
 
@@ -142,6 +144,30 @@ def open_pretraining(data: DataConfig, extra: DataConfig | None, patch_size: int
     """One or two sources as one data set, brought to the length of the longest (paper, section 3.2)."""
     sources = [_open_fmri(config, patch_size) for config in (data, extra) if config is not None]
     return join_for_pretraining(sources, pad_mode=data.pad_mode)
+
+
+def open_pretext(
+    data: DataConfig, extra: DataConfig | None, patch_size: int, pictures: PretextConfig
+) -> tuple[FMRIDataset, np.ndarray | None]:
+    """Rows to pretrain on as `open_pretraining`, and the pictures uint8 [m h w 3] that some were recorded under.
+
+    Of rows without a picture `seen` is -1. No pictures where the pretext has no weight. Raises InputError where it has
+    one and no source shows pictures.
+    """
+    if not pictures.weight:
+        return open_pretraining(data, extra, patch_size), None
+    sources = [_open_fmri(config, patch_size) for config in (data, extra) if config is not None]
+    paired = [source for source in sources if isinstance(source, PairedDataset)]
+    if not paired:
+        raise InputError("setting pretext.weight is above 0, but no data shows pictures; needed: extra_data.name=god")
+    joined = join_for_pretraining(sources, pad_mode=data.pad_mode)
+    seen, first = [], 0
+    for source in sources:
+        shown = isinstance(source, PairedDataset)
+        seen.append(source.stimulus + first if shown else np.full(source.num_rows, -1))
+        first += len(source.stimuli) if shown else 0
+    joined.seen = np.concatenate(seen)
+    return joined, np.concatenate([source.with_image_size(PRETEXT_SIDE).stimuli[:] for source in paired])
 
 
 def choose_tuning_fmri(

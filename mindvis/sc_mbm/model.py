@@ -4,40 +4,35 @@ Chen et al., "Seeing Beyond the Brain" (CVPR 2023), section 3.2. The embedding o
 (1024 features for 16 voxels), the sparse coding of the name. Parameter names are those of the published weights.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
-from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mindvis.common.errors import InputError
 from mindvis.common.loading import LoadReport, load_state
+from mindvis.sc_mbm.blocks import PatchEmbedding, initialise, transformer, unshuffle
 from mindvis.sc_mbm.masking import choose_visible
 from mindvis.sc_mbm.positions import resize_positions, sincos_positions
+from mindvis.sc_mbm.pretext import ImageFeatureDecoder, image_error
 
 
 @dataclass(frozen=True)
 class MBMOutput:
-    """Loss (scalar, mean over hidden patches), reconstruction of every patch [b l p], mask [b l] with 1 = hidden."""
+    """Loss (scalar), reconstruction of every patch [b l p], mask [b l] with 1 = hidden.
+
+    The loss is the mean over hidden patches; with the image-feature pretext `image_loss`, that of the features
+    [r c h w] in `image_reconstruction`, is added with its weight.
+    """
 
     loss: Tensor
     reconstruction: Tensor
     mask: Tensor
-
-
-class PatchEmbedding(nn.Module):
-    """Every patch of voxels to one token: [b l p] -> [b l d]."""
-
-    def __init__(self, patch_size: int, embed_dim: int):
-        super().__init__()
-        self.proj = nn.Conv1d(1, embed_dim, kernel_size=patch_size, stride=patch_size)
-
-    def forward(self, patches: Tensor) -> Tensor:
-        # a convolution whose stride is its kernel is one product a patch, and takes the patches in any order
-        return F.linear(patches, self.proj.weight[:, 0], self.proj.bias)
+    image_loss: Tensor | None = None
+    image_reconstruction: Tensor | None = None
 
 
 class BrainEncoder(nn.Module):
@@ -77,7 +72,11 @@ class BrainEncoder(nn.Module):
 
 
 class MaskedBrainModel(BrainEncoder):
-    """Masked autoencoder of Stage A; the defaults are the published size. Its positions are not trained."""
+    """Masked autoencoder of Stage A; the defaults are the published size. Its positions are not trained.
+
+    `image_features` (c, h, w) adds the second pretext of the ablation table, weighted by `image_weight`: features of
+    the picture that was seen, from the latent of what is visible.
+    """
 
     def __init__(
         self,
@@ -91,8 +90,12 @@ class MaskedBrainModel(BrainEncoder):
         decoder_embed_dim: int = 512,
         decoder_depth: int = 8,
         decoder_num_heads: int = 16,
+        image_features: Sequence[int] | None = None,
+        image_weight: float = 0.5,
     ):
         super().__init__(num_voxels, patch_size, embed_dim, depth=depth, num_heads=num_heads, mlp_ratio=mlp_ratio)
+        self.image_weight = image_weight
+        self.image_decoder = None
         self.decoder_embed = nn.Linear(embed_dim, decoder_embed_dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder_embed_dim))
         self.decoder_blocks = transformer(
@@ -103,20 +106,43 @@ class MaskedBrainModel(BrainEncoder):
         self.decoder_pred = nn.Linear(decoder_embed_dim, self.patch_size)
         self.pos_embed.requires_grad_(False)
         self.decoder_pos_embed.requires_grad_(False)
+        if image_features is not None:
+            self.image_decoder = ImageFeatureDecoder(
+                embed_dim,
+                decoder_embed_dim,
+                self.num_patches,
+                num_heads=decoder_num_heads,
+                mlp_ratio=mlp_ratio,
+                features=image_features,
+            )
         initialise(self)
 
-    def forward(self, fmri: Tensor, mask_ratio: float = 0.75, noise: Tensor | None = None) -> MBMOutput:
+    def forward(
+        self,
+        fmri: Tensor,
+        mask_ratio: float = 0.75,
+        noise: Tensor | None = None,
+        *,
+        image_features: Tensor | None = None,
+        rows: Tensor | None = None,
+    ) -> MBMOutput:
         """Hides patches of fmri [b 1 v] and predicts them.
 
         noise [b l] ranks the patches of each sample: those of smallest noise stay visible. None draws it from torch's
-        generator of the device. Raises InputError for fmri or noise of another shape.
+        generator of the device. `image_features` [r c h w] are those of the pictures seen in the samples `rows` (long
+        [r]; None: all of them). Raises InputError for fmri or noise of another shape.
         """
         patches = self.patchify(fmri)  # [b l p]
         noise = self.check_noise(noise, patches)  # [b l]
         visible, mask = choose_visible(noise, mask_ratio)  # [b k], [b l]
         latent = self.encode(patches, visible)  # [b 1+k d]
         reconstruction = self.decode(latent, visible)  # [b l p]
-        return MBMOutput(masked_error(reconstruction, patches, mask), reconstruction, mask)
+        loss = masked_error(reconstruction, patches, mask)
+        if image_features is None:
+            return MBMOutput(loss, reconstruction, mask)
+        images = self.decode_images(latent, visible, rows)  # [r c h w]
+        image_loss = image_error(images, image_features)
+        return MBMOutput(loss + self.image_weight * image_loss, reconstruction, mask, image_loss, images)
 
     def unpatchify(self, patches: Tensor) -> Tensor:
         """Patches back in the order of the voxels: [b l p] -> [b v]."""
@@ -141,11 +167,20 @@ class MaskedBrainModel(BrainEncoder):
     def decode(self, latent: Tensor, visible: Tensor) -> Tensor:
         """Voxels of every patch from the latent of the visible ones: [b 1+k d], [b k] -> [b l p]."""
         shown = self.decoder_embed(latent)  # [b 1+k d']
-        places = F.pad(visible + 1, (1, 0))[..., None].expand_as(shown)  # row 0 is the class token
-        hidden = self.mask_token.to(shown.dtype).expand(len(shown), 1 + self.num_patches, -1)
-        tokens = hidden.scatter(1, places, shown) + self.decoder_pos_embed  # [b 1+l d']
+        tokens = unshuffle(shown, visible, self.mask_token, self.num_patches) + self.decoder_pos_embed  # [b 1+l d']
         tokens = self.decoder_norm(self.run(self.decoder_blocks, tokens))
         return self.decoder_pred(tokens[:, 1:])
+
+    def decode_images(self, latent: Tensor, visible: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Features [r c h w] of the pictures seen in some samples: latent [b 1+k d], visible [b k], rows [r].
+
+        Raises InputError for a model without this pretext.
+        """
+        if self.image_decoder is None:
+            raise InputError("the masked brain model has no image features to decode: image_features is not set")
+        if rows is not None:
+            latent, visible = latent[rows], visible[rows]
+        return self.image_decoder(latent, visible)
 
 
 class FMRIEncoder(BrainEncoder):
@@ -189,35 +224,12 @@ class FMRIEncoder(BrainEncoder):
         Raises InputError when a weight is missing, has another shape or belongs to a block this encoder lacks.
         """
         # the mask token is the decoder's in Stage A and takes no part in the encoder
-        of_decoder = [name for name in mbm_state_dict if name == "mask_token" or name.startswith("decoder_")]
+        parts = ("decoder_", "image_decoder.")
+        of_decoder = [name for name in mbm_state_dict if name == "mask_token" or name.startswith(parts)]
         state = {name: tensor for name, tensor in mbm_state_dict.items() if name not in of_decoder}
         source = "Stage A weights"
         report = load_state(self, state, expected_missing=["mask_token"], resize=resize_positions, source=source)
         return replace(report, dropped=of_decoder)
-
-
-def transformer(dim: int, *, depth: int, num_heads: int, mlp_ratio: float) -> nn.ModuleList:
-    """Pre-norm blocks with a bias on queries, keys and values."""
-    if dim % 2 or dim % num_heads:
-        raise InputError(f"embedding dimension is {dim}: an even multiple of num_heads = {num_heads} is needed")
-    if depth < 1:
-        raise InputError(f"depth is {depth}: at least one block is needed")
-    options = {"qkv_bias": True, "norm_layer": nn.LayerNorm}
-    return nn.ModuleList(Block(dim, num_heads, mlp_ratio, **options) for _ in range(depth))
-
-
-def initialise(model: nn.Module) -> None:
-    """Xavier-uniform linear layers, N(0, .02) for the patch embedding and the tokens, biases 0."""
-    for module in model.modules():
-        if isinstance(module, nn.Linear):
-            nn.init.xavier_uniform_(module.weight)
-            nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.Conv1d):
-            nn.init.normal_(module.weight, std=0.02)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-    nn.init.normal_(model.cls_token, std=0.02)
-    nn.init.normal_(model.mask_token, std=0.02)
 
 
 def masked_error(reconstruction: Tensor, patches: Tensor, mask: Tensor) -> Tensor:

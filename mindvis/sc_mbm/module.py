@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
@@ -45,6 +46,8 @@ class MBMModule(pl.LightningModule):
     """Trains a MaskedBrainModel on batches with `fmri` [b 1 v] and `key` [b 3]; the defaults are those of pretraining.
 
     The norm of the gradient is clipped by the Trainer: `pl.Trainer(gradient_clip_val=0.8)` as published.
+    With `image_features` [m c h w], those of the pictures that rows were recorded under, a batch holds `seen` [b], the
+    place of each row's picture among them, -1 for none: the second pretext of the network.
     `focus_range` (voxels [start, stop)) and `focus_rate` bias which patches are hidden; both or neither are given.
     Raises InputError for a focus or a mask ratio that cannot be.
     """
@@ -62,18 +65,22 @@ class MBMModule(pl.LightningModule):
         mask_ratio: float = 0.75,
         focus_range: Sequence[int] | None = None,
         focus_rate: float | None = None,
+        image_features: np.ndarray | None = None,
     ):
         super().__init__()
         self.network = network
         self.lr, self.min_lr, self.weight_decay, self.betas = lr, min_lr, weight_decay, betas
         self.warmup_epochs, self.num_epochs = warmup_epochs, num_epochs
         self.mask_ratio = _checked_ratio(mask_ratio, network.num_patches)
+        self.image_features = image_features
         self.draw = MaskNoise(network.num_patches, _focus(network, focus_range, focus_rate))
 
     def forward(self, batch: dict[str, Tensor]) -> MBMOutput:
         """Masks each sample by a draw that follows from its key alone, and reconstructs it."""
         noise = batch["noise"] if "noise" in batch else self.draw(batch)["noise"]  # [b l]
-        return self.network(batch["fmri"], self.mask_ratio, noise.to(batch["fmri"].device, non_blocking=True))
+        noise = noise.to(batch["fmri"].device, non_blocking=True)
+        pictures = {name: batch[name] for name in ("image_features", "rows") if name in batch}
+        return self.network(batch["fmri"], self.mask_ratio, noise, **pictures)
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
         """Loss and correlation of a batch, logged with the learning rate."""
@@ -81,6 +88,8 @@ class MBMModule(pl.LightningModule):
         values = {"loss": out.loss, "train/correlation": self.correlation(batch["fmri"], out)}
         self.log("train/loss", values["loss"])
         self.log("train/correlation", values["train/correlation"])
+        if out.image_loss is not None:
+            self.log("train/image_loss", out.image_loss.detach())
         self.log("train/lr", learning_rate(self.trainer))
         return values
 
@@ -107,8 +116,18 @@ class MBMModule(pl.LightningModule):
 
     def transfer_batch_to_device(self, batch: dict[str, Tensor], device: torch.device, dataloader_idx: int) -> dict:
         # keys stay on the CPU, where draws are made: reading them back would wait for the device in every step
-        moved = {name: value for name, value in batch.items() if name != "key"}
+        moved = {name: value for name, value in batch.items() if name not in ("key", "seen")}
+        if self.image_features is not None:
+            moved |= self._features_of(batch["seen"])
         return {**super().transfer_batch_to_device(moved, device, dataloader_idx), "key": batch["key"]}
+
+    def _features_of(self, seen: Tensor) -> dict[str, Tensor]:
+        """Features of the pictures in a batch, and the rows that were recorded under them; nothing where none was."""
+        rows = (seen >= 0).nonzero()[:, 0]  # [r], on the CPU
+        if not len(rows):
+            return {}
+        features = np.stack([self.image_features[place] for place in seen[rows].tolist()])  # [r c h w]
+        return {"image_features": torch.from_numpy(features), "rows": rows}
 
     def configure_optimizers(self) -> Any:
         groups = decay_groups(self.network, self.weight_decay)

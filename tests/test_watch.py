@@ -8,11 +8,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tiny_stages
+import torch
 from script_runner import run
 
 from mindvis.common.errors import InputError
+from mindvis.common.tensor_files import load_tensors
 from mindvis.config.schemas import FinetuneLDMConfig, SelectionRuleConfig, TrainerConfig, WatchConfig
 from mindvis.data import PairedDataset
+from mindvis.decoding import watch as watching
 from mindvis.decoding.previews import is_due
 from mindvis.decoding.watch import PublishedSelection, Scorer, watch_stage_b
 from mindvis.evaluation import identification_accuracy, n_way_accuracy
@@ -210,3 +213,37 @@ def test_validation_needs_held_out_stimuli(experiment, tmp_path):
     command = tiny_stages.command("finetune_ldm", experiment, tmp_path / "run", "selection=validation", *WATCHED)
     told = run("finetune_ldm", *command[2:], "trainer.val_fraction=0")
     assert told.status == 2 and "holds out none of" in told.err
+
+
+def test_watching_changes_no_weight(experiment, tmp_path):
+    """A run that is decoded after every epoch ends bit for bit where one that is not does, in mixed precision."""
+    states = []
+    for every in (0, 1):
+        quiet = [f"watch.every_epochs={every}", "trainer.figure_every_epochs=0", "trainer.max_epochs=2"]
+        folder = tmp_path / str(every)
+        command = tiny_stages.command(
+            "finetune_ldm", experiment, folder, *WATCHED, *quiet, "trainer.precision=bf16-mixed"
+        )
+        assert run("finetune_ldm", *command[2:]).status == 0
+        states.append(load_tensors(folder / "checkpoints" / "last.ckpt")["state_dict"])
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert not column(tmp_path / "0", "val/10_way_top_1") and column(tmp_path / "1", "val/10_way_top_1")
+
+
+def test_processes_share_what_is_decoded(rng, monkeypatch):
+    """Each decodes every third row; all get all pictures in the order of the rows, also where one has nothing to do."""
+    dataset = pairs(rng, 8)
+
+    def decoded(module, dataset, rows, sampling, seed):
+        return np.array(rows, np.uint8).reshape(-1, 1, 1, 1, 1).repeat(3, axis=4)
+
+    def gather(parts, own):
+        parts[:] = [decoded(None, dataset, rows[rank::3], None, 0) if rows[rank::3] else None for rank in range(3)]
+
+    monkeypatch.setattr(watching, "_decode", decoded)
+    monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
+    for rows in ([0, 1, 2, 3, 4, 5, 6, 7], [5, 2]):
+        for rank in range(3):
+            trainer = SimpleNamespace(global_rank=rank, world_size=3)
+            pictures = watching.decode_shared(trainer, None, dataset, rows, None, 0)
+            assert pictures[:, 0, 0, 0, 0].tolist() == rows

@@ -65,3 +65,5 @@ def test_a_run_on_it_gives_pictures_of_its_rows(folder, monkeypatch, capsys):
     assert names["pictures"].shape == (len(np.load("rows.npy")), 5, 16, 16, 3)
     assert capsys.readouterr().out.strip() == "voxel 48 ['my_data']"
     assert Path("pictures.png").is_file()
+    assert run("export_model", "runs/own/mine/finetune_ldm", "shared").status == 0
+    assert "| region | all |" in Path("shared/README.md").read_text()  # the file names no VC: every voxel was taken

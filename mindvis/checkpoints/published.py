@@ -211,11 +211,15 @@ def _decoder_config(weights: Weights) -> dict:
 def decoder_data(weights: Weights) -> dict:
     """Data set, folder, subjects and region of a decoder; {} where unknown.
 
-    The subjects are those whose rows it was tuned on where it keeps them: settings may name others of another file.
+    The subjects are those whose rows it was tuned on where it keeps them: settings may name others of another file. Own
+    data of which every voxel was taken has the region "all".
     """
     data = describe_data(weights.config)
     kept = (weights.settings.get("fmri") or {}).get("formats")
-    return data | ({"subjects": sorted(kept)} if kept else {})
+    if not kept:
+        return data
+    whole = data.get("name") == "npz" and all(form["columns"] is None for form in kept.values())
+    return data | {"subjects": sorted(kept)} | ({"roi": "all"} if whole else {})
 
 
 def describe_data(config: Mapping) -> dict:

@@ -12,9 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import betas_files
 import bold5000_files
 import god_files
 import hcp_files
+import nsd_files
 import numpy as np
 import pytest
 import tiny_stages
@@ -75,6 +77,16 @@ def raw_bold5000(folder: Path) -> None:
     bold5000_files.make_study(folder / "data" / "BOLD5000", np.random.default_rng(0))
 
 
+def raw_nsd(folder: Path) -> None:
+    """One session of two subjects, below raw/NSD."""
+    nsd_files.make_study(folder / "raw" / "NSD", ("subj01", "subj02"), 1)
+
+
+def raw_betas(folder: Path) -> None:
+    """Beta images, NIfTI in `betas` and CIFTI in `cifti`, with their tables, a mask, an atlas and the stimuli."""
+    betas_files.make_study(folder, np.random.default_rng(0))
+
+
 def own_data(folder: Path, patch: pytest.MonkeyPatch) -> None:
     """my_data.npz as the Python of docs/data.md writes it, from made-up arrays."""
     rng = np.random.default_rng(0)
@@ -103,6 +115,7 @@ class Recipe:
     parse: bool = False
 
 
+IMAGERY = "decoded=runs/finetune_ldm_god/decoded_imagery"
 # The first that fits is taken: the longer before the shorter.
 SMALL_WORK = (
     "num_voxels=128",
@@ -118,17 +131,22 @@ RECIPES = (
     Recipe("python scripts/prepare_hcp.py", (), raw_hcp),
     Recipe("python scripts/prepare_god.py", ("--size", "16"), raw_god),
     Recipe("python scripts/prepare_bold5000.py", ("--size", "16"), raw_bold5000),
+    Recipe("python scripts/prepare_nsd.py", ("--workers", "1"), raw_nsd),
+    Recipe("python scripts/prepare_betas.py", ("--size", "16"), raw_betas),
     Recipe("python scripts/simulate.py", tuple(SIMULATION)),
     Recipe("python scripts/pretrain_mbm.py", tuple(STAGE_A)),
     Recipe("python scripts/finetune_mbm.py", tuple(TRAINER)),
     Recipe("python scripts/finetune_ldm.py --config configs/finetune_ldm_demo.yaml", tuple(STAGE_B)),
+    Recipe("python scripts/finetune_ldm.py --config configs/finetune_ldm_mosaic.yaml", parse=True),
     Recipe("python scripts/finetune_ldm.py", (*STAGE_B, "image_size=16")),
     Recipe("python scripts/generate.py run=pretrains/GOD/finetuned.pth", tuple(PICTURES), published=True),
+    Recipe("python scripts/generate.py --config configs/generate_god.yaml split=imagery", parse=True),
     Recipe("python scripts/generate.py", tuple(PICTURES)),
     Recipe("python scripts/audit.py decoded=my", parse=True),
     Recipe("python scripts/audit.py decoded=runs/finetune_ldm_god/decoded others", parse=True),  # of other sizes here
     Recipe("python scripts/audit.py", ("features=pixels", "logging.wandb=disabled")),
     Recipe("python scripts/evaluate.py compare"),
+    Recipe(f"python scripts/evaluate.py --config configs/evaluate_god.yaml {IMAGERY}", parse=True),
     Recipe("python scripts/evaluate.py", tuple(SCORES)),
     Recipe("python scripts/run_chain.py --config configs/demo.yaml", DEMO),
     Recipe("python scripts/run_chain.py --config configs/bold5000.yaml", ("dry_run=true",), statuses=(2,)),  # absent

@@ -51,7 +51,7 @@ def test_the_subcommand_has_help_of_its_own():
     assert "python scripts/evaluate.py compare runs/a" in outcome.out and "two or more folders" in outcome.out
 
 
-@pytest.mark.parametrize("arguments", [("--rot", "data"), ("--datasets", "nsd"), ("more",)])
+@pytest.mark.parametrize("arguments", [("--rot", "data"), ("--datasets", "imagenet"), ("more",)])
 def test_a_wrong_option_is_one_line(arguments):
     """Without the usage; a misspelt option is answered with the nearest."""
     outcome = run("check_data", *arguments)

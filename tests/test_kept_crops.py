@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from mindvis.data import PairedDataset
+from mindvis.data.lazy_images import LazyImages
 from mindvis.dc_ldm.latents import encode_batches, kept_crops, kept_latents
 from mindvis.training.signals import INTERRUPTED, stoppable
 
@@ -92,3 +93,43 @@ def test_a_signal_keeps_the_batches_encoded_so_far(images, tmp_path, number):
     latents = kept_latents(again, images, tmp_path, batch_size=2)
     assert again.images == 1 and [path.suffixes for path in tmp_path.iterdir()] == [[".npy"]]
     assert np.array_equal(latents, next(encode_batches(Means(), images, 3, False)))
+
+
+class Counted:
+    """Pictures in a file, of which it is counted how many are in memory at a time."""
+
+    path, shape = __file__, (40, 16, 16, 3)
+
+    def __init__(self):
+        self.read = []
+
+    def __len__(self):
+        return 40
+
+    def __getitem__(self, index):
+        self.read.append(index)
+        return np.full((16, 16, 3), index, np.uint8)
+
+
+def test_lazy_pictures_are_read_once_and_a_batch_at_a_time(tmp_path, monkeypatch):
+    """Neither the latents nor the pictures are ever in memory as a whole; the crops are those of an array."""
+    source, rows = Counted(), []
+    images = LazyImages(source)
+    monkeypatch.setattr(Means, "encode", lambda self, image: rows.append(len(image)) or image[:, :, :2, :2])
+    latents = kept_latents(Means(), images, tmp_path / "lazy", batch_size=8)
+    assert source.read == list(range(40)) and rows == [8] * 5 and isinstance(latents, np.memmap)
+    assert np.array_equal(latents, kept_latents(Means(), np.asarray(images), tmp_path / "array"))
+    bank = {"crops_per_image": 1, "crop_ratio": 0.5, "seed": 1}
+    crops = kept_crops(Means(), images, tmp_path / "lazy", **bank)
+    assert np.array_equal(crops, kept_crops(Means(), np.asarray(images), tmp_path / "array", **bank))
+
+
+@pytest.mark.parametrize("left", [0, 40, 200, 310])
+def test_a_file_that_was_cut_short_is_gone_on_with(images, tmp_path, left):
+    """Of a kill in the middle of a write, whole latents are kept, and a header that is not whole is made anew."""
+    whole = np.array(kept_latents(Means(), images, tmp_path, batch_size=1))
+    path = next(tmp_path.iterdir())
+    content = path.read_bytes()
+    path.unlink()
+    path.with_suffix(".part.npy").write_bytes(content[: left if left < 300 else len(content) - 5])
+    assert np.array_equal(kept_latents(Means(), images, tmp_path, batch_size=1), whole)

@@ -362,7 +362,7 @@ def test_malformed(tmp_path, case):
         ({"roi": "V9"}, "no region 'V9'; the nearest names are"),
         ({"roi": ["V1", "V1"]}, "needs every region once"),
         ({"subjects": "sub-02_NSD"}, "'sub-02_NSD' is unknown, available: sub-01_NSD"),
-        ({"min_noise_ceiling": 1.5}, "none of 661 grayordinates is left"),
+        ({"min_noise_ceiling": 1.5}, "none of the 661 voxels"),
         ({"patch_size": 0}, "patch_size is 0"),
     ],
 )

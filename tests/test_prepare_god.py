@@ -23,7 +23,8 @@ from god_files import (
 )
 from PIL import Image
 
-from mindvis.data.god import load_god
+from mindvis.common.errors import InputError
+from mindvis.data.god import load_god, load_god_imagery
 
 
 @pytest.fixture
@@ -208,3 +209,39 @@ def test_label_tables_saved_by_a_spreadsheet(study, tmp_path):
         (tmp_path / name).write_text(text, newline="")
     assert run(study, "--labels", str(tmp_path)) == 0
     assert written(study)["train_stimuli"].tolist() == TRAIN_IDS[::-1]
+
+
+def test_rows_of_imagery_are_kept_with_their_category(study, capsys):
+    """Scaled as the pictures' rows are, in time, beside the test image of the category that was imagined."""
+    fmri, kind, number, stimuli = make_rows(np.random.default_rng(5))
+    fmri, kind = np.vstack([fmri, fmri[-2:] + 1]), np.append(kind, [3, 3])
+    number, stimuli = np.append(number, [9, 9]), [*stimuli, TEST_IDS[0], "1677366.000009"]
+    write_bdpy(study / "fmri" / "Subject3.h5", (fmri, kind, number, stimuli), columns())
+    assert run(study) == 0
+    arrays = written(study)
+    assert arrays["imagery_images"].tolist() == [0, 1, 0, 2]  # the last one is of the class of the third test image
+    assert arrays["imagery_stimuli"].tolist() == [*TEST_IDS[:2], TEST_IDS[0], "1677366.000009"]
+    train = fmri[kind == 1]
+    np.testing.assert_allclose(arrays["imagery"], (fmri[-4:] - train.mean(0)) / train.std(0), atol=1e-5)
+    assert "4 rows of imagery of 3 categories" in capsys.readouterr().out
+    found = load_god_imagery(study / "out", "sbj_3", patch_size=4, include_single_trials=True)
+    test = load_god(study / "out", "sbj_3", patch_size=4)[1]
+    assert found.stimulus.tolist() == [0, 1, 2, 0, 0, 1, 2] and found.repeat.tolist() == [0, 0, 0, 1, 2, 1, 1]
+    assert found.class_ids[:3] == test.class_ids and found.fmri.shape == (7, 12)
+    np.testing.assert_allclose(found.fmri[0], found.fmri[3:5].mean(axis=0), atol=1e-6)
+
+
+@pytest.mark.parametrize("fault", ["nan", "category"])
+def test_imagery_of_no_use_is_left_out_with_the_reason(study, capsys, fault):
+    """The rows of pictures are written all the same."""
+    fmri, kind, number, stimuli = make_rows(np.random.default_rng(5))
+    if fault == "nan":
+        fmri[-1, 2] = np.nan
+    else:
+        stimuli[-1] = "9999999.000001"
+    write_bdpy(study / "fmri" / "Subject3.h5", (fmri, kind, number, stimuli), columns())
+    assert run(study) == 0 and "imagery" not in written(study)
+    reason = {"nan": "rows of imagery hold NaN", "category": "imagery of n09999999, no category"}
+    assert f"imagery left out ({reason[fault]}" in capsys.readouterr().out
+    with pytest.raises(InputError, match="no array 'imagery'"):
+        load_god_imagery(study / "out", "sbj_3", patch_size=4)

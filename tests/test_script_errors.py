@@ -163,7 +163,7 @@ def test_used_run_folder_with_resume_never(experiment):
     [
         ("fmri=all", "fmri is 'all'"),
         ("data.name=hcp", "without images"),
-        ("data.name=nsd", "one of god"),
+        ("data.name=imagenet", "one of god"),
         ("mask.mask_ratio=0", "mask_ratio"),
         ("trainer.precision=8-bit", "precision"),
         ("trainer.batch_size=0", "batch_size"),

@@ -18,7 +18,7 @@ from mindvis.config.ranges import number, seed_field
 class DataConfig:
     """Where the fMRI and the images come from."""
 
-    name: str = "god"  # god | bold5000 | mosaic | hcp | npz (your own data, one file)
+    name: str = "god"  # god | bold5000 | mosaic | nsd | hcp | npz (your own data, one file)
     root: str = "data/Kamitani/npz"  # folder of the published layout, or the npz file
     subjects: list[str] = field(default_factory=list)  # [sbj_3], [CSI1], [sub-01_NSD] ...; empty: all of them (sorted)
     num_subjects: int | None = number(None, 1)  # hcp: the first so many
@@ -30,10 +30,10 @@ class DataConfig:
     include_single_trials: bool = False  # test rows: averages, then the single trials
     test_category: list[str] = field(default_factory=list)  # training classes, number or name, tested by a picture each
     test_category_seed: int = seed_field(2022)  # which pictures
-    average: bool = True  # mosaic: training rows are means over the repeats of a picture; false: single trials
-    stimuli: str | None = None  # mosaic: folder of the pictures; default: `stimuli` within root
+    average: bool = True  # mosaic, nsd: training rows are means over the repeats of a picture; false: single trials
+    stimuli: str | None = None  # mosaic: folder of the pictures, default <root>/stimuli; nsd: their file
     splits: str | None = None  # mosaic: folder of train.json, test.json, artificial.json; null: as each file says
-    min_noise_ceiling: float | None = number(None, 0, 1)  # mosaic: leave voxels out that explain less of their variance
+    min_noise_ceiling: float | None = number(None, 0, 1)  # mosaic, nsd: share of variance a voxel must reach
     scale_test: str = "none"  # god: none (released arrays are z-scored) | train (moments of the training rows)
     scale: str = "voxel"  # npz: by training rows, each voxel | subject (one mean and deviation) | none (as it comes)
     pad_mode: str = "wrap"  # unequal lengths: wrap | constant | cut
@@ -301,7 +301,7 @@ class GenerateConfig(DecodingConfig):
     run: str = MISSING  # run folder of finetune_ldm, an exported model, or a published finetuned.pth
     output: str | None = None  # folder for the pictures; default: <run>/decoded
     checkpoint: str = "selected"  # selected (as the run's `selection` says) | last
-    split: str = "test"  # test | train
+    split: str = "test"  # test | train | imagery (god) | artificial (mosaic)
     image_size: Any = None  # side of the pictures, or [height, width]; null: as the decoder was trained
     stimuli: list[int] | None = number(None, 0)  # rows to decode; null: all
     fmri: str | None = None  # rows without pictures in place of a data set: .npy [n v], or .npz with `fmri` (`subject`)

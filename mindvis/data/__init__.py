@@ -2,9 +2,10 @@
 
 from mindvis.data.bold5000 import load_bold5000
 from mindvis.data.datasets import Augmentation, FMRIDataset, PairedDataset, join_for_pretraining
-from mindvis.data.god import load_god
+from mindvis.data.god import load_god, load_god_imagery
 from mindvis.data.hcp import load_hcp
 from mindvis.data.mosaic import load_mosaic
+from mindvis.data.nsd import load_nsd
 from mindvis.data.own import Splits, load_npz, save_npz
 from mindvis.data.voxels import fit_length
 
@@ -17,8 +18,10 @@ __all__ = [
     "join_for_pretraining",
     "load_bold5000",
     "load_god",
+    "load_god_imagery",
     "load_hcp",
     "load_mosaic",
     "load_npz",
+    "load_nsd",
     "save_npz",
 ]

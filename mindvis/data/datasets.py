@@ -127,6 +127,14 @@ class FMRIDataset(Dataset):
         grown.num_interpolated, grown.interpolation_ratio = num_interpolated, ratio
         return grown
 
+    def mean_row(self, block: int = 256) -> np.ndarray:
+        """Mean of the measured rows, float32 [v]; of rows that stay in their files, `block` are in memory at a time."""
+        if isinstance(self._fmri, np.ndarray):
+            return self._fmri.mean(axis=0)
+        starts = range(0, self.num_rows, block)
+        total = sum(self._fmri[start : start + block].sum(axis=0, dtype=np.float64) for start in starts)
+        return (total / self.num_rows).astype(np.float32)
+
     def _columns(self) -> list[str]:
         """Names of the per-row attributes that are known."""
         names = ("subject", "seen", "stimulus", "repeat", "class_ids", "class_names", "stimulus_names")

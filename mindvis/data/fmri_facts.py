@@ -22,7 +22,7 @@ class FMRIFacts:
     @classmethod
     def of(cls, train: FMRIDataset) -> "FMRIFacts":
         """Of the training rows of a decoder."""
-        return cls(train.formats, np.asarray(train.fmri).mean(axis=0))
+        return cls(train.formats, train.mean_row())
 
     def as_plain(self, roi: Any = None) -> dict[str, Any]:
         """The same as plain dicts and text, with the name of the region, ready for a checkpoint or YAML."""

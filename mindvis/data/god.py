@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,15 @@ from mindvis.common.errors import InputError
 from mindvis.data.arrays import Array, NpzReader, require_choice, require_rows
 from mindvis.data.datasets import PairedDataset
 from mindvis.data.reading import PassedOver, list_folder, read_json, read_table, require_folder
-from mindvis.data.row_format import subject_format
-from mindvis.data.subjects import SubjectRows, chosen_subjects, join_subjects, masks_within, region_columns
+from mindvis.data.row_format import RowFormat, subject_format
+from mindvis.data.subjects import (
+    SubjectRows,
+    averages_then_trials,
+    chosen_subjects,
+    join_subjects,
+    masks_within,
+    region_columns,
+)
 from mindvis.data.voxels import moments, normalise, pad_to_patches
 
 IMAGE_FILE, INDEX_FILE = "images_256.npz", "imagenet_class_index.json"
@@ -21,6 +29,8 @@ SUBJECT_FILE = re.compile(r"sbj_[\w-]+\.npz", re.ASCII)
 # n, s and m rows of training, single test trials and test averages; v voxels; i training images
 AVERAGES = [Array("arr_0", "real", "n v"), Array("arr_2", "real", "m v"), Array("arr_3", "index", "n", below="i")]
 SINGLE_TRIALS = [Array("arr_1", "real", "s v")]
+# q rows of imagery, and the test image that stands for the category of each
+IMAGERY = [Array("imagery", "real", "q v"), Array("imagery_images", "index", "q", below="m")]
 IMAGES = [Array("train_images", "images", "i h w 3"), Array("test_images", "images", "m h w 3")]
 IMAGE_LETTERS = {"i": "train", "m": "test"}
 
@@ -46,34 +56,106 @@ def load_god(
     for newly prepared files). Test rows are the averages, then (`include_single_trials`) the trials image by image.
     Raises InputError.
     """
-    folder = require_folder(root, "the GOD files (sbj_1.npz, images_256.npz, ...)")
     require_choice(scale_test, ("none", "train"), "scale_test")
-    passed = PassedOver()
-    names = chosen_subjects(subjects, [path.stem for path in find_subjects(folder, passed)], folder)
-    passed.log(folder)
-    images, classes = _read_stimuli(folder)
-    counts = {letter: (len(images[kind]), f"{kind}_images of {IMAGE_FILE}") for letter, kind in IMAGE_LETTERS.items()}
+    study = _Study(Path(root), subjects)
     parts: dict[str, list[SubjectRows]] = {"train": [], "test": []}
-    for name in names:
-        path = folder / f"{name}.npz"
-        arrays, masks = read_subject(path, counts, include_single_trials)
-        columns = region_columns(roi, masks, path)
-        fitted = {
-            key: pad_to_patches(rows if columns is None else rows[:, columns], patch_size, pad_mode)  # [n v]
-            for key, rows in arrays.items()
-            if key != "arr_3"
-        }
-        mean, deviation = moments(fitted["arr_0"], f"{path}: array 'arr_0'")
-        masks = masks_within(masks, columns, fitted["arr_0"].shape[1])
-        scaling = (mean, deviation) if scale_test == "train" else None
-        form = subject_format(arrays["arr_0"].shape[1], columns, pad_mode, scaling)
-        fmri = normalise(fitted["arr_0"], mean, deviation)
-        parts["train"].append(SubjectRows(name, fmri, arrays["arr_3"], np.zeros(len(fmri), np.int64), masks, form))
-        fmri, stimulus, repeat = _test_rows(fitted)
-        fmri = normalise(fmri, mean, deviation) if scale_test == "train" else fmri
-        parts["test"].append(SubjectRows(name, fmri, stimulus, repeat, masks, form))
-    train, test = (join_subjects(parts[kind], images[kind], pad_mode, classes[kind]) for kind in parts)
+    for name in study.names:
+        one = _read_fitted(study, name, AVERAGES + SINGLE_TRIALS * include_single_trials, roi, patch_size, pad_mode)
+        form = one.format_of(scale_test)
+        fmri = normalise(one.rows["arr_0"], *one.moments)
+        train_images = one.rows["arr_3"]
+        parts["train"].append(SubjectRows(name, fmri, train_images, np.zeros(len(fmri), np.int64), one.masks, form))
+        fmri, stimulus, repeat = _test_rows(one.rows)
+        fmri = normalise(fmri, *one.moments) if scale_test == "train" else fmri
+        parts["test"].append(SubjectRows(name, fmri, stimulus, repeat, one.masks, form))
+    train, test = (join_subjects(parts[kind], study.images[kind], pad_mode, study.classes[kind]) for kind in parts)
     return train, test
+
+
+def load_god_imagery(
+    root: str | Path,
+    subjects: Sequence[str] | str = (),
+    roi: str | Sequence[str] = "VC",
+    patch_size: int = 16,
+    include_single_trials: bool = False,
+    *,
+    scale_test: str = "none",
+    pad_mode: str = "wrap",
+) -> PairedDataset:
+    """What GOD subjects imagined, as `load_god` gives test rows: means over the trials of a category, then the trials.
+
+    Nothing was shown: the image of a row is the test picture of the category that was imagined, and its class is that
+    category. `sbj_N.npz` of prepare_god hold these rows, those of the SelfSuperReconst release do not. Raises
+    InputError.
+    """
+    require_choice(scale_test, ("none", "train"), "scale_test")
+    study = _Study(Path(root), subjects)
+    parts = []
+    for name in study.names:
+        _require_imagery(study.folder / f"{name}.npz")
+        one = _read_fitted(study, name, AVERAGES + IMAGERY, roi, patch_size, pad_mode)
+        fmri = normalise(one.rows["imagery"], *one.moments) if scale_test == "train" else one.rows["imagery"]
+        shown = np.unique(one.rows["imagery_images"])
+        trials = [fmri[one.rows["imagery_images"] == image] for image in shown]
+        rows, position, repeat = averages_then_trials(trials, include_single_trials)
+        parts.append(SubjectRows(name, rows, shown[position], repeat, one.masks, one.format_of(scale_test)))
+    return join_subjects(parts, study.images["test"], pad_mode, study.classes["test"])
+
+
+class _Study:
+    """A folder of GOD: its subjects, and images and classes of "train" and "test". Raises InputError."""
+
+    def __init__(self, root: Path, subjects: Sequence[str] | str):
+        self.folder = require_folder(root, "the GOD files (sbj_1.npz, images_256.npz, ...)")
+        passed = PassedOver()
+        found = [path.stem for path in find_subjects(self.folder, passed)]
+        self.names = chosen_subjects(subjects, found, self.folder)
+        passed.log(self.folder)
+        self.images, self.classes = _read_stimuli(self.folder)
+        self.counts = {
+            letter: (len(self.images[kind]), f"{kind}_images of {IMAGE_FILE}") for letter, kind in IMAGE_LETTERS.items()
+        }
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """Arrays of one subject, those of fMRI [n v] cut to the regions and padded; moments of the training rows."""
+
+    rows: dict[str, np.ndarray]
+    masks: dict[str, np.ndarray]
+    moments: tuple[float, float]
+    columns: np.ndarray | None
+    num_recorded: int
+    pad_mode: str
+
+    def format_of(self, scale_test: str) -> RowFormat:
+        """How rows of the test set, and others like them, became input."""
+        scaling = self.moments if scale_test == "train" else None
+        return subject_format(self.num_recorded, self.columns, self.pad_mode, scaling)
+
+
+def _read_fitted(
+    study: _Study, name: str, declared: list[Array], roi: str | Sequence[str], patch_size: int, pad_mode: str
+) -> _Fitted:
+    path = study.folder / f"{name}.npz"
+    arrays, masks = read_subject(path, study.counts, declared)
+    columns = region_columns(roi, masks, path)
+    fitted = {
+        key: rows
+        if rows.ndim == 1
+        else pad_to_patches(rows if columns is None else rows[:, columns], patch_size, pad_mode)  # [n v]
+        for key, rows in arrays.items()
+    }
+    scales = moments(fitted["arr_0"], f"{path}: array 'arr_0'")
+    masks = masks_within(masks, columns, fitted["arr_0"].shape[1])
+    return _Fitted(fitted, masks, scales, columns, arrays["arr_0"].shape[1], pad_mode)
+
+
+def _require_imagery(path: Path) -> None:
+    with NpzReader(path) as npz:
+        if "imagery" not in npz:
+            found = "no array 'imagery': the released arrays have none"
+            raise InputError(f"{path}: {found}, scripts/prepare_god.py makes it from the raw fMRI")
 
 
 def find_subjects(folder: Path, passed: PassedOver) -> list[Path]:
@@ -86,14 +168,13 @@ def find_subjects(folder: Path, passed: PassedOver) -> list[Path]:
 
 
 def read_subject(
-    path: Path, counts: Mapping[str, tuple[int, str]], include_single_trials: bool
+    path: Path, counts: Mapping[str, tuple[int, str]], declared: list[Array]
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """The arrays of one `sbj_N.npz` that are declared above, and its regions, each a boolean [v].
+    """The `declared` arrays of one `sbj_N.npz`, and its regions, each a boolean [v].
 
     `counts` says how many images there are (letters i and m of the declared shapes, with what says so).
     Raises InputError.
     """
-    declared = AVERAGES + (SINGLE_TRIALS if include_single_trials else [])
     with NpzReader(path) as npz:
         masks = [Array(name, "mask", "v", optional=True) for name in npz if npz[name].dtype == bool]
         arrays = npz.read(declared + masks, **counts)

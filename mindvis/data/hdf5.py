@@ -56,7 +56,7 @@ def text_of(value: Any) -> str:
 
 def byte_offset(dataset: Any) -> int | None:
     """Where the numbers of a data set begin in its file; None where they are not in one piece, or are compressed."""
-    return None if dataset.chunks is not None else dataset.id.get_offset()
+    return dataset.id.get_offset()
 
 
 class HDF5Rows:

@@ -52,6 +52,9 @@ class LazyImages:
     @property
     def identity(self) -> str:
         """A text that changes when the pictures may have changed, without reading them."""
+        own = getattr(self.source, "identity", None)
+        if own is not None:
+            return f"{own} {self.shape} {hashlib.sha256(self.index.tobytes()).hexdigest()}"
         files = getattr(self.source, "paths", None) or [self.source.path]  # type: ignore[attr-defined]
         digest = hashlib.sha256(f"{self.shape} {getattr(self.source, 'offset', 0)}".encode())
         for path in [files[i] for i in self.index] if len(files) > 1 else files:
@@ -78,3 +81,10 @@ class LazyImages:
         """The same pictures at another size."""
         same = self.size is None and self.shape[1:3] == height_and_width(size)
         return self if same else LazyImages(self.source, self.index, size)
+
+
+def chosen_images(images: np.ndarray | LazyImages, index: Sequence[int] | np.ndarray) -> np.ndarray | LazyImages:
+    """Some pictures of an array, in memory, or of lazy ones, still not read."""
+    if isinstance(images, LazyImages):
+        return LazyImages(images.source, images.index[np.asarray(index)], images.size)
+    return images[np.asarray(index)]

@@ -27,11 +27,10 @@ from mindvis.data.mosaic_files import (
     split_of,
 )
 from mindvis.data.reading import Names, PassedOver, list_folder, require_folder
-from mindvis.data.row_format import RowFormat, subject_format
-from mindvis.data.rows import MappedArray, MeanRows, VoxelRows, streamed_moments
+from mindvis.data.rows import MappedArray
 from mindvis.data.shards import ShardCache
-from mindvis.data.subjects import EVERY, chosen_subjects, padded_mask, region_names
-from mindvis.data.voxels import common_length, patched_length
+from mindvis.data.subjects import EVERY, chosen_subjects, region_names
+from mindvis.data.trials import Recorded, SubjectTrials, TrialOptions, join_trials
 
 log = logging.getLogger(__name__)
 
@@ -41,12 +40,8 @@ class Choice:
     """What of a MOSAIC file is used, and how: see `load_mosaic`."""
 
     roi: str | Sequence[str] = "VC"
-    patch_size: int = 16
-    average: bool = True
-    include_single_trials: bool = False
+    options: TrialOptions = TrialOptions()
     splits: str | Path | None = None
-    min_noise_ceiling: float | None = None
-    pad_mode: str = "wrap"
     image_size: int = 256
     cache_dir: str | Path | None = None
     num_workers: int = 4
@@ -87,18 +82,8 @@ def load_mosaic(
     or of that of the JSON files in the folder `splits` (trials in none of them are left out). `min_noise_ceiling`:
     voxels that explain less of their variance, 0 to 1, are left out. Raises InputError.
     """
-    choice = Choice(
-        roi=roi,
-        patch_size=patch_size,
-        average=average,
-        include_single_trials=include_single_trials,
-        splits=splits,
-        min_noise_ceiling=min_noise_ceiling,
-        pad_mode=pad_mode,
-        image_size=image_size,
-        cache_dir=cache_dir,
-        num_workers=num_workers,
-    )
+    options = TrialOptions(patch_size, average, include_single_trials, min_noise_ceiling, pad_mode)
+    choice = Choice(roi, options, splits, image_size, cache_dir, num_workers)
     train, test = load_mosaic_splits(root, subjects, stimuli, choice, ("train", "test"))
     return train, test
 
@@ -116,104 +101,32 @@ def load_mosaic_splits(
     passed.log(root)
     names = chosen_subjects(subjects, list(found), Path(root))
     splits = None if choice.splits is None else read_splits(choice.splits)
-    parts = [_Subject(name, found[name], choice, splits) for name in names]
-    pictures = _Pictures(Path(root) / stimuli, choice.image_size)
-    return [_join([part.rows(split) for part in parts], choice, pictures) for split in wanted]
+    recorded = [_recorded(name, found[name], choice, splits) for name in names]
+    parts = [SubjectTrials(one, choice.options) for one in recorded]
+    pictures = Pictures(Path(root) / stimuli, choice.image_size)
+    return [join_trials(parts, split, pictures.open, choice.options.pad_mode) for split in wanted]
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """Rows of one split of one subject, and of each the name of its stimulus and its number among the repeats."""
-
-    subject: str
-    fmri: VoxelRows
-    stimuli: list[str]
-    repeat: np.ndarray
-    masks: dict[str, np.ndarray]
-    noise_ceiling: np.ndarray | None
-    format: RowFormat
-
-
-class _Subject:
-    """One file: its trials, mapped, and the voxels that are used."""
-
-    def __init__(self, name: str, path: Path, choice: Choice, splits: dict[str, set[str]] | None):
-        self.name, self.path, self.choice = name, path, choice
-        self.trials, shards, bad = convert(path, choice)
-        self.betas = VoxelRows(shards)  # [n v] of the regions, NaN and all
-        self.splits = split_of(self.trials, splits)
-        region_of = np.repeat(list(choice.regions), [len(found) for found in choice.regions.values()])
-        self.noise_ceiling = self._noise_ceiling()
-        kept = self._kept(bad)
-        self.columns, self.region_of = np.flatnonzero(kept), region_of[kept]
-        self.num_voxels = patched_length(len(self.columns), choice.patch_size, choice.pad_mode)
-        means = MeanRows(self.betas, self._groups("train")[0])
-        self.mean, self.deviation = streamed_moments(self._scaled(means, 0.0, 1.0))
-        if not self.deviation > 0:
-            raise InputError(f"{path}: the training rows are constant ({self.mean:g}), they cannot be scaled")
-
-    def rows(self, split: str) -> _Rows:
-        """The rows of a split. Raises InputError where it has none."""
-        groups, repeat = self._groups(split)
-        masks = {name: padded_mask(self.region_of == name, self.num_voxels) for name in dict.fromkeys(self.region_of)}
-        recorded = np.concatenate(list(self.choice.regions.values()))[self.columns]
-        return _Rows(
-            self.name,
-            self._scaled(MeanRows(self.betas, groups), self.mean, self.deviation),
-            [self.trials.stimuli[group[0]] for group in groups],
-            repeat,
-            masks,
-            None if self.noise_ceiling is None else self.noise_ceiling[self.columns],
-            subject_format(NUM_GRAYORDINATES, recorded, self.choice.pad_mode, (self.mean, self.deviation)),
-        )
-
-    def _scaled(self, rows: MeanRows, mean: float, deviation: float) -> VoxelRows:
-        padding = {"num_voxels": self.num_voxels, "pad_mode": self.choice.pad_mode}
-        return VoxelRows([rows], columns=self.columns, mean=mean, deviation=deviation, **padding)
-
-    def _groups(self, split: str) -> tuple[list[list[int]], np.ndarray]:
-        """Trials that make each row, and its number among the repeats (0: their mean, or the only one)."""
-        trials_of: dict[str, list[int]] = {}
-        for row, (stimulus, own) in enumerate(zip(self.trials.stimuli, self.splits, strict=True)):
-            if own == split:
-                trials_of.setdefault(stimulus, []).append(row)
-        if not trials_of:
-            raise InputError(f"{self.path}: no trial of split {split!r} is in it, needs one at least")
-        groups, singles = list(trials_of.values()), [row for group in trials_of.values() for row in group]
-        number = {row: k + 1 for group in groups for k, row in enumerate(group)}
-        if split == "train" and not self.choice.average:
-            singles = sorted(singles)
-            repeat = [number[row] if len(trials_of[self.trials.stimuli[row]]) > 1 else 0 for row in singles]
-            return [[row] for row in singles], np.array(repeat)
-        if split == "train" or not self.choice.include_single_trials:
-            return groups, np.zeros(len(groups), np.int64)
-        repeat = [0] * len(groups) + [number[row] for row in singles]
-        return groups + [[row] for row in singles], np.array(repeat)
-
-    def _noise_ceiling(self) -> np.ndarray | None:
-        found = best_noise_ceiling(read_noise_ceilings(self.path))
-        if found is None and self.choice.min_noise_ceiling is not None:
-            raise InputError(f"{self.path}: has no noise ceilings, so data.min_noise_ceiling must be null")
-        if found is None:
-            return None
-        if self.choice.min_noise_ceiling is not None and found[0] != "train":
-            log.warning("%s: voxels are chosen by repeats of the %s split, it has no others", self.path, found[0])
-        return found[1][np.concatenate(list(self.choice.regions.values()))]
-
-    def _kept(self, bad: np.ndarray) -> np.ndarray:
-        """Which grayordinates of the regions are used: bool [v]."""
-        kept, least = ~bad, self.choice.min_noise_ceiling
-        if bad.any():
-            log.info("%s: %d of %d grayordinates are NaN in some trial, left out", self.path, bad.sum(), len(bad))
-        if least is not None and self.noise_ceiling is not None:
-            kept &= np.nan_to_num(self.noise_ceiling, nan=-1.0) >= least
-            log.info("%s: %d grayordinates have a noise ceiling of %g or more", self.path, kept.sum(), least)
-        if not kept.any():
-            raise InputError(
-                f"{self.path}: none of {len(bad)} grayordinates is left of ROI {self.choice.roi!r}: "
-                f"{int(bad.sum())} are NaN in some trial, data.min_noise_ceiling is {least}"
-            )
-        return kept
+def _recorded(name: str, path: Path, choice: Choice, splits: dict[str, set[str]] | None) -> Recorded:
+    """One subject's file, converted where it was not yet."""
+    trials, shards, bad = convert(path, choice)
+    columns = np.concatenate(list(choice.regions.values()))
+    region_of = np.repeat(list(choice.regions), [len(found) for found in choice.regions.values()])
+    found = best_noise_ceiling(read_noise_ceilings(path))
+    if found is not None and choice.options.min_noise_ceiling is not None and found[0] != "train":
+        log.warning("%s: voxels are chosen by repeats of the %s split, it has no others", path, found[0])
+    return Recorded(
+        subject=name,
+        where=str(path),
+        sources=shards,
+        stimuli=trials.stimuli,
+        splits=split_of(trials, splits),
+        bad=bad,
+        masks={region: region_of == region for region in choice.regions},
+        columns=columns,
+        num_recorded=NUM_GRAYORDINATES,
+        noise_ceiling=None if found is None else found[1][columns],
+    )
 
 
 def convert(path: Path, choice: Choice) -> tuple[Trials, list[MappedArray], np.ndarray]:
@@ -240,7 +153,7 @@ def convert(path: Path, choice: Choice) -> tuple[Trials, list[MappedArray], np.n
     return Trials(**{name: facts[name] for name in Trials.__dataclass_fields__}), shards, bad
 
 
-class _Pictures:
+class Pictures:
     """The folder of stimuli, in which names are looked up."""
 
     def __init__(self, folder: Path, image_size: int):
@@ -266,22 +179,3 @@ class _Pictures:
             return self._pictures.find(name)
         candidates = (self._pictures.find(f"{Path(name).stem}{suffix}") for suffix in sorted(SUFFIXES))
         return next((found for found in candidates if found), None)
-
-
-def _join(parts: list[_Rows], choice: Choice, pictures: _Pictures) -> PairedDataset:
-    """One data set of all subjects, each stimulus once among the images, in the order of first appearance."""
-    num_voxels = common_length([part.fmri.shape[1] for part in parts], choice.pad_mode)
-    shown = [name for part in parts for name in part.stimuli]
-    place = {name: i for i, name in enumerate(dict.fromkeys(shown))}
-    ceilings = {part.subject: part.noise_ceiling for part in parts if part.noise_ceiling is not None}
-    return PairedDataset(
-        VoxelRows([part.fmri for part in parts], num_voxels=num_voxels, pad_mode=choice.pad_mode),
-        pictures.open(list(place)),
-        stimulus=np.array([place[name] for name in shown]),
-        stimulus_names=shown,
-        repeat=np.concatenate([part.repeat for part in parts]),
-        subject=np.repeat([part.subject for part in parts], [len(part.stimuli) for part in parts]),
-        roi_masks=parts[0].masks if len(parts) == 1 else None,
-        noise_ceilings=ceilings or None,
-        formats={part.subject: part.format for part in parts},
-    )

@@ -74,12 +74,11 @@ def read_trials(path: Path) -> Trials:
         if not hasattr(betas, "items") or not len(betas):
             raise InputError(f"{path}: 'betas' holds no trial, needs a group with a data set for each")
         for name, dataset in Progress(betas.items(), total=len(betas), desc=f"{path.stem}: trials", unit="trial"):
-            _check_trial(path, name, dataset)
-            for attribute in ATTRIBUTES:
-                attributes[attribute].append(dataset.attrs[attribute])
+            dtypes.add(_check_trial(path, name, dataset))
+            for attribute, value in _attributes(path, name, dataset).items():
+                attributes[attribute].append(value)
             names.append(name)
             offsets.append(byte_offset(dataset))
-            dtypes.add(dataset.dtype.str)
     mapped = len(dtypes) == 1 and all(offset is not None for offset in offsets)
     trials = Trials(
         names=names,
@@ -93,18 +92,26 @@ def read_trials(path: Path) -> Trials:
     return trials
 
 
-def _check_trial(path: Path, name: str, dataset: Any) -> None:
-    label = f"{path}: trial {name!r}"
+def _check_trial(path: Path, name: str, dataset: Any) -> str:
+    """The type of its numbers. Raises InputError for a trial of another shape, or that is none."""
     shape = getattr(dataset, "shape", None)
-    if shape != (NUM_GRAYORDINATES,) or dataset.dtype.kind != "f":
-        found = "a group" if shape is None else f"{dataset.dtype} {list(shape)}"
-        raise InputError(f"{label} is {found}, needs floats [{NUM_GRAYORDINATES}]")
-    missing = [attribute for attribute in ATTRIBUTES if attribute not in dataset.attrs]
+    dtype = getattr(dataset, "dtype", np.dtype(object))
+    if shape != (NUM_GRAYORDINATES,) or dtype.kind != "f":
+        found = "a group" if shape is None else f"{dtype} {list(shape)}"
+        raise InputError(f"{path}: trial {name!r} is {found}, needs floats [{NUM_GRAYORDINATES}]")
+    return dtype.str
+
+
+def _attributes(path: Path, name: str, dataset: Any) -> dict[str, Any]:
+    there = dataset.attrs
+    found = {attribute: there.get(attribute) for attribute in ATTRIBUTES}
+    missing = [attribute for attribute, value in found.items() if value is None]
     if missing:
-        raise InputError(f"{label} has no attribute {missing[0]!r}, has {', '.join(dataset.attrs) or 'none'}")
-    repetition = dataset.attrs["repetition"]
+        raise InputError(f"{path}: trial {name!r} has no attribute {missing[0]!r}, has {', '.join(there) or 'none'}")
+    repetition = found["repetition"]
     if not isinstance(repetition, int | np.integer):
-        raise InputError(f"{label}: its repetition is {repetition!r}, needs a whole number")
+        raise InputError(f"{path}: trial {name!r}: its repetition is {repetition!r}, needs a whole number")
+    return found
 
 
 def _check_trials(path: Path, trials: Trials) -> None:

@@ -17,18 +17,24 @@ from mindvis.data import (
     join_for_pretraining,
     load_bold5000,
     load_god,
+    load_god_imagery,
     load_hcp,
     load_mosaic,
     load_npz,
+    load_nsd,
 )
 from mindvis.data.arrays import require_choice
 from mindvis.data.categories import swap_categories
 from mindvis.data.common_space import to_common_space
+from mindvis.data.mosaic import Choice, load_mosaic_splits
 from mindvis.data.overlap import overlap, warn_of_overlap
 from mindvis.data.subjects import chosen_share
+from mindvis.data.trials import TrialOptions
 
-WITH_NOISE_CEILINGS = ("mosaic",)
-DATASETS = ("god", "bold5000", "mosaic", "hcp", "npz")
+NSD = ("average", "stimuli", "min_noise_ceiling")
+MOSAIC = (*NSD, "splits", "cache_dir")
+WITH_NOISE_CEILINGS = ("mosaic", "nsd")
+DATASETS = ("god", "bold5000", "mosaic", "nsd", "hcp", "npz")
 
 PRETEXT_SIDE = 256  # pixels of the pictures of the image-feature pretext, those of GOD
 
@@ -88,7 +94,9 @@ def _open_parts(config: DataConfig, patch_size: int) -> Pairs:
     if config.name == "bold5000":
         return *load_bold5000(config.root, config.subjects, roi=config.roi, **options), None
     if config.name == "mosaic":
-        return *load_mosaic(config.root, config.subjects, roi=config.roi, **_of_mosaic(config), **options), None
+        return *load_mosaic(config.root, config.subjects, roi=config.roi, **_of_trials(config, MOSAIC), **options), None
+    if config.name == "nsd":
+        return *load_nsd(config.root, config.subjects, config.roi, **_of_trials(config, NSD), **options), None
     if config.name == "npz":
         train, test, val = load_npz(
             _own_file(config),
@@ -102,7 +110,7 @@ def _open_parts(config: DataConfig, patch_size: int) -> Pairs:
         return train, test, val
     if config.name == "hcp":
         raise InputError(
-            "setting data.name is 'hcp', resting-state fMRI without images; needed: god, bold5000, mosaic or npz"
+            "setting data.name is 'hcp', resting-state fMRI without images; needed: god, bold5000, mosaic, nsd or npz"
         )
     raise InputError(f"setting data.name is {config.name!r}; needed: one of {', '.join(DATASETS)}")
 
@@ -124,15 +132,32 @@ def _own_file(config: DataConfig) -> Path:
     return Path(config.root) / f"{require_choice(config.subjects[0], there, f'{config.root}: subject')}.npz"
 
 
+def open_extra(config: DataConfig, split: str, patch_size: int) -> PairedDataset:
+    """A split that is neither trained on nor the test set: `imagery` of god, `artificial` pictures of mosaic.
+
+    Raises `InputError` for any other.
+    """
+    single = config.include_single_trials
+    if (config.name, split) == ("god", "imagery"):
+        options = {"scale_test": config.scale_test, "pad_mode": config.pad_mode}
+        return load_god_imagery(config.root, config.subjects, config.roi, patch_size, single, **options)
+    if (config.name, split) == ("mosaic", "artificial"):
+        options = TrialOptions(patch_size, config.average, single, config.min_noise_ceiling, config.pad_mode)
+        choice = Choice(config.roi, options, config.splits, cache_dir=config.cache_dir)
+        return load_mosaic_splits(config.root, config.subjects, config.stimuli or "stimuli", choice, [split])[0]
+    known = "train, test, imagery (data.name=god) or artificial (data.name=mosaic)"
+    raise InputError(f"setting split is {split!r}, data.name is {config.name!r}; needed: {known}")
+
+
 def saved_data(settings: Mapping[str, Any]) -> DataConfig:
     """The data settings that an earlier run kept; own data had one mean and deviation a subject before `scale` came."""
     earlier = {"scale": "subject"} if settings.get("name") == "npz" else {}
     return DataConfig(**{**earlier, **settings})
 
 
-def _of_mosaic(config: DataConfig) -> dict[str, Any]:
-    names = ("average", "splits", "min_noise_ceiling", "cache_dir")
-    return {name: getattr(config, name) for name in names} | {"stimuli": config.stimuli or "stimuli"}
+def _of_trials(config: DataConfig, names: tuple[str, ...]) -> dict[str, Any]:
+    """The settings `names` that are given; a loader has defaults for the others."""
+    return {name: value for name in names if (value := getattr(config, name)) is not None}
 
 
 def _refuse_noise_ceiling(config: DataConfig) -> None:

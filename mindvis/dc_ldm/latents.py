@@ -1,6 +1,7 @@
 """Latents of whole images, encoded once and kept in a mapped file: Stage B need not encode them in every step."""
 
 import hashlib
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,16 +9,18 @@ import numpy as np
 import torch
 
 from mindvis.common.draws import generator
-from mindvis.common.files import write_atomic
+from mindvis.common.errors import InputError
+from mindvis.common.files import sync
 from mindvis.common.progress import Progress
 from mindvis.data.images import random_crop, to_float
+from mindvis.data.lazy_images import LazyImages
 from mindvis.dc_ldm.autoencoder import Autoencoder
 from mindvis.training.runs import global_rank
 
 
 def kept_latents(
     autoencoder: Autoencoder,
-    images: np.ndarray,
+    images: np.ndarray | LazyImages,
     folder: Path,
     *,
     bfloat16: bool = False,
@@ -29,23 +32,25 @@ def kept_latents(
     They are made on `device`, by default where the autoencoder is. `bfloat16` encodes under autocast, as a training in
     bf16-mixed would in every step. The file is named by a hash of the images, of the autoencoder (weights, scale) and
     of this choice, so a changed one is never taken. Of several processes that find none, each encodes for itself and
-    the first one alone writes: no two share a temporary file. When a signal ends the program, the batches encoded so
-    far are kept in a file of their own and taken next time.
+    the first one alone writes: no two share a temporary file. It writes batch by batch, so memory stays flat; what is
+    there when the program ends early is taken next time. Of `LazyImages` the files are hashed by name, size and time
+    of change, not by their content.
     """
     path = folder / f"latents-{_fingerprint(autoencoder, images)}{'-bf16' if bfloat16 else ''}.npy"
     if not path.is_file():
         begun = path.with_suffix(".part.npy")
-        latents = _encode_all(autoencoder, images, batch_size, bfloat16, begun=begun, device=device)
+        done = 0 if global_rank() > 0 else _rows_in(begun, len(images))
+        batches = encode_batches(autoencoder, images, batch_size, bfloat16, device, start=done)
         if global_rank() > 0:
-            return latents
-        write_atomic(path, lambda file: np.save(file, latents))
-        path.with_suffix(".part.npy").unlink(missing_ok=True)
+            return np.concatenate(list(batches))
+        _append(begun, batches, len(images))
+        begun.replace(path)
     return np.load(path, mmap_mode="r")
 
 
 def kept_crops(
     autoencoder: Autoencoder,
-    images: np.ndarray,
+    images: np.ndarray | LazyImages,
     folder: Path,
     *,
     crops_per_image: int,
@@ -61,45 +66,77 @@ def kept_crops(
     """
     banks = []
     for number in range(crops_per_image):
-        keys = [(seed, number, index) for index in range(len(images))]
-        crops = [random_crop(images[key[2]], crop_ratio, 1.0, generator(key, "kept crops")) for key in keys]
-        banks.append(kept_latents(autoencoder, np.stack(crops), folder, bfloat16=bfloat16, device=device))
+        crops = _Crops(images, crop_ratio, seed, number)
+        shown = LazyImages(crops) if isinstance(images, LazyImages) else np.stack([crops[i] for i in range(len(crops))])
+        banks.append(kept_latents(autoencoder, shown, folder, bfloat16=bfloat16, device=device))
     return banks
 
 
-def _encode_all(
-    autoencoder: Autoencoder,
-    images: np.ndarray,
-    batch_size: int,
-    bfloat16: bool,
-    *,
-    begun: Path,
-    device: torch.device | None,
-) -> np.ndarray:
-    """All latents, from those in the file `begun` on if it is there; it is written when the program is told to stop."""
-    latents = [np.load(begun)] if begun.is_file() else []
+class _Crops:
+    """A crop of each image, uint8 [m h w 3], made when it is indexed."""
+
+    def __init__(self, images: np.ndarray | LazyImages, ratio: float, seed: int, number: int):
+        self.images, self.ratio, self.key, self.shape = images, ratio, (seed, number), images.shape
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return random_crop(self.images[index], self.ratio, 1.0, generator((*self.key, index), "kept crops"))
+
+    @property
+    def identity(self) -> str:
+        return f"{self.images.identity} {self.ratio} {self.key}"  # type: ignore[union-attr]
+
+
+def _append(begun: Path, batches: Iterator[np.ndarray], num_images: int) -> None:
+    """Write latents [b c h w] behind those that are in a file, which begins with the header of all of them."""
     begun.parent.mkdir(parents=True, exist_ok=True)
     try:
-        for batch in encode_batches(autoencoder, images[sum(map(len, latents)) :], batch_size, bfloat16, device):
-            latents.append(batch)
-    except (SystemExit, KeyboardInterrupt):
-        if latents and global_rank() == 0:
-            write_atomic(begun, lambda file: np.save(file, np.concatenate(latents)))
-        raise
-    return np.concatenate(latents)
+        with begun.open("ab") as file:
+            for batch in batches:
+                if not file.tell():
+                    header = {"descr": "<f4", "fortran_order": False, "shape": (num_images, *batch.shape[1:])}
+                    np.lib.format.write_array_header_1_0(file, header)
+                file.write(np.ascontiguousarray(batch, "<f4").data)
+        sync(begun)
+    except OSError as error:
+        raise InputError(f"{begun}: cannot be written ({error.strerror}); what is there is taken next time") from error
+
+
+def _rows_in(begun: Path, num_images: int) -> int:
+    """Whole latents in a file that was begun, which is cut to these; 0 where it is of no use."""
+    if not begun.is_file():
+        return 0
+    with begun.open("r+b") as file:
+        try:
+            np.lib.format.read_magic(file)
+            shape, _, _ = np.lib.format.read_array_header_1_0(file)
+        except ValueError:
+            shape = (0,)
+        begins, num_bytes = file.tell(), 4 * math.prod(shape[1:])
+        done = (begun.stat().st_size - begins) // num_bytes if shape[0] == num_images else 0
+        file.truncate(begins + done * num_bytes if done else 0)
+    return done
 
 
 @torch.no_grad()
 def encode_batches(
-    autoencoder: Autoencoder, images: np.ndarray, batch_size: int, bfloat16: bool, device: torch.device | None = None
+    autoencoder: Autoencoder,
+    images: np.ndarray | LazyImages,
+    batch_size: int,
+    bfloat16: bool,
+    device: torch.device | None = None,
+    *,
+    start: int = 0,
 ) -> Iterator[np.ndarray]:
-    """Latents float32 [b c h w] of uint8 images [m h w 3], made on `device`; None: where the autoencoder is."""
+    """Latents float32 [b c h w] of uint8 images [m h w 3] from `start` on, made on `device`; None: the autoencoder's."""
     home = next(autoencoder.parameters()).device
     device = device or home
     autoencoder.to(device)
     try:
-        for start in Progress(range(0, len(images), batch_size), desc="latents", unit="batch", leave=False):
-            batch = to_float(np.asarray(images[start : start + batch_size]))
+        for first in Progress(range(start, len(images), batch_size), desc="latents", unit="batch", leave=False):
+            batch = to_float(np.asarray(images[first : first + batch_size]))
             with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
                 latents = autoencoder.encode(batch.to(device))
             yield latents.float().cpu().numpy()
@@ -107,10 +144,13 @@ def encode_batches(
         autoencoder.to(home)
 
 
-def _fingerprint(autoencoder: Autoencoder, images: np.ndarray) -> str:
+def _fingerprint(autoencoder: Autoencoder, images: np.ndarray | LazyImages) -> str:
     digest = hashlib.sha256(f"{images.shape} {autoencoder.scale_factor}".encode())
-    for start in range(0, len(images), 256):
-        digest.update(np.ascontiguousarray(images[start : start + 256]).tobytes())
+    if isinstance(images, LazyImages):
+        digest.update(images.identity.encode())
+    else:
+        for start in range(0, len(images), 256):
+            digest.update(np.ascontiguousarray(images[start : start + 256]).tobytes())
     for name, tensor in autoencoder.state_dict().items():
         digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]

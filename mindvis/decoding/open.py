@@ -18,13 +18,16 @@ from mindvis.data import FMRIDataset, PairedDataset
 from mindvis.data.arrays import NpzReader, load_npy
 from mindvis.data.fmri_facts import FMRIFacts
 from mindvis.data.images import resize_all
-from mindvis.data.open import data_facts, open_pairs, saved_data
+from mindvis.data.open import data_facts, open_extra, open_pairs, saved_data
 from mindvis.dc_ldm import LatentDiffusion
 from mindvis.decoding.decode import decode, latent_shape_of
 from mindvis.decoding.decoder import Decoder
 from mindvis.decoding.output import GRID, TRAINING_GRID, ControlledFMRI, control_fmri, mean_fmri
 from mindvis.training.boards import show_pictures
 from mindvis.training.wandb_runs import check_wandb
+
+# how test fMRI was scaled, as evaluation.checks explains it
+NORMALISATION = {"bold5000": "joint", "npz": "train", "mosaic": "train", "nsd": "session"}
 
 
 def load_decoder(config: GenerateConfig) -> LatentDiffusion:
@@ -67,7 +70,7 @@ def open_generation(config: GenerateConfig, ldm: LatentDiffusion) -> tuple[Paire
     train, test, _ = open_pairs(data, encoder.patch_size)
     parts = {"train": train, "test": test}
     if config.split not in parts:
-        raise InputError(f"setting split is {config.split!r}; needed: train or test")
+        parts[config.split] = open_extra(data, config.split, encoder.patch_size)
     if train.num_voxels != encoder.num_voxels:
         found = f"{data.root}: {train.num_voxels} voxels in ROI {data.roi!r} after padding"
         raise InputError(f"{found}, the encoder of {config.run} expects {encoder.num_voxels}")
@@ -136,7 +139,7 @@ def generation_provenance(config: GenerateConfig, dataset: FMRIDataset, ldm: Lat
         return about | {"fmri": {**file, **data_facts(rows=dataset)}}
     data = config.data or data_of(config.run)
     as_published = "dataset" in run  # a file of the published code, which tuned Stage A and selected on the test set
-    normalisation = {"bold5000": "joint", "npz": "train"}.get(data.name, "separate")
+    normalisation = NORMALISATION.get(data.name, "separate")
     if data.name == "god" and data.scale_test == "train":
         normalisation = "train"
     use = {
@@ -212,9 +215,13 @@ def _board_settings(config: GenerateConfig) -> LoggingConfig:
 
 
 def output_folder(config: GenerateConfig) -> Path:
-    """Where the pictures go: as set, else `<run>/decoded`, the controls below it; of a file `<file>_decoded`."""
+    """Where the pictures go: as set, else `<run>/decoded`, the controls below it; of a file `<file>_decoded`.
+
+    Those of imagery and of artificial pictures go to `decoded_imagery` and `decoded_artificial`.
+    """
     run = Path(config.run)
-    usual = run.with_name(f"{run.stem}_decoded") if run.is_file() else run / "decoded"
+    name = "decoded" if config.split in ("test", "train") else f"decoded_{config.split}"
+    usual = run.with_name(f"{run.stem}_{name}") if run.is_file() else run / name
     folder = Path(config.output) if config.output else usual
     return folder if config.output or config.control == "none" else folder / config.control
 

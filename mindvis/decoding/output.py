@@ -87,7 +87,7 @@ def shuffled_rows(dataset: PairedDataset, seed: int) -> np.ndarray:
 
 def mean_fmri(train: FMRIDataset) -> np.ndarray:
     """Mean training row [v]."""
-    return np.asarray(train.fmri).mean(axis=0)
+    return train.mean_row()
 
 
 def check_output(folder: Path, overwrite: bool, control: str = "none") -> None:

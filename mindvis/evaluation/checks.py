@@ -2,7 +2,7 @@
 
 What touched the test set comes from the settings that `generate` wrote beside the pictures: keys of `test_set_use` in
 `generate.json`: `stage_a_tuning` (none, train, test, test averages, both), `checkpoint_selection` (validation, last,
-test), `normalisation` (separate, train, joint). What is absent is said to be not recorded.
+test), `normalisation` (separate, train, session, joint). What is absent is said to be not recorded.
 """
 
 from collections.abc import Mapping
@@ -42,6 +42,7 @@ QUESTIONS = {
         {
             "separate": (False, "Test fMRI came scaled or was scaled by itself."),
             "train": (False, "Test fMRI was scaled with the moments of the training fMRI."),
+            "session": (True, "A voxel was z-scored over all trials of a session, those of test pictures among them."),
             "joint": (True, "Training and test fMRI were scaled with their common moments, as published for BOLD5000."),
         },
     ),
@@ -54,6 +55,11 @@ def caveats(pictures: DecodedSet, true_classes: np.ndarray, controls: Mapping[st
     lines = [line for line in map(kept_rows, [pictures, *controls.values()]) if line]
     if control != "none":
         lines.append(f"control {control}: the column `decoded` is not of each stimulus's own fMRI")
+    if is_imagery(pictures):
+        lines.append(
+            "imagery: nothing was shown; the true picture stands for the category that was imagined, so figures called "
+            "labelled, which take that category as the target, are the score"
+        )
     n, num_classes = len(true_classes), len(np.unique(true_classes))
     if 4 * num_classes <= n:  # chance may not hold: a decoder may prefer one of few classes whatever it is shown
         lines.append(
@@ -61,6 +67,11 @@ def caveats(pictures: DecodedSet, true_classes: np.ndarray, controls: Mapping[st
             "without any fMRI; compare with the controls"
         )
     return lines
+
+
+def is_imagery(pictures: DecodedSet) -> bool:
+    """Whether the pictures were decoded from fMRI of imagery."""
+    return pictures.settings.get("settings", {}).get("split") == "imagery"
 
 
 def leakage_statements(settings: dict) -> list[dict]:

@@ -16,7 +16,7 @@ from mindvis.common.shares import Shares
 from mindvis.evaluation.audit_features import PIXELS, Space, choose_spaces
 from mindvis.evaluation.audit_folders import Audited, Training, audit_sets
 from mindvis.evaluation.audit_training import MIN_TRAINING
-from mindvis.evaluation.checks import caveats, copying_check, leakage_statements, shown_in_training
+from mindvis.evaluation.checks import caveats, copying_check, is_imagery, leakage_statements, shown_in_training
 from mindvis.evaluation.classifiers import Classified, Classifier
 from mindvis.evaluation.measures import Judge, Protocol
 from mindvis.evaluation.pictures import ARRAYS, DecodedSet, read_controls, read_decoded
@@ -88,7 +88,7 @@ def evaluate_sets(
     training = training_images if isinstance(training_images, Training) else Training(training_images)
     spaces = _spaces(classifier)
     return Report(
-        main=main_figure(scores["decoded"], pictures.class_ids),
+        main=main_figure(scores["decoded"], pictures.class_ids, imagined=is_imagery(pictures)),
         figures=[summarise(measure, name, **options) for name, of_set in scores.items() for measure in of_set],
         per_stimulus=rows,
         per_class=class_table(rows),

@@ -4,6 +4,7 @@ import numpy as np
 
 from mindvis.common import draws
 from mindvis.common.errors import InputError
+from mindvis.data.noise_ceiling import noise_ceiling
 from mindvis.evaluation.audit_statistics import as_table, shares_beaten
 from mindvis.evaluation.statistics import Estimate, estimate
 
@@ -17,14 +18,7 @@ def voxel_noise_ceiling(trials: np.ndarray, stimulus: np.ndarray, averaged: int 
     is repeated, or there are fewer than two.
     """
     trials, stimulus = _repeated(trials, stimulus)
-    names, place, counts = np.unique(stimulus, return_inverse=True, return_counts=True)
-    means = np.zeros((len(names), trials.shape[1]))
-    np.add.at(means, place, trials)
-    means /= counts[:, None]
-    noise = ((trials - means[place]) ** 2).sum(axis=0) / (len(trials) - len(names))
-    signal = np.maximum(means.var(axis=0, ddof=1) - noise * (1 / counts).mean(), 0)
-    total = signal + noise / (averaged or counts.mean())
-    return np.divide(signal, total, out=np.zeros_like(signal), where=total > 0)
+    return noise_ceiling(trials, [np.flatnonzero(stimulus == name) for name in np.unique(stimulus)], averaged)
 
 
 def half_identification(trials: np.ndarray, stimulus: np.ndarray, seed: int) -> Estimate:

@@ -12,7 +12,7 @@ from mindvis.common.shares import Process, Shares, parts_folder
 from mindvis.config.loading import part
 from mindvis.config.schemas import AuditConfig, EvaluateConfig, LoggingConfig
 from mindvis.data import PairedDataset
-from mindvis.data.lazy_images import LazyImages
+from mindvis.data.lazy_images import chosen_images
 from mindvis.data.open import open_pairs, saved_data
 from mindvis.evaluation import Protocol, Report, evaluate_folder, load_classifier, write_report
 from mindvis.evaluation.audit import Audit
@@ -160,8 +160,7 @@ def audit_training(source: str, pictures: DecodedSet) -> Training:
     except InputError as error:
         return Training(note=f"training pictures not found: {error}")
     shown = np.unique(train.stimulus)
-    lazy = isinstance(train.stimuli, LazyImages)
-    images = LazyImages(train.stimuli, shown) if lazy else np.asarray(train.stimuli)[shown]
+    images = chosen_images(train.stimuli, shown)
     if train.class_ids is None:
         return Training(images)
     class_of = dict(zip(train.stimulus.tolist(), train.class_ids, strict=True))
@@ -180,10 +179,18 @@ def add_noise_ceiling(found: Audit, pictures: DecodedSet, seed: int) -> None:
         return
     try:
         test = _decoded_data(pictures, include_single_trials=True)[1]
-        for finding in noise_ceilings(test, seed):
+        for finding in (*known_noise_ceilings(test), *noise_ceilings(test, seed)):
             found.evidence[finding.name] = finding
     except InputError as error:
         found.caveats.append(f"no noise ceiling: {error}")
+
+
+def known_noise_ceilings(test: PairedDataset) -> list[Finding]:
+    """The same mean correlation from the noise ceilings that the data set comes with, where it has some."""
+    found = list((test.noise_ceilings or {}).values())
+    roots = np.sqrt(np.concatenate(found)) if found else np.empty(0)
+    roots = roots[np.isfinite(roots)]
+    return [Finding("noise_ceiling/known_voxel_correlation", float(roots.mean()), n=len(roots))] if len(roots) else []
 
 
 def noise_ceilings(test: PairedDataset, seed: int) -> list[Finding]:

@@ -196,8 +196,14 @@ def by_training(
     return found
 
 
-def main_figure(scores: Sequence[Scores], class_ids: Sequence[int] | None) -> str:
-    """Name of the figure that heads the report: n-way, or, without annotated classes, pairwise identification."""
+def main_figure(scores: Sequence[Scores], class_ids: Sequence[int] | None, *, imagined: bool = False) -> str:
+    """Name of the figure that heads the report: n-way, or, without annotated classes, pairwise identification.
+
+    Of what was `imagined`, where no picture was shown, n-way with the annotated class as the target.
+    """
+    labelled = [each.name for each in scores if each.name.startswith("labelled_")]
+    if imagined and labelled:
+        return labelled[0]
     pairwise = [each.name for each in scores if each.name.startswith("pairwise_")]
     if class_ids is not None or not pairwise:
         return scores[0].name

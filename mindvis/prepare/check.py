@@ -65,6 +65,21 @@ BOLD5000 = Origin(
     "python scripts/prepare_bold5000.py data/BOLD5000",
 )
 
+MOSAIC = Origin(
+    "MOSAIC, sub-01_NSD.hdf5 ... of the subjects wanted",
+    "https://mosaic.csail.mit.edu",
+    "those of the portal; the stimuli come from the authors of each of the eight sets, under their terms",
+    "up to 11 GB a subject (NSD: 30 000 trials); converted at the first opening, 0.5 GB a subject for V1 to V4",
+    "put the files into data/MOSAIC and the stimuli into data/MOSAIC/stimuli",
+)
+NSD = Origin(
+    "Natural Scenes Dataset: nsddata_betas (func1pt8mm), nsddata and nsddata_stimuli",
+    "https://naturalscenesdataset.org (data access agreement, then Amazon S3)",
+    "NSD Terms and Conditions, accepted in a form",
+    "about 40 GB of betas a subject, 40 GB of pictures; prepared 2 GB a subject for nsdgeneral",
+    "python scripts/prepare_nsd.py raw/NSD --out data/NSD --subjects subj01",
+)
+
 
 @dataclass(frozen=True)
 class Settings:

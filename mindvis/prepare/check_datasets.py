@@ -110,7 +110,7 @@ def _each(report: Report, path: Path, check: Callable[..., None], settings: Sett
 
 
 def _check_god_subject(report: Report, path: Path, settings: Settings) -> None:
-    arrays, masks = god.read_subject(path, _image_counts(path.parent), include_single_trials=True)
+    arrays, masks = god.read_subject(path, _image_counts(path.parent), god.AVERAGES + god.SINGLE_TRIALS)
     _check_order(path, arrays["arr_3"])
     sizes = {name: int(mask.sum()) for name, mask in masks.items()}
     if not sizes.get("VC"):

@@ -21,7 +21,7 @@ from mindvis.data.voxels import bad_voxels, zscore
 from mindvis.prepare.bad_voxels import check_bad
 from mindvis.prepare.bdata import BData, is_bdata, read_bdata
 
-TRAIN, TEST = 1, 2  # DataType; 3 is imagery
+TRAIN, TEST, IMAGERY = 1, 2, 3  # DataType
 SUFFIXES = (".h5", ".hdf5", ".mat")  # of two forms of one subject the first is taken
 PICTURE_FOLDERS = {"train": "training", "test": "test"}
 NUM_CLASSES = 1000
@@ -73,11 +73,17 @@ def prepare_subject(
 
     arr_0 training rows, arr_1 single test trials (in time within an image), arr_2 test averages, all in the order of
     the images; arr_3 and arr_4 the image of each row of arr_0 and arr_1, from 0. `train_stimuli`, `test_stimuli` and
-    `average_stimuli` are the stimulus ids read from the file beside each row. scaling: "train" takes the moments of
-    each voxel over the training rows, "run" over the rows of its run, "none" leaves the responses as they are.
+    `average_stimuli` are the stimulus ids read from the file beside each row. Where the file has rows of imagery, these
+    are `imagery`, in time, and `imagery_images` the test image of the category that was imagined. scaling: "train"
+    takes the moments of each voxel over the training rows, "run" over the rows of its run, "none" leaves the responses
+    as they are.
     """
-    data = _with_pictures(read_bdata(source))
-    responses, masks = _responses(data, scaling, policy)
+    whole = read_bdata(source)
+    data = _with_pictures(whole)
+    bad = bad_voxels(data.select("VoxelData"))
+    check_bad(bad, policy, f"{data.path}: VoxelData")
+    kept = ~bad if policy == "drop" else np.ones_like(bad)
+    responses, masks = _scale(data, bad, scaling)[:, kept], {name: mask[kept] for name, mask in _masks(data).items()}
     stimuli = stimulus_ids(data)
     train, train_images = _order(data, stimuli, TRAIN, labels / LABEL_TABLES["train"])
     test, test_images = _order(data, stimuli, TEST, labels / LABEL_TABLES["test"])
@@ -90,9 +96,11 @@ def prepare_subject(
         "average_stimuli": stimuli[test][::repeats],
     }
     arrays = [responses[train], single, averages, train_images, test_images]
-    write_npz(target, {f"arr_{i}": array for i, array in enumerate(arrays)} | masks | stimuli_of)
+    imagery, of_imagery = _imagery(whole, bad, scaling, unique_labels(labels / LABEL_TABLES["test"]))
+    imagery |= {"imagery": imagery["imagery"][:, kept]} if imagery else {}
+    write_npz(target, {f"arr_{i}": array for i, array in enumerate(arrays)} | masks | stimuli_of | imagery)
     sizes = f"{len(arrays[0])} training, {len(single)} single and {len(averages)} averaged test rows"
-    return f"{sizes}, {single.shape[1]} voxels, {int(masks['VC'].sum())} in VC"
+    return f"{sizes}, {of_imagery}, {single.shape[1]} voxels, {int(masks['VC'].sum())} in VC"
 
 
 def stimulus_ids(data: BData) -> np.ndarray:
@@ -118,13 +126,33 @@ def _with_pictures(data: BData) -> BData:
     return data.rows((kind == TRAIN) | (kind == TEST))
 
 
-def _responses(data: BData, scaling: Scaling, policy: BadVoxels) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    responses, masks = data.select("VoxelData"), _masks(data)  # [rows v], bool [v]
-    bad = bad_voxels(responses)
-    check_bad(bad, policy, f"{data.path}: VoxelData")
-    kept = ~bad if policy == "drop" else np.ones_like(bad)
-    scaled = _scale(data, responses, bad, scaling)
-    return scaled[:, kept], {name: mask[kept] for name, mask in masks.items()}
+def _imagery(whole: BData, bad: np.ndarray, scaling: Scaling, table: list[str]) -> tuple[dict[str, np.ndarray], str]:
+    """Arrays of the rows of imagery, scaled as those of pictures, and a few words; none where they are of no use."""
+    kind = whole.one("DataType")
+    imagined = kind == IMAGERY
+    if not imagined.any():
+        return {}, "no imagery"
+    try:
+        rows = whole.rows(imagined)
+        if not np.isfinite(rows.select("VoxelData")[:, ~bad]).all():
+            raise InputError("rows of imagery hold NaN or infinity")
+        stimuli = stimulus_ids(rows)
+        images = np.array([_image_of(name, table) for name in stimuli], np.int64)
+        scaled = _scale(whole.rows(imagined | (kind == TRAIN)), bad, scaling)[imagined[imagined | (kind == TRAIN)]]
+    except InputError as error:
+        return {}, f"imagery left out ({error})"
+    arrays = {"imagery": scaled, "imagery_images": images, "imagery_stimuli": stimuli}
+    return arrays, f"{len(scaled)} rows of imagery of {len(set(images.tolist()))} categories"
+
+
+def _image_of(name: str, table: list[str]) -> int:
+    """The test image that stands for a category: the one of this id, else the first of its class."""
+    if name in table:
+        return table.index(name)
+    alike = [i for i, other in enumerate(table) if wnid_of(other) == wnid_of(name)]
+    if not alike:
+        raise InputError(f"imagery of {wnid_of(name)}, no category of the test images")
+    return alike[0]
 
 
 def _masks(data: BData) -> dict[str, np.ndarray]:
@@ -135,7 +163,9 @@ def _masks(data: BData) -> dict[str, np.ndarray]:
     return masks
 
 
-def _scale(data: BData, responses: np.ndarray, bad: np.ndarray, scaling: Scaling) -> np.ndarray:
+def _scale(data: BData, bad: np.ndarray, scaling: Scaling) -> np.ndarray:
+    """Responses float32 [rows v], bad voxels 0."""
+    responses = data.select("VoxelData")  # [rows v]
     if scaling == "none":
         return np.where(bad, 0, responses).astype(np.float32)
     if scaling == "run":

@@ -38,19 +38,25 @@ class LabelImage:
 
 def load_label_image(path: Path, names: Path) -> LabelImage:
     """A label image and its names file, lines of `<label> <name>` (V1, L_V1 and R_V1 all belong to V1)."""
-    image = _open_nifti(path, 3)
+    image = open_nifti(path, 3)
+    return LabelImage(path, read_labels(path), image.affine, _read_names(names))
+
+
+def read_labels(path: Path) -> np.ndarray:
+    """The whole numbers of a label image, int64 [x y z]. Raises InputError."""
+    image = open_nifti(path, 3)
     try:
         labels = np.asarray(image.dataobj).reshape(image.shape[:3])
     except NIFTI_ERRORS as error:
         raise InputError(f"{path}: unreadable labels ({one_line(error)})") from None
     if not np.isfinite(labels).all() or not np.array_equal(labels, np.round(labels)):
         raise InputError(f"{path}: labels that are no whole numbers; needs an image of integer labels")
-    return LabelImage(path, labels.astype(np.int64), image.affine, _read_names(names))
+    return labels.astype(np.int64)
 
 
 def read_volumes(path: Path, atlas: LabelImage, rois: list[str]) -> dict[str, np.ndarray]:
     """Time series of regions of a 4-D image, read a few frames at a time: each float32 [frames v]."""
-    image = _open_nifti(path, 4)
+    image = open_nifti(path, 4)
     if image.shape[:3] != atlas.labels.shape or not np.allclose(image.affine, atlas.affine, atol=1e-3):
         raise InputError(
             f"{path}: grid {image.shape[:3]} is not that of {atlas.path} {atlas.labels.shape}; "
@@ -72,7 +78,8 @@ def _frames(image: nib.Nifti1Image, start: int, wanted: np.ndarray) -> np.ndarra
     return block.reshape(-1, block.shape[-1])[wanted].T.astype(np.float32)
 
 
-def _open_nifti(path: Path, num_axes: int) -> nib.Nifti1Image:
+def open_nifti(path: Path, num_axes: int) -> nib.Nifti1Image:
+    """A NIfTI image of 3 axes, or of 4. Raises InputError for any other file."""
     image = open_image(path)
     # Some programs write the labels as a series of one volume, [x y z 1].
     too_many = any(size != 1 for size in image.shape[num_axes:]) if num_axes == 3 else len(image.shape) > num_axes

@@ -1,0 +1,144 @@
+"""The checks of MOSAIC and NSD, each a report; what a loader refuses is broken."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from mindvis.common.errors import InputError
+from mindvis.common.progress import Progress
+from mindvis.data import mosaic, nsd
+from mindvis.data import mosaic_files as files
+from mindvis.data.arrays import check_real
+from mindvis.data.glasser import NUM_GRAYORDINATES
+from mindvis.data.hdf5 import open_hdf5
+from mindvis.data.subjects import EVERY
+from mindvis.data.voxels import bad_voxels
+from mindvis.prepare.check import MOSAIC, NSD, Report, Settings
+
+SUBJECTS = {"BOLD5000": 4, "BMD": 10, "NSD": 8, "GOD": 5, "NOD": 30, "HAD": 30, "THINGS": 3, "deeprecon": 3}
+SESSIONS = {"subj03": 32, "subj04": 30, "subj06": 32, "subj08": 30}  # 40 of the others
+GENERAL = {"subj01": 15724, "subj02": 14278, "subj05": 13039, "subj07": 12682}  # voxels of nsdgeneral
+PICTURES = (73_000, 425, 425, 3)
+ROWS = 64  # trials in memory at a time
+
+
+def check_mosaic(root: Path, settings: Settings) -> Report:
+    """Subjects with their trials, splits, NaN grayordinates and noise ceilings; their stimuli; the split files."""
+    report = Report("MOSAIC", root, [MOSAIC])
+    found = files.find_subjects(root, report.passed) if root.is_dir() else {}
+    if not found:
+        report.add("missing", f"no sub-<number>_<set>.hdf5 in {root}")
+        return report
+    for short, count in Counter(name.rpartition("_")[2] for name in found).items():
+        of = f" of {SUBJECTS[short]}" if short in SUBJECTS else ", not one of the eight sets"
+        report.add("ok" if short in SUBJECTS else "differs", f"{short}: {count}{of} subjects")
+    stimuli: set[str] = set()
+    for name, path in found.items():
+        report.attempt(_check_mosaic_subject, name, path, settings, stimuli)
+    if stimuli:
+        report.attempt(_check_mosaic_stimuli, root / "stimuli", sorted(stimuli))
+    if (root / "testtrain").is_dir():
+        report.attempt(_check_splits, root / "testtrain")
+    return report
+
+
+def _check_mosaic_subject(report: Report, name: str, path: Path, settings: Settings, stimuli: set[str]) -> None:
+    """Adds to `stimuli` the names of those it was shown."""
+    trials = files.read_trials(path)
+    stimuli |= set(trials.stimuli)
+    phases = Counter(trials.phases)
+    counts = ", ".join(f"{phases[phase]} {phase}" for phase in files.SPLITS if phases[phase])
+    ceilings = files.best_noise_ceiling(files.read_noise_ceilings(path))
+    ceiling = "no noise ceiling" if ceilings is None else f"noise ceiling from {ceilings[0]} repeats"
+    values = ""
+    if settings.read_values:
+        bad = _nan_grayordinates(path, trials)
+        values = f", {int(bad.sum())} grayordinates NaN in some trial"
+        listed = _listed_nan(path)
+        if listed is not None and not np.array_equal(listed, np.flatnonzero(bad)):
+            report.add(
+                "differs", f"{path}: nan_indices_all lists {len(listed)}, {int(bad.sum())} are NaN in some trial"
+            )
+    shown = f"{len(set(trials.stimuli))} stimuli"
+    report.add("ok", f"{name}: {len(trials.names)} trials ({counts}) of {shown}, {ceiling}{values}")
+
+
+def _nan_grayordinates(path: Path, trials: files.Trials) -> np.ndarray:
+    bad, every = np.zeros(NUM_GRAYORDINATES, bool), np.arange(NUM_GRAYORDINATES)
+    for start in Progress(range(0, len(trials.names), ROWS), desc=path.stem, unit="block"):
+        rows = range(start, min(start + ROWS, len(trials.names)))
+        bad |= ~np.isfinite(files.read_betas(path, trials, rows, every)).all(axis=0)
+    return bad
+
+
+def _listed_nan(path: Path) -> np.ndarray | None:
+    """The grayordinates that the file itself lists, sorted; of trials and noise ceilings alike. None: it does not."""
+    with open_hdf5(path, files.NEEDED) as file:
+        listed = file.get("nan_indices_all", None)
+        ceilings = [np.asarray(one[()]) for one in (file.get("noiseceilings", None) or {}).values()]
+        if listed is None or listed.dtype.kind not in "iu":
+            return None
+        found = np.unique(listed[()])
+    of_ceilings = ~np.isfinite(np.stack(ceilings)).all(axis=0) if ceilings else np.zeros(NUM_GRAYORDINATES, bool)
+    return np.setdiff1d(found, np.flatnonzero(of_ceilings))
+
+
+def _check_mosaic_stimuli(report: Report, folder: Path, names: list[str]) -> None:
+    if not folder.is_dir():
+        report.add("missing", f"{folder}, with {len(names)} stimuli")
+        return
+    try:
+        mosaic.Pictures(folder, image_size=8).open(names)
+        report.add("ok", f"{folder}: a picture of each of {len(names)} stimuli")
+    except InputError as error:
+        report.add("missing", str(error))
+
+
+def _check_splits(report: Report, folder: Path) -> None:
+    splits = files.read_splits(folder)
+    counts = ", ".join(f"{len(names)} {split}" for split, names in splits.items())
+    report.add("ok", f"{folder}: {counts} trials of all subjects")
+
+
+def check_nsd(root: Path, settings: Settings) -> Report:
+    """What prepare_nsd.py made of each subject, and the pictures."""
+    report = Report("NSD", root, [NSD])
+    path = root / nsd.STIMULI
+    if path.is_file():
+        report.attempt(_check_nsd_pictures, path, settings)
+    else:
+        report.add("missing", str(path))
+    found = nsd.find_subjects(root, report.passed) if root.is_dir() else {}
+    if not found:
+        report.add("missing", f"no <subject>/{nsd.SUBJECT_FILE} in {root}")
+    for folder in found.values():
+        report.attempt(_check_nsd_subject, folder, settings)
+    return report
+
+
+def _check_nsd_pictures(report: Report, path: Path, settings: Settings) -> None:
+    images = nsd.open_stimuli(path)
+    report.add("ok", f"{path.name}: {len(images)} pictures of {images.shape[1]}x{images.shape[2]}")
+    if settings.published_sizes:
+        report.expect(f"{path.name}: pictures", images.shape, PICTURES)
+
+
+def _check_nsd_subject(report: Report, folder: Path, settings: Settings) -> None:
+    name, subject = folder.name, nsd.read_subject(folder, EVERY)
+    constant = 0
+    if settings.read_values:
+        for rows in Progress(subject.sources, desc=name, unit="session"):
+            check_real(rows, rows.path)
+            constant += int(bad_voxels(rows[:]).sum())
+    splits, sizes = Counter(subject.splits), {region: int(mask.sum()) for region, mask in subject.masks.items()}
+    regions = " ".join(f"{region} {size}" for region, size in sizes.items())
+    values = f", finite, {constant} constant voxels" * settings.read_values
+    trials = f"{splits['train']} training and {splits['test']} test trials"
+    report.add(
+        "ok", f"{name}: {len(subject.sources)} sessions, {trials}, {len(subject.bad)} voxels ({regions}){values}"
+    )
+    if settings.published_sizes:
+        report.expect(f"{name}: sessions", len(subject.sources), SESSIONS.get(name, 40))
+        if nsd.GENERAL in sizes and name in GENERAL:
+            report.expect(f"{name}: voxels in {nsd.GENERAL}", sizes[nsd.GENERAL], GENERAL[name])

@@ -130,7 +130,7 @@ def encode_batches(
     *,
     start: int = 0,
 ) -> Iterator[np.ndarray]:
-    """Latents float32 [b c h w] of uint8 images [m h w 3] from `start` on, made on `device`; None: the autoencoder's."""
+    """Latents float32 [b c h w] of uint8 images [m h w 3] from `start` on, made on `device`; None: where it is."""
     home = next(autoencoder.parameters()).device
     device = device or home
     autoencoder.to(device)

@@ -30,6 +30,7 @@ from mindvis.chain.processes import visible_devices
 from mindvis.chain.settings import TRAININGS
 from mindvis.common.errors import InputError
 
+ONE_SUBJECT = [name for name in TRAININGS if name != "pretrain_ldm"]  # which trains on several
 BRIEF = ["trainer.max_steps=2", "trainer.figure_every_epochs=0", "trainer.checkpoint_every_steps=0"]
 
 
@@ -41,7 +42,7 @@ def config(tmp_path):
     for subject in ("sbj_1", "sbj_2"):
         (data / f"{subject}.npz").write_text(subject)
     god = {"data": {"name": "god", "root": str(data)}}
-    stages = {name: StageConfig(settings=god) for name in TRAININGS if name != "pretrain_ldm"}
+    stages = {name: StageConfig(settings=god) for name in ONE_SUBJECT}
     stages |= {name: StageConfig() for name in ("score_mbm", "generate", "evaluate")}
     return ChainConfig(root=str(tmp_path / "runs"), subjects=["sbj_1", "sbj_2"], seed=7, **stages)
 
@@ -89,7 +90,7 @@ def test_inputs_that_nobody_makes_are_told_beforehand(config, tmp_path):
 def test_a_chain_that_makes_its_data_and_uses_what_is_packaged_lacks_nothing(config, tmp_path):
     """Simulated data, the demo's model and classifier."""
     data = {"data": {"name": "god", "root": str(tmp_path / "simulated" / "GOD" / "npz")}}
-    for name in TRAININGS:
+    for name in ONE_SUBJECT:
         getattr(config, name).settings = data
     config.simulate = StageConfig(settings={"out": str(tmp_path / "simulated")})
     config.finetune_ldm.settings = data | {"ldm": "demo"}
@@ -359,7 +360,7 @@ def tiny_chain(folder: Path, **settings) -> ChainConfig:
     simulated = {"voxels": tiny_stages.VOXELS, "num_subjects": 2, "train_per_class": 3, "num_test": 8}
     simulated |= {"num_resting": 2, "num_frames": 400, "out": str(folder / "simulated")}
     stages = {"simulate": simulated}
-    for stage in TRAININGS:
+    for stage in ONE_SUBJECT:
         dotlist = tiny_stages.command(stage, folder, folder / stage, "trainer.max_epochs=1", *BRIEF)[3:]
         stages[stage] = OmegaConf.to_container(OmegaConf.from_dotlist(dotlist))
         stages[stage]["data"]["root"] = str(folder / "simulated" / ("HCP" if "pre" in stage else "Kamitani") / "npz")

@@ -92,10 +92,11 @@ def test_stage_b_trains_on_all_pairs(roots, data, rows, steps, batch):
     assert (config.trainer.precision, config.selection) == ("32-true", "last")
 
 
-def test_stage_a_pretrains_with_the_batch_of_the_paper(roots):
+def test_stage_a_pretrains_with_the_batch_of_the_paper(roots, tmp_path):
     """500 windows a step on one device, 500 epochs, bfloat16, no row held out; GOD's training rows among them."""
     hcp = ROOT / "tests" / "golden" / "raw" / "HCP" / "npz"
-    given = [f"data.root={hcp}", "data.frames_per_window=1", f"extra_data.root={roots[GOD]}"]
+    given = [f"data.root={hcp}", f"data.cache_dir={tmp_path}", "data.frames_per_window=1"]
+    given.append(f"extra_data.root={roots[GOD]}")
     config = load_config(PretrainMBMConfig, CONFIGS / "pretrain_hcp.yaml", given)
     data = open_pretraining(config.data, config.extra_data, 16)
     train_set, held_out = hold_out_tail(data, config.trainer.val_fraction)

@@ -7,7 +7,6 @@ Scotti et al. 2023): two-way identification by the correlation of AlexNet layers
 correlation distance of EfficientNet-B1 and SwAV.
 """
 
-import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from torchvision.transforms.functional import center_crop, normalize
 
-from mindvis.common.errors import InputError
+from mindvis.common.errors import InputError, one_line
 from mindvis.common.loading import load_state
 from mindvis.evaluation.pictures import Array, as_images
 
@@ -47,8 +46,9 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         raise InputError(f"{path}: no such weights file")
     try:
         state = _read(path)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        raise InputError(f"{path}: not a weights file of tensors only ({str(error).splitlines()[0]})") from error
+    except Exception as error:  # a damaged file fails in any instruction of the reader, with any exception
+        what = one_line(error) or type(error).__name__
+        raise InputError(f"{path}: not a weights file of tensors only ({what})") from error
     state = state.get("state_dict", state.get("model", state)) if isinstance(state, dict) else state
     if not isinstance(state, dict) or not state or not all(isinstance(v, Tensor) for v in state.values()):
         raise InputError(f"{path}: found {type(state).__name__}, need a dict of tensors")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from mindvis.common.errors import InputError
+from mindvis.common.errors import InputError, reading
 from mindvis.data.images import SUFFIXES, is_picture, read_picture
 from mindvis.data.reading import PassedOver, list_folder
 
@@ -117,17 +117,15 @@ def read_controls(path: str | Path) -> dict[str, DecodedSet]:
 def read_images(path: str | Path) -> np.ndarray:
     """Pictures uint8 [n h w 3] from a .npy, or from `train_images` or `images` of an .npz. Raises InputError."""
     path = Path(path)
-    try:
+    with reading(path):
         found = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path}: no file of pictures that can be read ({str(error).splitlines()[0]})") from error
-    if isinstance(found, np.ndarray):
-        return found
-    with found:
-        name = next((name for name in IMAGE_ARRAYS if name in found), None)
-        if name is None:
-            raise InputError(f"{path}: found {', '.join(found.files)}, need one of {', '.join(IMAGE_ARRAYS)}")
-        return found[name]
+        if isinstance(found, np.ndarray):
+            return found
+        with found:
+            name = next((name for name in IMAGE_ARRAYS if name in found), None)
+            if name is None:
+                raise InputError(f"{path}: found {', '.join(found.files)}, need one of {', '.join(IMAGE_ARRAYS)}")
+            return found[name]
 
 
 def _from_arrays(path: Path) -> DecodedSet:

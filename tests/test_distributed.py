@@ -78,8 +78,9 @@ def test_the_first_process_alone_draws_previews(tmp_path, rank, pictures):
     sizes = {"embed_dim": 16, "depth": 1, "num_heads": 2, "decoder_embed_dim": 8, "decoder_depth": 1}
     module = MBMModule(MaskedBrainModel(num_voxels=48, patch_size=4, decoder_num_heads=2, **sizes))
     loggers = [MetricsFile(tmp_path)]
+    ends = {"should_stop": False, "max_epochs": 2}
     trainer = SimpleNamespace(
-        current_epoch=0, global_step=1, fast_dev_run=False, is_global_zero=rank == 0, loggers=loggers
+        current_epoch=0, global_step=1, fast_dev_run=False, is_global_zero=rank == 0, loggers=loggers, **ends
     )
     fmri = np.random.default_rng(0).standard_normal((6, 48), dtype=np.float32)
     (tmp_path / "figures").mkdir()

@@ -1,6 +1,7 @@
 """Time the work of each stage beside a plain version of it, in the same run: a table, and JSON and plots in a folder.
 
 Examples:
+  python scripts/benchmark.py device=cuda output=runs/benchmark
   python scripts/benchmark.py num_threads=2 output=runs/benchmark
   python scripts/benchmark.py parts=[stage_a,stage_b,sampling,evaluation,data] num_threads=2 output=runs/benchmark
   python scripts/benchmark.py parts=[sampling] ldm=demo num_voxels=256 model.embed_dim=64 model.depth=2 num_pictures=4
@@ -25,10 +26,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     from mindvis.benchmarks.growth import benchmark_growth
     from mindvis.benchmarks.solvers import benchmark_solvers
     from mindvis.benchmarks.table import benchmark, heading, row_line
-    from mindvis.benchmarks.works import check
-    from mindvis.common.devices import use_threads
+    from mindvis.benchmarks.through_fit import benchmark_fit
+    from mindvis.benchmarks.works import check, complete
+    from mindvis.common.devices import describe_device, use_threads
 
-    studies = {"solvers": benchmark_solvers, "growth": benchmark_growth}
+    studies = {"solvers": benchmark_solvers, "growth": benchmark_growth, "fit": benchmark_fit}
+    config = complete(config)
     check(config, tuple(studies))
     use_threads(config.num_threads)
     compared = [part for part in config.parts if part not in studies]
@@ -40,7 +43,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(row_line(row), flush=True)
     if config.output and rows:
         Path(config.output).mkdir(parents=True, exist_ok=True)
-        content = {"threads": torch.get_num_threads(), "torch": torch.__version__, "rows": rows}
+        device = describe_device(torch.device(config.device))
+        content = {**device, "threads": torch.get_num_threads(), "torch": torch.__version__, "rows": rows}
         write_json(Path(config.output) / "benchmark.json", json.loads(json.dumps(content)))
     for name in (part for part in config.parts if part in studies):
         print("\n".join(studies[name](config)), flush=True)

@@ -14,7 +14,7 @@ from mindvis.benchmarks.networks import build_diffusion, stage_b
 from mindvis.benchmarks.plain import CopyingModel, correlation, unfused, with_all_gradients
 from mindvis.benchmarks.solvers import SolverRow, suggestion
 from mindvis.benchmarks.table import benchmark
-from mindvis.benchmarks.works import Variant
+from mindvis.benchmarks.works import ON_A_GPU, Variant, complete
 from mindvis.config.schemas import ModelConfig
 from mindvis.config.tools import BenchmarkConfig
 from mindvis.dc_ldm.attention import CrossAttention
@@ -29,7 +29,7 @@ TINY += ["model.decoder_num_heads=2", "num_voxels=64", "ldm=demo", "repetitions=
 
 @pytest.fixture
 def config() -> BenchmarkConfig:
-    return BenchmarkConfig(model=ModelConfig(**TINY_MODEL, decoder_num_heads=2), num_voxels=64, ldm="demo")
+    return complete(BenchmarkConfig(model=ModelConfig(**TINY_MODEL, decoder_num_heads=2), num_voxels=64, ldm="demo"))
 
 
 def test_table_and_json(tmp_path):
@@ -140,6 +140,23 @@ def test_parts_without_networks_are_timed_on_the_cpu(config):
     assert ssim.memory_ratio is None or ssim.memory_ratio > 0
 
 
+def test_fit_beside_the_bare_step(tmp_path):
+    """Time of a step through the whole loop, and how much of it the loader was waited for."""
+    outcome = run("benchmark", "parts=[fit]", *TINY, "precisions=[32-true]", f"output={tmp_path}")
+    assert outcome.status == 0, outcome.err
+    (row,) = json.loads((tmp_path / "fit.json").read_text())["rows"]
+    assert row["share_of_bare"] == row["bare_seconds"] / row["seconds"] > 0
+    assert 0 <= row["loader_share"] < 1 and "Stage A through fit, 32-true" in outcome.out
+
+
+def test_a_gpu_has_sizes_of_its_own():
+    """Those of the README's table; what is given stays."""
+    found = complete(BenchmarkConfig(device="cuda", stage_b_batch=5))
+    assert (found.stage_a_batch, found.stage_b_batch, found.plain) == (ON_A_GPU["stage_a_batch"], 5, False)
+    assert found.parts == ["stage_a", "stage_b", "sampling", "fit"] and found.repetitions == 30
+    assert complete(BenchmarkConfig()).parts == ["evaluation"] and complete(BenchmarkConfig()).plain
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="without a GPU only")
 def test_a_gpu_that_is_not_there_is_refused():
     """One line, before anything is timed."""
@@ -153,7 +170,8 @@ def test_solver_table(tmp_path, monkeypatch):
     sizes = ["solver_steps=[2]", "solver_pictures=1", "num_threads=1"]
     outcome = run("benchmark", "parts=[solvers]", *sizes, f"output={tmp_path}")
     rows = json.loads((tmp_path / "solvers.json").read_text())["rows"]
-    assert [row["sampler"] for row in rows] == ["ddim", "plms", "ddim", "dpm_solver", "unipc", "unipc_averaged"]
+    names = ["ddim", "plms", "ddim", "dpm_solver", "unipc", "unipc_averaged", "euler"]
+    assert [row["sampler"] for row in rows] == names
     assert rows[0]["latent"] == 0 < min(row["latent"] for row in rows[1:])
     assert (tmp_path / "solvers.md").read_text() == outcome.out
 

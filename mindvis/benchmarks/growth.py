@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
 from mindvis.benchmarks.measure import measure_variants
-from mindvis.benchmarks.works import Variant
+from mindvis.benchmarks.works import Variant, complete
 from mindvis.common.files import write_atomic, write_json
 from mindvis.common.plots import ACCENT, INK, MUTED, PAPER_DPI
 from mindvis.config.schemas import ModelConfig
@@ -54,7 +54,7 @@ CURVES = (
 
 def benchmark_growth(config: BenchmarkConfig) -> list[str]:
     """One line a point; growth.png and growth.json in `config.output`. Small networks: it takes a few minutes."""
-    small = replace(config, model=SMALL, ldm="demo", num_voxels=2048, sampling_batch=16)
+    small = replace(complete(config), model=SMALL, ldm="demo", num_voxels=2048, sampling_batch=16)
     points = {curve.label: list(_measure(small, curve)) for curve in CURVES}
     if config.output:
         folder = Path(config.output)

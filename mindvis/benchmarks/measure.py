@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mindvis.benchmarks.libraries import audit, first_batch, n_way, pairwise_ssim
 from mindvis.benchmarks.networks import pictures, stage_a, stage_b, unet_evaluation
-from mindvis.benchmarks.works import Variant, Work
+from mindvis.benchmarks.works import Variant, Work, complete
 from mindvis.common.devices import use_threads
 from mindvis.config.tools import BenchmarkConfig
 from mindvis.training import on_cpu
@@ -106,7 +106,9 @@ class Worker:
 
 
 def measure_variants(config: BenchmarkConfig, variants: Sequence[Variant]) -> dict[Variant, Measured]:
-    """Time variants of a work by turns."""
+    """Time variants of a work by turns; whole pictures, which are long, three times at most."""
+    config = complete(config)
+    repetitions = min(config.repetitions, 3) if variants[0].work == "pictures" else config.repetitions
     seconds: dict[Variant, list[float]] = {variant: [] for variant in variants}
     rates: dict[str, list[float]] = {variant.precision: [] for variant in variants}
     workers: dict[Variant, Worker] = {}
@@ -114,7 +116,7 @@ def measure_variants(config: BenchmarkConfig, variants: Sequence[Variant]) -> di
         for variant in variants:
             workers[variant] = Worker(config, variant)
             stack.callback(workers[variant].close)
-        for _ in range(config.repetitions):
+        for _ in range(repetitions):
             for precision, found in rates.items():
                 found.append(matmul_rate(precision, config.device))
             for variant, worker in workers.items():
@@ -188,7 +190,7 @@ def _context() -> BaseContext:
 def _prepare(config: BenchmarkConfig, variant: Variant) -> tuple[str, float, str]:
     use_threads(config.num_threads)
     Worker.made = work = WORKS[variant.work](config, variant)
-    for _ in range(WARM_UPS[config.device]):
+    for _ in range(1 if variant.work == "pictures" else WARM_UPS[config.device]):
         work.call()
     return work.name, work.items, work.unit
 

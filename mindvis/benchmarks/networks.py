@@ -20,6 +20,7 @@ from mindvis.dc_ldm.precision import cast_frozen, channels_last
 from mindvis.decoding import decode as decoding
 from mindvis.sc_mbm import FMRIEncoder, MaskedBrainModel, MBMModule
 from mindvis.training import on_cpu
+from mindvis.training.memory import compile_networks
 from mindvis.training.optim import adamw, decay_groups
 
 CLIP = {"stage_a": 0.8, "stage_b": 0.5}
@@ -83,7 +84,7 @@ def stage_b(config: BenchmarkConfig, variant: Variant) -> Work:
 def unet_evaluation(config: BenchmarkConfig, variant: Variant) -> Work:
     """One evaluation of the UNet for a batch of pictures, as every step of a sampler needs it."""
     ldm = build_diffusion(config).eval().to(config.device)
-    ldm = plain.unfused(ldm) if variant.plain else decoding.make_ready(ldm, variant.precision)
+    ldm = plain.unfused(ldm) if variant.plain else decoding.make_ready(ldm, variant.precision, compile=variant.compiled)
     noise = torch.randn(config.sampling_batch, *ldm.latent_shape, device=config.device)
     t = torch.full((config.sampling_batch,), 500, device=config.device)
     with torch.no_grad():
@@ -104,11 +105,11 @@ def pictures(config: BenchmarkConfig, variant: Variant) -> Work:
     """Pictures of one stimulus each: in batches by averaged UniPC, or one at a time by PLMS with 250 steps."""
     ldm = build_diffusion(config).eval().to(config.device)
     fmri = seeded_rows(config, config.num_pictures)["fmri"][:, 0].cpu().numpy()
-    options = {"num_samples": 1, "seed": config.seed, "precision": variant.precision}
+    options = {"num_samples": 1, "seed": config.seed, "precision": variant.precision, "compile": variant.compiled}
     as_it_is = nullcontext()
     if variant.plain:
         options |= {"sampler": "plms", "num_steps": PLAIN_STEPS, "batch_size": 1}
-        as_it_is = patch.object(decoding, "make_ready", lambda ldm, _: plain.unfused(ldm))
+        as_it_is = patch.object(decoding, "make_ready", lambda ldm, _, **__: plain.unfused(ldm))
     else:
         options |= {"sampler": "unipc_averaged", "num_steps": config.num_steps, "batch_size": config.sampling_batch}
 
@@ -148,6 +149,8 @@ def _make_ready(module: torch.nn.Module, config: BenchmarkConfig, variant: Varia
     """What `fit` attaches on a CPU, or what the plain version leaves out."""
     if variant.plain:
         plain.unfused(module)
+    elif variant.compiled:
+        compile_networks(module, cuda_graphs=config.device == "cuda")
     elif config.device == "cpu":
         on_cpu.attach(module, mixed=variant.precision == "bf16-mixed")
 

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from mindvis.benchmarks.measure import Measured, measure_variants
-from mindvis.benchmarks.works import ON_THE_CPU, PARTS, WITHOUT_PLAIN, Variant
+from mindvis.benchmarks.works import COMPILED, ON_THE_CPU, PARTS, WITHOUT_PLAIN, Variant, complete
 from mindvis.config.tools import BenchmarkConfig
 
 COLUMNS = ("work", "precision", "s (fastest to slowest)", "items/s", "GB", "GFLOP/s (of matmul)")
@@ -47,6 +47,7 @@ class Row:
 
 def benchmark(config: BenchmarkConfig) -> Iterator[Row]:
     """Rows of the parts in `config.parts`, as they are measured. Raises InputError for settings that cannot be."""
+    config = complete(config)
     for part in config.parts:
         without_networks = part in ON_THE_CPU
         sizes = replace(config, device="cpu") if without_networks else config
@@ -76,12 +77,17 @@ def row_line(row: Row) -> str:
 
 
 def _compare(config: BenchmarkConfig, work: str, precisions: list[str]) -> list[Row]:
-    ours = [Variant(work, precision) for precision in precisions]
-    plain = [] if work in WITHOUT_PLAIN else [Variant(work, plain=True)]
+    compiled = (False, True) if config.device == "cuda" and work in COMPILED else (False,)
+    ours = [Variant(work, precision, compiled=way) for precision in precisions for way in compiled]
+    plain = [] if work in WITHOUT_PLAIN or not config.plain else [Variant(work, plain=True)]
     measured = measure_variants(config, [*ours, *plain])
     beside = measured[plain[0]] if plain else None
     name, items, unit = measured[ours[0]].work
-    return [Row(name, variant.precision, items, unit, measured[variant], beside) for variant in ours]
+    return [Row(name, _way(variant), items, unit, measured[variant], beside) for variant in ours]
+
+
+def _way(variant: Variant) -> str:
+    return f"{variant.precision}, compiled" if variant.compiled else variant.precision
 
 
 def _seconds(part: Measured) -> str:

@@ -1,7 +1,7 @@
 """What is timed: a piece of work in one precision, done our way or the plain way."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mindvis.common.devices import choose_device
 from mindvis.common.errors import InputError
@@ -16,16 +16,18 @@ PARTS = {
     "data": ["first_batch"],
 }
 WITHOUT_PLAIN = ("n_way", "audit")
+COMPILED = ("stage_a", "stage_b", "unet_evaluation", "pictures")  # on a GPU also timed compiled
 ON_THE_CPU = ("evaluation", "audit", "data")  # one precision, whatever the device
 
 
 @dataclass(frozen=True)
 class Variant:
-    """Which work, in which precision, and whether as the published recipe does it."""
+    """Which work, in which precision, and whether as the published recipe does it, or compiled."""
 
     work: str
     precision: str = "32-true"
     plain: bool = False
+    compiled: bool = False
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,19 @@ class Work:
     unit: str
     scale: float = 1.0
     close: Callable[[], object] = lambda: None
+
+
+# What `device=cuda` measures unless told otherwise: the sizes of the table in the README, without plain versions.
+ON_A_GPU = {"stage_a_batch": 100, "stage_b_batch": 25, "sampling_batch": 25, "num_pictures": 25, "repetitions": 30}
+ON_A_CPU = {"stage_a_batch": 8, "stage_b_batch": 1, "sampling_batch": 5, "num_pictures": 0, "repetitions": 3}
+
+
+def complete(config: BenchmarkConfig) -> BenchmarkConfig:
+    """The settings with what follows from the device in the place of null."""
+    on_gpu = config.device == "cuda"
+    usual = (ON_A_GPU if on_gpu else ON_A_CPU) | {"plain": not on_gpu}
+    usual |= {"parts": ["stage_a", "stage_b", "sampling", "fit"] if on_gpu else ["evaluation"]}
+    return replace(config, **{name: value for name, value in usual.items() if getattr(config, name) is None})
 
 
 def check(config: BenchmarkConfig, others: tuple[str, ...]) -> None:

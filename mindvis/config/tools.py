@@ -79,13 +79,13 @@ class LookInsideConfig:
 class BenchmarkConfig:
     """Sizes are the published ones by default; Stage A, Stage B and sampling then take up to 20 GB and 20 minutes."""
 
-    parts: list[str] = field(
-        default_factory=lambda: ["evaluation"]
-    )  # of stage_a, stage_b, sampling, evaluation, audit, data (beside plain versions), solvers, growth
+    # of stage_a, stage_b, sampling, evaluation, audit, data (beside plain versions), fit, solvers, growth;
+    parts: list[str] | None = None  # parts to time; null: evaluation, or on a GPU stage_a, stage_b, sampling, fit
     precisions: list[str] = field(
         default_factory=lambda: ["32-true", "bf16-mixed"]
     )  # stages and sampling: ours in each; the plain version is always in 32-true
-    repetitions: int = number(3, 1, 10**4)  # timed calls, plain and ours by turns; the median is reported
+    plain: bool | None = None  # time plain versions too; null: on a CPU
+    repetitions: int | None = number(None, 1, 10**4)  # timed calls by turns, of which the median; null: 3, on a GPU 30
     device: str = "cpu"  # cpu | cuda
     num_threads: int | None = number(None, 1, 4096)  # CPU threads of torch
     seed: int = seed_field(0)  # random weights and inputs
@@ -95,13 +95,13 @@ class BenchmarkConfig:
     )  # stage_a, stage_b, sampling: length of the fMRI, a multiple of model.patch_size
     model: ModelConfig = field(default_factory=ModelConfig)  # stage_a, stage_b, sampling: the masked brain model
     ldm: str = "published"  # stage_b, sampling: published | demo | path of a config.yaml; weights are random
-    stage_a_batch: int = number(8, 1, 10**5)  # stage_a: rows a step
-    stage_b_batch: int = number(1, 1, 10**5)  # stage_b: pairs a step
+    stage_a_batch: int | None = number(None, 1, 10**5)  # stage_a, fit: rows a step; null: 8, on a GPU 100
+    stage_b_batch: int | None = number(None, 1, 10**5)  # stage_b: pairs a step; null: 1, on a GPU 25
     crops_per_image: int = number(
         0, 0, 10**4
     )  # stage_b: crops of each image kept as latents; 0: every crop is encoded when drawn
-    sampling_batch: int = number(5, 1, 10**4)  # sampling: pictures at once
-    num_pictures: int = number(0, 0, 10**4)  # sampling: pictures decoded whole, plain by 250 PLMS steps; 0: none
+    sampling_batch: int | None = number(None, 1, 10**4)  # sampling: pictures at once; null: 5, on a GPU 25
+    num_pictures: int | None = number(None, 0, 10**4)  # sampling: pictures decoded whole; null: none, on a GPU 25
     num_steps: int = number(30, 1, 1000)  # sampling: steps of averaged UniPC for those pictures
     num_stimuli: int = number(113, 2, 10**5)  # evaluation: true images
     num_samples: int = number(5, 1, 10**4)  # evaluation: decoded images a stimulus

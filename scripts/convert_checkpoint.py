@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mindvis.common.files import sha256
 from mindvis.config.command_line import Parser, entry_point
-from mindvis.config.options import CHECKPOINTS, FORMATS, SELECTED
+from mindvis.config.options import CHECKPOINTS, FORMS, SELECTED
 
 EXAMPLE = """example:
   python scripts/convert_checkpoint.py pretrains/GOD/finetuned.pth decoder.safetensors \\
@@ -17,9 +17,9 @@ EXAMPLE = """example:
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(__doc__, EXAMPLE)
-    parser.add_argument("source", help="published file, run folder, exported model, .pt or .safetensors")
+    parser.add_argument("source", help="published file, run or diffusers folder, exported model, .pt or .safetensors")
     parser.add_argument("target", nargs="?", help="file to write; without it the table is all that is done")
-    parser.add_argument("--to", choices=sorted(set(FORMATS.values())), help="form of target; default: by its suffix")
+    parser.add_argument("--to", choices=FORMS, help="form of target; default: by its suffix; diffusers: a folder")
     parser.add_argument("--label2img", help="finetuned.pth only: label2img model.ckpt, for its config.yaml; or demo")
     parser.add_argument("--fmri-encoder", help="finetuned.pth only: the fmri_encoder.pth it came from, for its heads")
     parser.add_argument("--checkpoint", choices=CHECKPOINTS, default="selected", help=SELECTED)

@@ -3,38 +3,39 @@
 Examples:
   python scripts/estimate_memory.py                          # the table of docs/speed.md, traced without computing
   python scripts/estimate_memory.py --measure A:4 B:1        # also train two steps on this CPU and compare
+  python scripts/estimate_memory.py --ldm pretrains/stable-diffusion-v1-5    # Stage B alone, with another LDM
 """
 
 from collections.abc import Sequence
+from itertools import product
 
 from mindvis.common.errors import InputError
 from mindvis.config.command_line import Parser, entry_point
 
-# stage, samples a device: the published 8 x 62 of Stage A, and GOD and BOLD5000 in Stage B
-BATCHES = (("A", 62), ("B", 5), ("B", 25))
-COLUMNS = ("stage", "batch", "precision", "checkpointing", "parameters (tuned), M")
-COLUMNS += ("weights, GB", "gradients", "AdamW", "activations", "sum")
+BATCHES = (("A", 62), ("B", 5), ("B", 25))  # stage, samples a device: the published 8 x 62; GOD and BOLD5000
+HEAD = "| stage | batch | precision | checkpointing | parameters (tuned), M | weights, GB | gradients | AdamW "
+HEAD += "| activations | sum |"
 
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser(__doc__)
     parser.add_argument("--measure", nargs="+", default=[], metavar="STAGE:BATCH", help="train on this CPU as well")
-    measured = [parse(item) for item in parser.parse_args(argv).measure]
+    parser.add_argument("--ldm", help="as of finetune_ldm: model.ckpt, diffusers folder or demo; default: published")
+    arguments = parser.parse_args(argv)
+    measured = [parse(item) for item in arguments.measure]
     # imported once the options are right: torch takes seconds
     from mindvis.benchmarks.memory_estimate import GB, estimate, measure
 
-    print(table_row(COLUMNS))
-    print(table_row(["---"] * len(COLUMNS)))
-    for stage, batch in BATCHES:
-        for precision in ("32-true", "bf16-mixed"):
-            for checkpointing in (False, True):
-                cost = estimate(stage, batch, precision=precision, checkpointing=checkpointing)
-                print(row([stage, str(batch), precision, "on" if checkpointing else "off"], cost))
+    print(HEAD + "\n" + table_row(["---"] * 10))
+    for stage, batch in [each for each in BATCHES if each[0] == "B" or not arguments.ldm]:
+        for precision, checkpointing in product(("32-true", "bf16-mixed"), (False, True)):
+            cost = estimate(stage, batch, precision=precision, checkpointing=checkpointing, ldm=arguments.ldm)
+            print(row([stage, str(batch), precision, "on" if checkpointing else "off"], cost))
     for stage, batch in measured:
-        expected, found = estimate(stage, batch).total, measure(stage, batch)
-        ratio = f"{found / expected:.2f}"
-        print(f"stage {stage}, batch {batch}: estimated {expected / GB:.2f} GB, measured {found / GB:.2f} GB ({ratio})")
+        expected, found = (f(stage, batch, ldm=arguments.ldm) for f in (estimate, measure))
+        sums = f"estimated {expected.total / GB:.2f} GB, measured {found / GB:.2f} GB"
+        print(f"stage {stage}, batch {batch}: {sums} ({found / expected.total:.2f})")
 
 
 def row(setting: list[str], cost) -> str:

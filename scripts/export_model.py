@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mindvis.common.errors import InputError
 from mindvis.config.command_line import Parser, entry_point
-from mindvis.config.options import CHECKPOINTS, SELECTED
+from mindvis.config.options import CHECKPOINTS, EXPORTS, SELECTED
 
 EXAMPLE = """example:
   python scripts/export_model.py runs/finetune_ldm shared/god_sbj_3 \\
@@ -25,6 +25,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--report", help="report.json of evaluate.py, for the figures of the model card")
     parser.add_argument("--label2img", help="finetuned.pth only: the label2img model.ckpt, for its config.yaml")
     parser.add_argument("--fmri-encoder", help="finetuned.pth only: the fmri_encoder.pth it came from, for its heads")
+    parser.add_argument("--format", choices=EXPORTS, default="mindvis", help="of the folder; default: mindvis")
     parser.add_argument("--checkpoint", choices=CHECKPOINTS, default="selected", help=SELECTED)
     return parser.parse_args(argv)
 
@@ -44,15 +45,15 @@ def read_report(path: str | None) -> dict:
 def main(argv: Sequence[str] | None = None) -> None:
     arguments = parse(argv)
     # imported once the options are right: torch takes seconds
-    from mindvis.checkpoints import complete_ldm, decoder_data, export_model, read_weights, weights_file
+    from mindvis import checkpoints
 
-    report = read_report(arguments.report)
+    file = checkpoints.weights_file(arguments.source, arguments.checkpoint)
     files = {"fmri_encoder": arguments.fmri_encoder, "label2img": arguments.label2img}
-    file = weights_file(arguments.source, arguments.checkpoint)
-    weights = complete_ldm(read_weights(file), arguments.source, **files)
+    weights = checkpoints.complete_ldm(checkpoints.read_weights(file), arguments.source, **files)
     given = {"name": arguments.data, "subjects": arguments.subjects, "roi": arguments.roi}
-    data = decoder_data(weights) | {name: value for name, value in given.items() if value}
-    written = export_model(arguments.folder, weights, data=data, report=report, source=arguments.source)
+    data = checkpoints.decoder_data(weights) | {name: value for name, value in given.items() if value}
+    said = {"data": data, "report": read_report(arguments.report), "source": arguments.source}
+    written = checkpoints.exporter(arguments.format)(arguments.folder, weights, **said)
     print(f"written: {arguments.folder} ({', '.join(written)}), weights of {file}")
 
 

@@ -13,6 +13,7 @@ from mindvis.benchmarks.memory_estimate import LABEL2IMG
 from mindvis.chain import ChainConfig, plan_chain
 from mindvis.chain.settings import SCHEMAS as STAGES
 from mindvis.checkpoints import DEMO_LDM, ENCODER_SETTINGS
+from mindvis.checkpoints.diffusers_config import ldm_config as stable_diffusion_config
 from mindvis.config import schemas as config
 from mindvis.config.loading import from_plain
 from mindvis.config.tools import ScoreMBMConfig
@@ -22,6 +23,27 @@ from mindvis.simulation.experiment import choose_protocol
 
 NUM_PATCHES = 291  # of the paper's longest subject
 TRAININGS = (config.PretrainMBMConfig, config.FinetuneMBMConfig, config.FinetuneLDMConfig)
+
+
+# Stable Diffusion 1.5 as its config.json have it; what is left out is at the library's defaults
+SD15 = (
+    {
+        "_class_name": "UNet2DConditionModel",
+        "attention_head_dim": 8,
+        "block_out_channels": [320, 640, 1280, 1280],
+        "cross_attention_dim": 768,
+        "sample_size": 64,
+    },
+    {
+        "_class_name": "AutoencoderKL",
+        "block_out_channels": [128, 256, 512, 512],
+        "down_block_types": ["DownEncoderBlock2D"] * 4,
+        "up_block_types": ["UpDecoderBlock2D"] * 4,
+        "layers_per_block": 2,
+        "sample_size": 512,
+    },
+    {"_class_name": "PNDMScheduler", "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"},
+)
 
 
 class Runs:
@@ -74,6 +96,8 @@ def ldm_config(path: str) -> dict:
     """Settings of the label-to-image model that `ldm=` names: the demo's, or the published ones."""
     if path == "demo":
         return OmegaConf.to_container(OmegaConf.load(DEMO_LDM.parent / "config.yaml"))
+    if path == "pretrains/stable-diffusion-v1-5":
+        return stable_diffusion_config(*SD15, "stable-diffusion-v1-5", "vae")
     kind = Path(path).parent.name
     if kind == "label2img":
         return {"model": {"params": LABEL2IMG}}

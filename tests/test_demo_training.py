@@ -11,7 +11,7 @@ from mindvis.dc_ldm.attention import TransformerBlock
 from mindvis.evaluation.classifiers import DEMO_ASSETS, load_demo_classifier
 from mindvis.simulation.demo_models import draw_pictures, train_demo
 from mindvis.simulation.stimuli import CLASS_NAMES
-from mindvis.simulation.train_denoiser import LevelLoss, move_average, scale_context, train_denoiser
+from mindvis.simulation.train_denoiser import LevelLoss, move_average, sample_classes, scale_context, train_denoiser
 from mindvis.simulation.train_image_models import (
     Fit,
     degrade,
@@ -125,8 +125,13 @@ def test_codes_start_where_the_latents_are(ldm):
     assert len(used) == len(ldm.autoencoder.quantize.embedding.weight)
 
 
-def test_denoiser_learns_and_leaves_the_autoencoder_alone(ldm):
-    """On two latents the loss falls; the autoencoder's weights stay as they were."""
+@pytest.mark.parametrize("parameterization", ["eps", "v", "flow"])
+def test_denoiser_learns_and_leaves_the_autoencoder_alone(tiny_config, parameterization):
+    """On two latents the loss falls, whatever is predicted; the autoencoder's weights stay as they were."""
+    torch.manual_seed(0)
+    config = yaml.safe_load(tiny_config.read_text())
+    config["model"]["params"]["parameterization"] = parameterization
+    ldm = build_class_ldm(config).eval()
     latents, class_ids = torch.randn(2, 3, 16, 16), torch.tensor([0, 1])
     frozen = {name: x.clone() for name, x in ldm.autoencoder.state_dict().items()}
     t, eps = torch.tensor([500, 900]), torch.randn(2, 3, 16, 16)
@@ -134,6 +139,7 @@ def test_denoiser_learns_and_leaves_the_autoencoder_alone(ldm):
     train_denoiser(ldm, latents, class_ids, Fit(num_steps=30, batch_size=2, lr=2e-3, seed=0))
     assert ldm.loss(latents, ldm.conditioner(class_ids), t, eps) < 0.8 * before
     assert all(torch.equal(x, frozen[name]) for name, x in ldm.autoencoder.state_dict().items())
+    assert torch.isfinite(sample_classes(ldm, class_ids, seed=0, num_steps=3)).all()
 
 
 def test_scaled_context_is_the_same_model(ldm):

@@ -14,7 +14,6 @@ from mindvis.checkpoints import read_diffusers, write_diffusers
 from mindvis.dc_ldm import NoiseSchedule, noise_for
 from mindvis.dc_ldm.samplers import SAMPLERS
 from mindvis.dc_ldm.timesteps import solver_timesteps
-from mindvis.decoding.decode import sampled_prediction
 
 
 @pytest.fixture(scope="module", params=diffusers_models.MODELS)
@@ -103,7 +102,7 @@ def test_trajectories_are_the_same(case, method):
     x, _, context = inputs(ldm)
     wanted = run_library(steps_of(method, ldm, parts["scheduler"].config), parts["unet"], x, context)
     arguments = (x, ldm.schedule.alphas_cumprod, 10)
-    found = SAMPLERS[method](lambda x, t: ldm.predict(x, t, context), *arguments, prediction=sampled_prediction(ldm))
+    found = SAMPLERS[method](lambda x, t: ldm.predict(x, t, context), *arguments, prediction=ldm.sampled_prediction)
     torch.testing.assert_close(found, wanted, atol=1e-4 * wanted.abs().max().item(), rtol=0)
 
 

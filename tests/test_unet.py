@@ -127,3 +127,37 @@ def test_unknown_and_missing_options_are_refused(golden):
 def test_dropout_is_honoured(golden):
     """The option reaches the residual blocks."""
     assert build_unet(options(golden) | {"dropout": 0.25}).middle_block[0].out_layers[2].p == 0.25
+
+
+@pytest.mark.parametrize(("name", "value"), [
+    ("num_heads", [1, 2, 4]), ("num_res_blocks", [1, 0]), ("transformer_depth", [1]), ("num_heads", 0),
+])  # fmt: skip
+def test_lists_have_a_positive_number_for_each_level(golden, name, value):
+    """The golden model has two levels; the message says what was found."""
+    with pytest.raises(InputError, match=f"{name}: found .*each of the 2 levels"):
+        build_unet(options(golden) | {name: value})
+
+
+def test_levels_have_their_own_widths_heads_and_depths(golden):
+    """A list is laid over the levels from the full resolution down; the middle is as the last one."""
+    own = {"channel_mult": [1, 1.5], "model_channels": 64, "attention_resolutions": [1, 2]}
+    unet = build_unet(options(golden) | own | {"num_heads": [2, 4], "transformer_depth": [1, 3]})
+    first, last, middle = unet.input_blocks[1][1], unet.output_blocks[0][1], unet.middle_block[1]
+    assert [len(each.transformer_blocks) for each in (first, last, middle)] == [1, 3, 3]
+    assert [each.transformer_blocks[0].attn1.num_heads for each in (first, last, middle)] == [2, 4, 4]
+    assert [each.norm.num_channels for each in (first, last, middle)] == [64, 96, 96]
+
+
+def test_linear_projections_are_the_convolutions_of_width_one(golden):
+    """Stable Diffusion 2 has them: the same map from the same numbers."""
+    plain = build_unet(options(golden))
+    linear = build_unet(options(golden) | {"use_linear_in_transformer": True})
+    state = {name: value.clone() for name, value in plain.state_dict().items()}
+    for name, value in linear.state_dict().items():
+        torch.nn.init.normal_(state[name], std=0.1) if value.ndim > 1 else None
+    plain.load_state_dict(state)
+    linear.load_state_dict({name: value.reshape_as(linear.state_dict()[name]) for name, value in state.items()})
+    x, t = torch.randn(1, 3, 8, 8), torch.tensor([5])
+    context = torch.randn(1, 77, plain.context_dim)
+    with torch.no_grad():
+        torch.testing.assert_close(linear(x, t, context), plain(x, t, context), atol=1e-4, rtol=1e-4)

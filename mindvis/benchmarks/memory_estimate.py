@@ -2,7 +2,7 @@
 
 import multiprocessing
 import resource
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode  # torch's only shape-and-dtype tracer that picks the real kernels
 from torch.nn import functional as F
 
+from mindvis.checkpoints import find_ldm, read_label2img_config
 from mindvis.dc_ldm import build_ldm
 from mindvis.dc_ldm.precision import cast_frozen
 from mindvis.sc_mbm import FMRIEncoder, MaskedBrainModel
@@ -50,11 +51,11 @@ class StageA(nn.Module):
 
 
 class StageB(nn.Module):
-    """The published diffusion model with what is tuned, and the loss of a random batch of latents."""
+    """A diffusion model, by default the published one, with what is tuned, and the loss of a batch of latents."""
 
-    def __init__(self):
+    def __init__(self, ldm_config: dict | None = None):
         super().__init__()
-        self.ldm = build_ldm({"model": {"params": LABEL2IMG}}, FMRIEncoder(num_voxels=NUM_VOXELS))
+        self.ldm = build_ldm(ldm_config or {"model": {"params": LABEL2IMG}}, FMRIEncoder(num_voxels=NUM_VOXELS))
 
     def forward(self, batch_size: int) -> Tensor:
         latent, eps = torch.randn(2, batch_size, *self.ldm.latent_shape)
@@ -66,7 +67,14 @@ class StageB(nn.Module):
         self.ldm.unet.use_checkpoint = True
 
 
-STAGES: dict[str, Callable[[], nn.Module]] = {"A": StageA, "B": StageB}
+def stage_model(stage: str, ldm_config: dict | None = None) -> nn.Module:
+    """The network of stage `A` or `B` with its loss; `ldm_config` None is the published one."""
+    return StageA() if stage == "A" else StageB(ldm_config)
+
+
+def config_of(ldm: str | None) -> dict | None:
+    """The config of the model that `ldm` names, as for finetune_ldm; None where it names none."""
+    return read_label2img_config(find_ldm(ldm)) if ldm else None
 
 
 @dataclass(frozen=True)
@@ -85,15 +93,23 @@ class Estimate:
         return self.weights + self.gradients + self.moments + self.activations
 
 
-def estimate(stage: str, batch_size: int, *, precision: str = "32-true", checkpointing: bool = False) -> Estimate:
-    """Memory of one step of a stage (`A` or `B`) at the published size, on one GPU; none is needed to count it.
+def estimate(
+    stage: str,
+    batch_size: int,
+    *,
+    precision: str = "32-true",
+    checkpointing: bool = False,
+    ldm: str | None = None,
+) -> Estimate:
+    """Memory of one step of a stage (`A` or `B`) at the published size, or with another `ldm`, on one GPU; none is needed to count.
 
     Gradients, moments and the weights of what is tuned are float32 in every precision; frozen weights of products are
     bfloat16 in bf16-mixed. What a kernel needs while it runs, and with checkpointing the inside of one block, come on
     top.
     """
+    ldm_config = config_of(ldm)
     with FakeTensorMode(), torch.device("cuda"):
-        model = STAGES[stage]()
+        model = stage_model(stage, ldm_config)
         _bring_over(model)
         if checkpointing:
             model.enable_activation_checkpointing()
@@ -173,16 +189,16 @@ def _autocast(*, enabled: bool) -> Iterator[None]:
         torch.set_autocast_dtype("cuda", before[1])
 
 
-def measure(stage: str, batch_size: int, *, checkpointing: bool = False) -> int:
+def measure(stage: str, batch_size: int, *, checkpointing: bool = False, ldm: str | None = None) -> int:
     """Peak resident bytes of two float32 optimiser steps on the CPU above what torch itself takes."""
     context = multiprocessing.get_context("spawn")
     with context.Pool(1) as pool:
-        return pool.apply(_peak_of_two_steps, (stage, batch_size, checkpointing))
+        return pool.apply(_peak_of_two_steps, (stage, batch_size, checkpointing, ldm))
 
 
-def _peak_of_two_steps(stage: str, batch_size: int, checkpointing: bool) -> int:
+def _peak_of_two_steps(stage: str, batch_size: int, checkpointing: bool, ldm: str | None) -> int:
     before = _peak_bytes()
-    model = STAGES[stage]()
+    model = stage_model(stage, config_of(ldm))
     if checkpointing:
         model.enable_activation_checkpointing()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-6, fused=True)

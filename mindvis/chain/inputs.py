@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mindvis.chain.plan import Step
 from mindvis.chain.settings import TRAININGS
-from mindvis.checkpoints import find_ldm
+from mindvis.checkpoints import find_ldm, is_diffusers
 from mindvis.common.errors import InputError
 from mindvis.common.files import sha256, write_json
 from mindvis.config.loading import flatten
@@ -129,6 +129,8 @@ def _digest(key: str, path: Path, hashes: FileHashes) -> str:
     if path.is_file():
         beside = [path.with_name("config.yaml")] if key == "ldm" else []
         return hashes.of_files([path, *beside], path.parent)
+    if key == "ldm" and is_diffusers(path):
+        return hashes.of_files([file for file in path.rglob("*") if file.is_file()], path)
     if (path / "checkpoints").is_dir():
         return hashes.of_files(_run_files(path), path)
     if (path / "decoded.npz").is_file():

@@ -17,10 +17,12 @@ from mindvis.checkpoints.builders import (
     read_encoder,
     start_mbm,
 )
-from mindvis.checkpoints.diffusers import read_diffusers, write_diffusers
+from mindvis.checkpoints.diffusers import is_diffusers, read_diffusers, write_diffusers
+from mindvis.checkpoints.diffusers_export import export_diffusers, exporter, load_conditioner
 from mindvis.checkpoints.formats import (
     complete_ldm,
     read_label2img,
+    read_label2img_config,
     read_ldm,
     read_mbm,
     read_weights,
@@ -66,14 +68,18 @@ __all__ = [
     "complete_ldm",
     "decoder_data",
     "describe_data",
+    "export_diffusers",
     "export_ldm",
     "export_mbm",
     "export_model",
+    "exporter",
     "find_ldm",
     "history",
     "image_side",
     "import_ldm",
     "import_mbm",
+    "is_diffusers",
+    "load_conditioner",
     "load_published",
     "load_state",
     "load_torch",
@@ -81,6 +87,7 @@ __all__ = [
     "read_diffusers",
     "read_encoder",
     "read_label2img",
+    "read_label2img_config",
     "read_ldm",
     "read_mbm",
     "read_safetensors",

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from mindvis.checkpoints.formats import read_kind, read_label2img, read_ldm, read_mbm, read_weights
+from mindvis.checkpoints.formats import read_kind, read_label2img_config, read_ldm, read_mbm, read_weights
 from mindvis.checkpoints.weights import IMAGE_DECODER, State, Weights
 from mindvis.common.errors import InputError
 from mindvis.common.loading import LoadReport, load_state
@@ -162,7 +162,7 @@ def build_stage_b(
         if state is not None:
             encoder.load_pretrained(state)
         ldm, _ = build_label2img(path, encoder, **flags)
-    settings = {"encoder": encoder_settings, **flags, "ldm_config": read_label2img(path)[0]}
+    settings = {"encoder": encoder_settings, **flags, "ldm_config": read_label2img_config(path)}
     if config.start:
         load_state(ldm, _read_start(config.start, settings), source=config.start)
     return ldm, settings
@@ -203,9 +203,8 @@ def find_ldm(path: str) -> Path:
 
 
 def image_side(path: str) -> int:
-    """Side in pixels of the images that a label-to-image model was made for, by its config.yaml."""
-    settings, _ = read_label2img(find_ldm(path))
-    return autoencoder_resolution(settings)
+    """Side in pixels of the images that a label-to-image model was made for, by its config.yaml or config.json."""
+    return autoencoder_resolution(read_label2img_config(find_ldm(path)))
 
 
 def history(config: FinetuneLDMConfig) -> dict:

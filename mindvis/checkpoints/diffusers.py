@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mindvis.checkpoints.diffusers_config import diffusers_configs, ldm_config, levels
+from mindvis.checkpoints.diffusers_config import ldm_config
+from mindvis.checkpoints.diffusers_config_out import diffusers_configs, levels
 from mindvis.checkpoints.diffusers_names import autoencoder_names, to_ours, to_theirs, unet_names
 from mindvis.checkpoints.own import read_safetensors, save_safetensors
 from mindvis.checkpoints.torch_files import load_torch
@@ -48,14 +49,7 @@ def read_diffusers(folder: str | Path) -> tuple[dict, State]:
     says, for code in a pickle, and for a setting that our networks do not have.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        raise InputError("; ".join(text for text in (f"{folder}: no such folder", NEEDED, beside(folder)) if text))
-    autoencoder = next((name for name in AUTOENCODER_FOLDERS if (folder / name / "config.json").is_file()), "vae")
-    read = {name: _read_json(folder / name / "config.json") for name in ("unet", autoencoder)}
-    scheduler = _read_json(folder / "scheduler" / "scheduler_config.json")
-    if (folder / CONDITIONER).is_dir():  # one of ours, whose time-step condition is in there
-        read["unet"].pop("class_embed_type", None)
-    config = ldm_config(read["unet"], read[autoencoder], scheduler, str(folder))
+    config, autoencoder = read_config(folder), _autoencoder_of(folder)
     names, own = _names(config), _own_shapes(config, str(folder))
     state: State = {}
     for place, prefix in (("unet", "unet."), (autoencoder, "autoencoder.")):
@@ -63,6 +57,24 @@ def read_diffusers(folder: str | Path) -> tuple[dict, State]:
         _check(found, own[prefix], names[prefix], folder / place)
         state |= {prefix + name: tensor.float() for name, tensor in found.items()}
     return config, state
+
+
+def read_config(folder: str | Path) -> dict:
+    """The config `build_ldm` takes, from the config.json of a folder alone. Raises as `read_diffusers`."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError("; ".join(text for text in (f"{folder}: no such folder", NEEDED, beside(folder)) if text))
+    unet = _read_json(folder / "unet" / "config.json")
+    place = _autoencoder_of(folder)
+    autoencoder = _read_json(folder / place / "config.json")
+    scheduler = _read_json(folder / "scheduler" / "scheduler_config.json")
+    if (folder / CONDITIONER).is_dir():  # one of ours, whose time-step condition is in there
+        unet.pop("class_embed_type", None)
+    return ldm_config(unet, autoencoder, scheduler, str(folder), place)
+
+
+def _autoencoder_of(folder: Path) -> str:
+    return next((name for name in AUTOENCODER_FOLDERS if (folder / name / "config.json").is_file()), "vae")
 
 
 def write_diffusers(ldm: LatentDiffusion, folder: str | Path, config: Mapping[str, Any] | None = None) -> None:
@@ -93,8 +105,6 @@ def write_diffusers_state(
             kept = {key: tensor for key, tensor in own.items() if not key.startswith("time_embed_condtion.")}
             save_safetensors(folder / place / f"{STEM}.safetensors", to_theirs(kept, names[prefix]), {"format": "pt"})
         write_json(folder / place / name, settings)
-    classes = {place: ["diffusers", settings["_class_name"]] for place, settings in configs.items()}
-    write_json(folder / "model_index.json", {"_class_name": "DiffusionPipeline", **classes})
 
 
 def _names(config: Mapping[str, Any]) -> dict[str, dict[str, str]]:

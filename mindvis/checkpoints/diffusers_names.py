@@ -100,7 +100,7 @@ def _block(ours: str, theirs: str, index: int, attend: bool) -> dict[str, str]:
 
 
 def _coder_level(ours: str, theirs: str, num_res_blocks: int, attend: bool) -> dict[str, str]:
-    names = {}
+    names: dict[str, str] = {}
     for index in range(num_res_blocks):
         names |= _below(f"{ours}.block.{index}", f"{theirs}.resnets.{index}", CODER_RESIDUAL)
         if attend:

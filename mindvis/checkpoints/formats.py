@@ -4,6 +4,8 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+from mindvis.checkpoints.diffusers import is_diffusers, read_config, write_diffusers_state
+from mindvis.checkpoints.diffusers_export import diffusers_weights, export_diffusers
 from mindvis.checkpoints.own import (
     ENVELOPE,
     EXPORTED,
@@ -17,7 +19,7 @@ from mindvis.checkpoints.published import published_source, published_weights, r
 from mindvis.checkpoints.torch_files import load_torch
 from mindvis.checkpoints.weights import DEFAULT_HEADS, State, Weights
 from mindvis.common.errors import InputError, beside
-from mindvis.config.options import CHECKPOINTS, FORMATS
+from mindvis.config.options import CHECKPOINTS, FORMATS, FORMS
 from mindvis.training.base_weights import with_base
 from mindvis.training.runs import STAGES, open_run
 
@@ -27,6 +29,8 @@ NAMES = {"mbm": "a Stage A model", "label2img": "a label-to-image LDM", "ldm": "
 def read_weights(path: str | Path, checkpoint: str = "last") -> Weights:
     """Weights and settings from a file or folder of any form; `checkpoint` and errors as of `weights_file`."""
     file = weights_file(path, checkpoint)
+    if file.is_dir():
+        return diffusers_weights(file)
     if file.suffix == ".safetensors":
         return safetensors_weights(file)
     content = load_torch(file)
@@ -38,6 +42,8 @@ def read_weights(path: str | Path, checkpoint: str = "last") -> Weights:
 
 def weights_file(path: str | Path, checkpoint: str = "last") -> Path:
     """The file itself, or the one in an exported folder, a folder of published weights or a run folder.
+
+    A diffusers folder, whose weights are several files, is returned as it is.
 
     `checkpoint` is the one of a run folder: `selected` (as its setting `selection` says; the last one where it has no
     such setting), `best` (by val/loss) or `last`. Raises InputError where `path` is none of these, or is not there.
@@ -51,30 +57,46 @@ def weights_file(path: str | Path, checkpoint: str = "last") -> Path:
         raise InputError("; ".join(part for part in parts if part))
     if path.is_file():
         return path
+    if is_diffusers(path):
+        return path
     for name in (EXPORTED[0], "model.ckpt"):
         if (path / name).is_file():
             return path / name
     if (path / "manifest.json").is_file():
         return open_run(path, stages=STAGES).checkpoint(checkpoint)
-    raise InputError(f"{path}: no weights; needed: a run folder, an exported model or a published file")
+    needed = "a run folder, an exported model, a published file or a diffusers folder"
+    raise InputError(f"{path}: no weights; needed: {needed}")
 
 
 def write_weights(path: str | Path, weights: Weights, form: str | None = None) -> None:
-    """Write weights as `form` 'published', 'mindvis' or 'safetensors'; by default as the suffix of `path` says.
+    """Write weights as `form` 'published', 'mindvis', 'safetensors', by default as the suffix of `path` says.
 
-    A published 'label2img' gets its `config.yaml` beside it. Raises InputError for a suffix or form without meaning.
+    With 'diffusers' `path` is a folder. A published 'label2img' gets its `config.yaml` beside it. Raises InputError for
+    a suffix or form without meaning.
     """
     path = Path(path)
     form = form or FORMATS.get(path.suffix)
-    if form not in FORMATS.values():
-        raise InputError(f"{path}: unknown form of weights; needed: a name that ends in {', '.join(FORMATS)}")
+    if form not in FORMS:
+        needed = f"a name that ends in {', '.join(FORMATS)}, or the form diffusers for a folder"
+        raise InputError(f"{path}: unknown form of weights; needed: {needed}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    if form == "published":
+    if form == "diffusers":
+        _write_diffusers(path, weights)
+    elif form == "published":
         write_published(path, weights)
     elif form == "mindvis":
         save_checkpoint(path, {"state_dict": weights.state_dict, ENVELOPE: envelope(weights)})
     else:
         save_safetensors(path, weights.state_dict, {ENVELOPE: json.dumps(envelope(weights), default=str)})
+
+
+def _write_diffusers(folder: Path, weights: Weights) -> None:
+    if weights.kind == "label2img":
+        write_diffusers_state(weights.settings, weights.state_dict, folder)
+    elif weights.kind == "ldm":
+        export_diffusers(folder, weights)
+    else:
+        raise InputError(f"{folder}: {NAMES[weights.kind]} has no form in diffusers; needed: {NAMES['label2img']}")
 
 
 def read_kind(path: str | Path, kind: str, checkpoint: str = "last") -> Weights:
@@ -95,9 +117,17 @@ def read_mbm(path: str | Path, checkpoint: str = "last") -> tuple[dict, State]:
 
 
 def read_label2img(path: str | Path) -> tuple[dict, State]:
-    """Published config and weights of a label-to-image LDM, from its model.ckpt (or folder). Raises as `read_mbm`."""
+    """Config and weights of the LDM Stage B starts from: model.ckpt, its folder, or a diffusers folder.
+
+    The config has the published form. Raises as `read_mbm`.
+    """
     weights = read_kind(path, "label2img")
     return weights.settings, weights.state_dict
+
+
+def read_label2img_config(path: str | Path) -> dict:
+    """The config of `read_label2img`; of a diffusers folder its weights are not read."""
+    return read_config(path) if is_diffusers(path) else read_label2img(path)[0]
 
 
 def read_ldm(
@@ -165,6 +195,8 @@ def _find_config(path: Path, label2img: str | Path | None) -> dict:
             raise InputError(f"{path}: names no UNet settings; {needed}")
         return read_ldm_yaml(found[0])
     given = Path(label2img)
+    if is_diffusers(given):
+        return read_config(given)
     is_yaml = given.suffix in (".yaml", ".yml")
     config = given if is_yaml else (given if given.is_dir() else given.parent) / "config.yaml"
     if not given.exists() and not config.is_file():

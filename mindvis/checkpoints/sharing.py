@@ -1,6 +1,6 @@
 """A decoder as one folder for others: weights, settings and a model card."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ from mindvis.config.loading import flatten
 
 CARD = Path(__file__).resolve().parents[1] / "assets" / "model_card.md"
 # What decides about the weights, by the last part of its name: the settings of both stages, and of published files.
-TRAINING = {"seed", "selection", "tune", "ema", "weighting", "fmri", "mask_ratio", "sparsify", "crop_ratio"}
+TRAINING = {"seed", "selection", "tune", "ema", "weighting", "objective", "fmri", "mask_ratio", "sparsify"}
+TRAINING |= {"crop_ratio"}
 TRAINING |= {"crop_probability", "lr", "min_lr", "weight_decay", "warmup_epochs", "clip", "batch_size", "accumulate"}
 TRAINING |= {"precision", "max_epochs", "num_epoch", "accumulate_grad"}
 
@@ -36,33 +37,48 @@ def export_model(
     pictures. Raises InputError for weights that are no decoder, whose LDM config is not known, or for a folder that
     holds something else.
     """
-    folder = Path(folder)
-    if weights.kind != "ldm" or weights.settings["ldm_config"] is None:
-        raise InputError(f"{folder}: a {weights.kind} without an LDM config cannot be shared; needed: a tuned decoder")
-    known = {*EXPORTED, RIDGE_FILE, "README.md"}
-    if folder.exists() and (not folder.is_dir() or any(path.name not in known for path in folder.iterdir())):
-        raise InputError(f"{folder}: holds other files; needed: a new or empty folder")
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = check_shareable(folder, weights, {*EXPORTED, RIDGE_FILE, "README.md"})
     settings = {**envelope(weights), "data": dict(data or {})}
     write_text(folder / EXPORTED[1], OmegaConf.to_yaml(OmegaConf.create(settings)))
     write_text(folder / "README.md", model_card(weights, data or {}, report or {}))
     save_safetensors(folder / EXPORTED[0], weights.state_dict, {"format": "pt"})
+    return [*EXPORTED, *copy_ridge(folder, source), "README.md"]
+
+
+def copy_ridge(folder: Path, source: str | Path | None) -> list[str]:
+    """Write the ridge regression of the run `source` into the folder, where it has one; [its name], or []."""
     ridge = Path(source or "") / RIDGE_FILE
     if not ridge.is_file():
-        return [*EXPORTED, "README.md"]
+        return []
     save_safetensors(folder / RIDGE_FILE, *read_safetensors(ridge))
-    return [*EXPORTED, RIDGE_FILE, "README.md"]
+    return [RIDGE_FILE]
 
 
-def model_card(weights: Weights, data: Mapping[str, Any], report: Mapping[str, Any]) -> str:
+def check_shareable(folder: str | Path, weights: Weights, known: Collection[str]) -> Path:
+    """The folder, made where it is not there. Raises as `export_model`; `known` are names an earlier export wrote."""
+    folder = Path(folder)
+    if weights.kind != "ldm" or weights.settings["ldm_config"] is None:
+        raise InputError(f"{folder}: a {weights.kind} without an LDM config cannot be shared; needed: a tuned decoder")
+    if folder.exists() and (not folder.is_dir() or any(path.name not in known for path in folder.iterdir())):
+        raise InputError(f"{folder}: holds other files; needed: a new or empty folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def model_card(weights: Weights, data: Mapping[str, Any], report: Mapping[str, Any], *, form: str = "mindvis") -> str:
     """The card as markdown, from assets/model_card.md.
 
-    `data` names the data set, subjects and region; `report` is a report.json, or empty.
+    `data` names the data set, subjects and region; `report` is a report.json, or empty; `form` of the folder is
+    mindvis or diffusers, whose card shows its use with that library.
     """
     template = Environment(undefined=StrictUndefined, trim_blocks=True).from_string(CARD.read_text())
     settings = weights.settings
     shape = {**settings["encoder"], **{name: settings[name] for name in ("global_pool", "use_time_condition")}}
+    params = settings["ldm_config"]["model"]["params"]
     return template.render(
+        form=form,
+        is_kl=bool(params["first_stage_config"]["params"]["ddconfig"].get("double_z")),
+        is_flow=params.get("parameterization") == "flow",
         dataset=str(data.get("name") or "").lower(),
         subjects=", ".join(map(str, data.get("subjects") or [])),
         region=_region(data.get("roi")),

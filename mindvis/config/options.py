@@ -10,3 +10,5 @@ CHECKPOINTS = ("selected", "best", "last")  # which checkpoint of a run folder
 SELECTED = "of a run folder: selected, as its setting `selection` says (a run without it: last), best or last; "
 SELECTED += "default: selected, as for generate"
 FORMATS = {".safetensors": "safetensors", ".pt": "mindvis", ".pth": "published", ".ckpt": "published"}
+FORMS = (*sorted(set(FORMATS.values())), "diffusers")
+EXPORTS = ("mindvis", "diffusers")  # forms of a folder for others

@@ -232,7 +232,7 @@ class FinetuneLDMConfig(TrainingConfig):
     run_dir: str = "runs/finetune_ldm"  # the folder this run writes
     start: str | None = None  # run of finetune_ldm to go on from, of other subjects for instance; in place of `encoder`
     encoder: str | None = None  # Stage A run folder or fmri_encoder.pth; null: an encoder without pretraining
-    ldm: str = "pretrains/ldm/label2img/model.ckpt"  # label-to-image model (config.yaml beside it), or `demo`
+    ldm: str = "pretrains/ldm/label2img/model.ckpt"  # model.ckpt (config.yaml beside it), diffusers folder, or `demo`
     model: ModelConfig = field(default_factory=ModelConfig)  # the encoder's shape when `encoder` is null
     global_pool: bool = False  # one pooled token in place of the sequence
     use_time_condition: bool = True  # false: condition by cross-attention only
@@ -242,7 +242,7 @@ class FinetuneLDMConfig(TrainingConfig):
     )  # decay a step of the average of tuned weights that is saved; 0: none (published)
     weighting: str = "none"  # none (published) | levels: all noise levels count alike in the loss
     objective: str | None = None  # what the loss compares: eps | v | flow; null: what the LDM predicts (published: eps)
-    image_size: int | None = number(None, 1, 4096)  # side of the images; null: that of the LDM, by its config.yaml
+    image_size: int | None = number(None, 1, 4096)  # side of the images; null: that of the LDM, by its config
     selection: str = "last"  # which checkpoint `generate` takes: last | validation | test (as published)
     cache_latents: bool = True  # encode un-cropped images once
     num_preview: int = number(4, 0, 10**4)  # validation stimuli decoded for the figure
@@ -318,7 +318,7 @@ class GenerateConfig(DecodingConfig):
     )  # above 1: away from the mean training fMRI, at twice the cost; 1: published; auto: as strength
     precision: str = "32-true"  # 32-true | bf16-mixed
     fmri_encoder: str | None = None  # finetuned.pth only: the fmri_encoder.pth it came from (names the heads)
-    ldm: str | None = None  # finetuned.pth only: the label2img model.ckpt, for its config.yaml, or `demo`
+    ldm: str | None = None  # finetuned.pth only: the LDM it came from, for its config: as of finetune_ldm
     data: DataConfig | None = None  # another data set than the run's; of its kind: what is not given is the run's
     wait_minutes: float = number(60.0, 0, 10**6)  # several processes: how long the first, when done, waits for another
     logging: LoggingConfig | None = None  # where the grids are shown; null: as in the training of `run`
@@ -329,7 +329,7 @@ class BaselineConfig(DecodingConfig):
     """Baselines and ceilings of a data set, decoded with a label-to-image LDM; some have one picture each."""
 
     output: str = "runs/baseline_ridge"  # folder for the pictures, in its sub-folders latent and class
-    ldm: str = "pretrains/ldm/label2img/model.ckpt"  # label-to-image model (config.yaml beside it), or `demo`
+    ldm: str = "pretrains/ldm/label2img/model.ckpt"  # model.ckpt (config.yaml beside it), diffusers folder, or `demo`
     targets: list[str] = field(default_factory=lambda: ["latent", "class"])  # which decoders, see above
     features: str = "auto"  # retrieval: auto | pixels | a classifier (efficientnet_lite0, demo)
     alphas: list[float] = number([10.0**p for p in range(-1, 8)], above=0, most=1e30)  # penalties, by leave-one-out

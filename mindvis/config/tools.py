@@ -70,7 +70,7 @@ class LookInsideConfig:
     device: str = "auto"  # auto | cpu | cuda
     num_threads: int | None = number(None, 1, 4096)  # CPU threads of torch
     fmri_encoder: str | None = None  # finetuned.pth only: the fmri_encoder.pth it came from (names the heads)
-    ldm: str | None = None  # finetuned.pth only: the label2img model.ckpt, for its config.yaml, or `demo`
+    ldm: str | None = None  # finetuned.pth only: the LDM it came from, for its config: as of finetune_ldm
     data: DataConfig | None = None  # another data set than the run's own; a published file names none
     subject: str | None = None  # one subject of the data: regions of several subjects lie in different places
 

@@ -84,6 +84,15 @@ class LatentDiffusion(nn.Module):
         alpha, sigma = self.schedule.levels(t)
         return self.unet((x_t / (alpha + sigma)).to(x_t.dtype), t + 1, context)
 
+    @property
+    def sampled_prediction(self) -> str:
+        """What the samplers are told of: the noise where the UNet predicts it, else v."""
+        return "eps" if self.parameterization == "eps" else "v"
+
+    def for_sampler(self, output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        """What `predict` has given at x_t [b c h w], as `sampled_prediction`."""
+        return self.schedule.convert(output, x_t, t, self.parameterization, self.sampled_prediction)
+
     @torch.no_grad()
     def encode(self, image: Tensor) -> Tensor:
         """Latent [b c h/f w/f] of images [b 3 h w] in [-1, 1], without autograd."""

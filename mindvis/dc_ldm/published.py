@@ -15,7 +15,7 @@ from mindvis.dc_ldm.conditioner import ClassEmbedder, FMRIConditioner
 from mindvis.dc_ldm.layers import GROUPS
 from mindvis.dc_ldm.model import LOSSES, LatentDiffusion
 from mindvis.dc_ldm.schedule import BETA_SCHEDULES, PARAMETERIZATIONS, NoiseSchedule
-from mindvis.dc_ldm.unet import UNet, heads_of, level_widths, per_level
+from mindvis.dc_ldm.unet import UNet, level_widths, per_level
 from mindvis.sc_mbm import FMRIEncoder
 
 Options = Mapping[str, Any]
@@ -150,13 +150,15 @@ def build_ldm(
     return _assemble(ldm_config, unet, conditioner).freeze()
 
 
-def build_class_ldm(ldm_config: Options) -> LatentDiffusion:
+def build_class_ldm(ldm_config: Options, *, with_classes: bool = True) -> LatentDiffusion:
     """The class-conditional model that Stage B starts from (label to image): no time condition, nothing frozen.
 
-    Its conditioner embeds class ids, as `cond_stage_config` of the published config.yaml says. Raises InputError as
-    `build_ldm` does.
+    Its conditioner embeds class ids, as `cond_stage_config` of the published config.yaml says; without it, it hands
+    contexts on as they are. Raises InputError as `build_ldm` does.
     """
     unet = build_unet(_part(ldm_config, "unet_config"), use_time_condition=False)
+    if not with_classes:
+        return _assemble(ldm_config, unet, nn.Identity())
     options = CLASSES.read(_part(ldm_config, "cond_stage_config"))
     conditioner = ClassEmbedder(options.get("n_classes", 1000), options.get("embed_dim", unet.context_dim))
     return _assemble(ldm_config, unet, conditioner)
@@ -251,16 +253,15 @@ def _assemble(ldm_config: Options, unet: UNet, conditioner: nn.Module) -> Latent
 
 def _check_widths(options: Options) -> None:
     """GroupNorm and heads must divide the channels of every level, and lists have an entry a level."""
-    factors = options["channel_mult"]
-    for name in ("num_heads", "num_res_blocks", "transformer_depth"):
-        found = per_level(options.get(name, 1), len(factors))
-        if len(found) != len(factors) or any(type(each) is not int or each < 1 for each in found):
+    factors, head_width = options["channel_mult"], options.get("num_head_channels")
+    for name in ("num_res_blocks", "transformer_depth", *(() if head_width else ("num_heads",))):
+        values = per_level(options.get(name, 1), len(factors))
+        if len(values) != len(factors) or any(type(each) is not int or each < 1 for each in values):
             needed = f"needed a positive number, or one for each of the {len(factors)} levels of channel_mult"
             raise InputError(f"{UNET.where}.{name}: found {options.get(name)!r}, {needed}")
     widths = level_widths(options["model_channels"], factors)
-    heads = heads_of(widths, options.get("num_heads", 1), None)
-    for factor, width, heads_here in zip(factors, widths, heads, strict=True):
-        divisor = options.get("num_head_channels") or heads_here
+    divisors = per_level(head_width or options.get("num_heads", 1), len(factors))
+    for factor, width, divisor in zip(factors, widths, divisors, strict=True):
         if width % GROUPS or width % divisor:
             found = f"{width} channels at channel_mult {factor}"
             needed = f"a multiple of {GROUPS} and of {divisor} (heads)"

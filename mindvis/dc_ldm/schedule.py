@@ -110,11 +110,10 @@ class NoiseSchedule(nn.Module):
 
 
 def _betas(beta_schedule: str, start: float, end: float, num_timesteps: int) -> Tensor:
-    options = {"steps": num_timesteps, "dtype": torch.float64, "device": "cpu"}
     if beta_schedule == "linear":
-        return torch.linspace(start**0.5, end**0.5, **options) ** 2
+        return torch.linspace(start**0.5, end**0.5, num_timesteps, dtype=torch.float64, device="cpu") ** 2
     if beta_schedule == "sqrt_linear":
-        return torch.linspace(start, end, **options)
+        return torch.linspace(start, end, num_timesteps, dtype=torch.float64, device="cpu")
     raise InputError(f"beta_schedule: found {beta_schedule!r}, needed one of {', '.join(BETA_SCHEDULES)}")
 
 

@@ -117,7 +117,7 @@ class UNet(nn.Module):
             nn.Linear(model_channels, embedding_dim), nn.SiLU(), nn.Linear(embedding_dim, embedding_dim)
         )
         self.time_embed_condtion = (
-            _time_condition(context_dim, embedding_dim, global_pool) if use_time_condition else None
+            time_condition(context_dim, embedding_dim, global_pool) if use_time_condition else None
         )
         first = UNetBlock(nn.Conv2d(in_channels, model_channels, 3, padding=1))
         self.input_blocks, skips = _down_path(first, model_channels, layers)
@@ -228,7 +228,7 @@ def _up_path(skips: list[int], layers: Layers) -> nn.ModuleList:
     return nn.ModuleList(blocks)
 
 
-def _time_condition(context_dim: int, embedding_dim: int, global_pool: bool) -> nn.Module:
+def time_condition(context_dim: int, embedding_dim: int, global_pool: bool) -> nn.Module:
     """Context [b 77 context_dim], or [b 1 context_dim] with global_pool -> [b 1 embedding_dim]."""
     if global_pool:
         return nn.Linear(context_dim, embedding_dim)

@@ -32,6 +32,7 @@ from mindvis.decoding.ridge_pictures import (
 from mindvis.evaluation.audit_features import Space, choose_spaces
 
 RIDGE = ("latent", "class")
+WITHOUT_EMBEDDING = "it needs an embedding of classes, which a diffusers folder has not"
 NEED_CLASSES = ("class", "predicted_class", "true_class")
 TARGETS = (*RIDGE, "retrieval", "predicted_class", "autoencoder", "true_class", "mean", "noise")
 
@@ -55,12 +56,14 @@ def usable_targets(ldm: LatentDiffusion, train: PairedDataset, targets: Sequence
     for target in targets:
         if target not in TARGETS:
             raise InputError(f"setting targets names {target!r}; needed: one or more of {', '.join(TARGETS)}")
-    usable = [target for target in targets if target not in NEED_CLASSES or train.class_ids is not None]
+    reason = WITHOUT_CLASSES if train.class_ids is None else WITHOUT_EMBEDDING
+    without = train.class_ids is None or not hasattr(ldm.conditioner, "embedding")
+    usable = [target for target in targets if target not in NEED_CLASSES or not without]
     if not usable:
-        raise InputError(f"setting targets is {list(targets)}: {WITHOUT_CLASSES}; needed: [latent]")
+        raise InputError(f"setting targets is {list(targets)}: {reason}; needed: [latent]")
     if set(usable) & set(NEED_CLASSES):
         class_embeddings(ldm, train)
-    return usable, [f"{target} skipped: {WITHOUT_CLASSES}" for target in targets if target not in usable]
+    return usable, [f"{target} skipped: {reason}" for target in targets if target not in usable]
 
 
 def decode_baseline(

@@ -117,7 +117,7 @@ def _as_latents(ldm: LatentDiffusion, flat: np.ndarray, shape: Sequence[int]) ->
 def _sampling(ldm: LatentDiffusion, sampler: str, num_steps: int, strength: float) -> Callable[..., Tensor]:
     """Function of an `EpsModel`, noise and latents to begin with (both [b c h w]) or None: x_0 [b c h w]."""
     alphas_cumprod = ldm.schedule.alphas_cumprod.cpu()  # read by every call of a sampler: once from the device
-    predicts = {} if sampled_prediction(ldm) == "eps" else {"prediction": "v"}
+    predicts = {} if ldm.sampled_prediction == "eps" else {"prediction": "v"}
 
     def sample(eps_model: EpsModel, noise: Tensor, begun: Tensor | None) -> Tensor:
         if begun is None:
@@ -198,27 +198,19 @@ def _eps_model(
     6), with the mean fMRI in the place of no condition, which Stage B never sees. Both are one batch. Predictions of v
     are guided alike, as both follow from x_t and eps by the same linear map.
     """
-    dtype, wanted = context.dtype, sampled_prediction(ldm)
+    dtype = context.dtype
 
     def predict(x_t: Tensor, t: Tensor, prepared: PreparedContext) -> Tensor:
         output = ldm.predict(x_t.to(dtype), t, prepared)
         return output.to(torch.float32, copy=True)  # a CUDA graph writes its next output over this one
 
-    def converted(output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        return ldm.schedule.convert(output, x_t, t, ldm.parameterization, wanted)
-
     if mean is None:
         prepared = ldm.unet.prepare_context(context, times)
-        return lambda x_t, t: converted(predict(x_t, t, prepared), x_t, t)
+        return lambda x_t, t: ldm.for_sampler(predict(x_t, t, prepared), x_t, t)
     both = ldm.unet.prepare_context(torch.cat([mean.expand_as(context), context]), times)
 
     def guided(x_t: Tensor, t: Tensor) -> Tensor:
         without, under = predict(x_t.repeat(2, 1, 1, 1), t.repeat(2), both).chunk(2)
-        return converted(torch.lerp(without, under, guidance), x_t, t)
+        return ldm.for_sampler(torch.lerp(without, under, guidance), x_t, t)
 
     return guided
-
-
-def sampled_prediction(ldm: LatentDiffusion) -> str:
-    """What the samplers are told of: the noise where the UNet predicts it, else v."""
-    return "eps" if ldm.parameterization == "eps" else "v"

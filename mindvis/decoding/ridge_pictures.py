@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mindvis.checkpoints import load_state, load_torch, read_label2img
+from mindvis.checkpoints import is_diffusers, load_state, load_torch, read_label2img
 from mindvis.common.errors import InputError
 from mindvis.common.progress import Progress
 from mindvis.common.ridge import Ridge, fit_ridge
@@ -42,8 +42,15 @@ class RidgeConditioner(nn.Module):
 
 
 def load_class_ldm(path: str | Path) -> LatentDiffusion:
-    """A label-to-image LDM with its class embedding, in evaluation mode. Raises InputError where a part is missing."""
+    """A label-to-image LDM with its class embedding, in evaluation mode. Raises InputError where a part is missing.
+
+    A diffusers folder has no such embedding: its model comes without conditioner.
+    """
     settings, state = read_label2img(path)
+    if is_diffusers(path):
+        ldm = build_class_ldm(settings, with_classes=False)
+        load_state(ldm, state, source=str(path))
+        return ldm.eval()
     path = Path(path) / "model.ckpt" if Path(path).is_dir() else Path(path)
     embedding = load_torch(path)["state_dict"].get(CLASS_EMBEDDING)
     if embedding is None:

@@ -22,7 +22,7 @@ LEVEL_DECAY = 0.9
 def train_denoiser(ldm: LatentDiffusion, latents: Tensor, class_ids: Tensor, fit: Fit) -> None:
     """Train a `build_class_ldm` model in place on latents [n c h w] of classes [n]: UNet and class embedding.
 
-    They end as the moving average of their weights.
+    What the UNet learns to predict is the model's `parameterization`. They end as the moving average of their weights.
     """
     trained = nn.ModuleList([ldm.unet, ldm.conditioner])
     average = deepcopy(trained)
@@ -34,8 +34,9 @@ def train_denoiser(ldm: LatentDiffusion, latents: Tensor, class_ids: Tensor, fit
         eps = torch.randn(latents[indices].shape, generator=generator)
         x_t = ldm.schedule.add_noise(latents[indices], eps, t)
         with torch.autocast("cpu", torch.bfloat16):
-            found = ldm.unet(x_t, t, ldm.conditioner(class_ids[indices])).float()
-        return levels((found - eps).square().mean(dim=(1, 2, 3)), t)
+            found = ldm.predict(x_t, t, ldm.conditioner(class_ids[indices])).float()
+        wanted = ldm.schedule.target(latents[indices], eps, t, ldm.parameterization)
+        return levels((found - wanted).square().mean(dim=(1, 2, 3)), t)
 
     minimise(
         loss_of,
@@ -95,7 +96,13 @@ def sample_classes(ldm: LatentDiffusion, class_ids: Tensor, *, seed: int, num_st
     """Images [b 3 h w] of classes [b] by DDIM, without guidance."""
     noise = torch.randn(len(class_ids), *ldm.latent_shape, generator=torch.Generator().manual_seed(seed))
     context = ldm.unet.prepare_context(ldm.conditioner(class_ids))
-    latent = sample_ddim(lambda x, t: ldm.unet(x, t, context), noise, ldm.schedule.alphas_cumprod, num_steps)
+    latent = sample_ddim(
+        lambda x, t: ldm.for_sampler(ldm.predict(x, t, context), x, t),
+        noise,
+        ldm.schedule.alphas_cumprod,
+        num_steps,
+        prediction=ldm.sampled_prediction,
+    )
     return ldm.autoencoder.decode(latent)
 
 

@@ -1,0 +1,136 @@
+"""The published config of a latent diffusion model as the settings of a diffusers folder."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from mindvis.checkpoints.diffusers_config import (
+    DECODER_UP,
+    DOWN,
+    ENCODER_DOWN,
+    FLOW_SCHEDULER,
+    PREDICTIONS,
+    SPACINGS,
+    UNET_FIXED,
+    UP,
+    shortest,
+)
+from mindvis.common.errors import InputError
+from mindvis.dc_ldm.layers import GROUPS
+from mindvis.dc_ldm.unet import heads_of, level_widths, per_level
+
+Config = Mapping[str, Any]
+
+
+def diffusers_configs(config: Config, *, class_embed_type: str | None = None) -> dict[str, dict]:
+    """The config.json of `unet`, of `vae` or `vqvae`, and of `scheduler`, from the published form.
+
+    Raises InputError, naming the option, for what diffusers has no setting for.
+    """
+    params = config["model"]["params"]
+    first_stage = params["first_stage_config"]["params"]
+    kind = "AutoencoderKL" if first_stage["ddconfig"].get("double_z") else "VQModel"
+    unet = _unet_config(params["unet_config"]["params"])
+    autoencoder = _autoencoder_config(first_stage, kind, params.get("scale_factor") or 1.0)
+    unet["sample_size"] = autoencoder["sample_size"] // 2 ** (len(autoencoder["block_out_channels"]) - 1)
+    unet["class_embed_type"] = class_embed_type
+    place = "vae" if kind == "AutoencoderKL" else "vqvae"
+    return {"unet": unet, place: autoencoder, "scheduler": _scheduler_config(params)}
+
+
+def levels(config: Config) -> tuple[list[bool], list[int], list[bool], int]:
+    """Attention and residual blocks of the levels of the UNet, and of the autoencoder."""
+    params = config["model"]["params"]
+    unet = params["unet_config"]["params"]
+    shape = params["first_stage_config"]["params"]["ddconfig"]
+    count = len(unet["channel_mult"])
+    attends = [2**level in unet["attention_resolutions"] for level in range(count)]
+    resolutions = [shape["resolution"] // 2**level for level in range(len(shape["ch_mult"]))]
+    attended = [size in (shape.get("attn_resolutions") or ()) for size in resolutions]
+    return attends, per_level(unet["num_res_blocks"], count), attended, shape["num_res_blocks"]
+
+
+def _unet_config(options: Config) -> dict:
+    widths = _first_is_whole(level_widths(options["model_channels"], options["channel_mult"]), options, "channel_mult")
+    count = len(widths)
+    attends = [2**level in options["attention_resolutions"] for level in range(count)]
+    heads = heads_of(widths, options.get("num_heads") or 1, _head_width(options))
+    kinds = {attend: name for name, attend in DOWN.items()}, {attend: name for name, attend in UP.items()}
+    return {
+        "_class_name": "UNet2DConditionModel",
+        **UNET_FIXED,
+        "in_channels": options["in_channels"],
+        "out_channels": options["out_channels"],
+        "down_block_types": [kinds[0][attend] for attend in attends],
+        "up_block_types": [kinds[1][attend] for attend in reversed(attends)],
+        "block_out_channels": widths,
+        "layers_per_block": options["num_res_blocks"],
+        "cross_attention_dim": options["context_dim"],
+        "transformer_layers_per_block": options.get("transformer_depth") or 1,
+        "attention_head_dim": shortest(heads),
+        "use_linear_projection": bool(options.get("use_linear_in_transformer")),
+        "dropout": options.get("dropout") or 0.0,
+    }
+
+
+def _autoencoder_config(options: Config, kind: str, scale_factor: float) -> dict:
+    shape = options["ddconfig"]
+    widths = _first_is_whole(level_widths(shape["ch"], shape["ch_mult"]), shape, "ch_mult")
+    resolutions = [shape["resolution"] // 2**level for level in range(len(widths))]
+    attends = [size in (shape.get("attn_resolutions") or ()) for size in resolutions]
+    own = {"vq_embed_dim": options["embed_dim"], "num_vq_embeddings": options.get("n_embed")}
+    if kind == "AutoencoderKL" and options["embed_dim"] != shape["z_channels"]:
+        found = f"embed_dim {options['embed_dim']} with z_channels {shape['z_channels']}"
+        raise InputError(f"first_stage_config: {found}; diffusers needs the same number in an AutoencoderKL")
+    kinds = (
+        {attend: name for name, attend in ENCODER_DOWN.items()},
+        {attend: name for name, attend in DECODER_UP.items()},
+    )
+    return {
+        "_class_name": kind,
+        "act_fn": "silu",
+        "norm_num_groups": GROUPS,
+        "in_channels": shape["in_channels"],
+        "out_channels": shape["out_ch"],
+        "down_block_types": [kinds[0][attend] for attend in attends],
+        "up_block_types": [kinds[1][attend] for attend in reversed(attends)],
+        "block_out_channels": widths,
+        "layers_per_block": shape["num_res_blocks"],
+        "latent_channels": shape["z_channels"],
+        "sample_size": shape["resolution"],
+        "scaling_factor": scale_factor,
+        **({} if kind == "AutoencoderKL" else own),
+    }
+
+
+def _scheduler_config(params: Config) -> dict:
+    timesteps, parameterization = params.get("timesteps", 1000), params.get("parameterization") or "eps"
+    if parameterization == "flow":
+        return {"_class_name": FLOW_SCHEDULER, "num_train_timesteps": timesteps, "shift": 1.0}
+    spacings = {ours: theirs for theirs, ours in SPACINGS.items()}
+    predictions = {ours: theirs for theirs, ours in PREDICTIONS.items()}
+    zero = bool(params.get("zero_terminal_snr"))
+    return {
+        "_class_name": "DDIMScheduler",
+        "beta_start": params.get("linear_start", 0.0015),
+        "beta_end": params.get("linear_end", 0.0195),
+        "beta_schedule": spacings[params.get("beta_schedule") or "linear"],
+        "num_train_timesteps": timesteps,
+        "prediction_type": predictions[parameterization],
+        "rescale_betas_zero_snr": zero,
+        # the steps of our samplers
+        "timestep_spacing": "trailing" if zero else "leading",
+        "steps_offset": 1,
+        "set_alpha_to_one": False,
+        "clip_sample": False,
+    }
+
+
+def _first_is_whole(widths: list[int], options: Config, name: str) -> list[int]:
+    if options[name][0] != 1:
+        raise InputError(f"{name} is {list(options[name])}; diffusers needs one that begins with 1")
+    return widths
+
+
+def _head_width(options: Config) -> int | None:
+    width = options.get("num_head_channels")
+    return None if width in (None, -1) else width

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from script_runner import run
 
 import mindvis
+from mindvis.chain.inputs import FileHashes, describe_inputs
 from mindvis.checkpoints import build_ldm_from, load_published, read_diffusers, read_weights, write_diffusers
 from mindvis.common.errors import InputError
 from mindvis.dc_ldm import sample_ddim
@@ -220,6 +221,18 @@ def test_settings_that_our_networks_do_not_have(models, tmp_path, part, settings
         read_diffusers(tmp_path)
     for wanted in (part, *parts):
         assert wanted in str(caught.value)
+
+
+def test_a_chain_sees_that_a_weight_of_a_folder_has_changed(broken, tmp_path):
+    """Its digest is over all parts, so that Stage B runs again."""
+
+    def digest():
+        return describe_inputs("finetune_ldm", {"ldm": str(broken)}, FileHashes(tmp_path / "cache.json"))
+
+    before = digest()
+    path = broken / "vae" / f"{STEM}.safetensors"
+    save_file({name: tensor + 1 for name, tensor in load_file(path).items()}, path)
+    assert digest() != before and before["ldm"] != "absent"
 
 
 def test_no_folder(tmp_path):

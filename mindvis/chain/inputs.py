@@ -130,7 +130,7 @@ def _digest(key: str, path: Path, hashes: FileHashes) -> str:
         beside = [path.with_name("config.yaml")] if key == "ldm" else []
         return hashes.of_files([path, *beside], path.parent)
     if key == "ldm" and is_diffusers(path):
-        return hashes.of_files([file for file in path.rglob("*") if file.is_file()], path)
+        return hashes.of_files(path.rglob("*"), path)
     if (path / "checkpoints").is_dir():
         return hashes.of_files(_run_files(path), path)
     if (path / "decoded.npz").is_file():

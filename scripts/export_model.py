@@ -44,15 +44,14 @@ def read_report(path: str | None) -> dict:
 @entry_point
 def main(argv: Sequence[str] | None = None) -> None:
     arguments = parse(argv)
-    # imported once the options are right: torch takes seconds
-    from mindvis import checkpoints
+    from mindvis import checkpoints  # once the options are right: torch takes seconds
 
-    file = checkpoints.weights_file(arguments.source, arguments.checkpoint)
     files = {"fmri_encoder": arguments.fmri_encoder, "label2img": arguments.label2img}
+    file = checkpoints.weights_file(arguments.source, arguments.checkpoint)
     weights = checkpoints.complete_ldm(checkpoints.read_weights(file), arguments.source, **files)
     given = {"name": arguments.data, "subjects": arguments.subjects, "roi": arguments.roi}
-    data = checkpoints.decoder_data(weights) | {name: value for name, value in given.items() if value}
-    said = {"data": data, "report": read_report(arguments.report), "source": arguments.source}
+    said = {"report": read_report(arguments.report), "source": arguments.source}
+    said["data"] = checkpoints.decoder_data(weights) | {name: value for name, value in given.items() if value}
     written = checkpoints.exporter(arguments.format)(arguments.folder, weights, **said)
     print(f"written: {arguments.folder} ({', '.join(written)}), weights of {file}")
 

@@ -101,7 +101,7 @@ def estimate(
     checkpointing: bool = False,
     ldm: str | None = None,
 ) -> Estimate:
-    """Memory of one step of a stage (`A` or `B`) at the published size, or with another `ldm`, on one GPU; none is needed to count.
+    """Memory of one step of a stage (`A` or `B`) with the published or another `ldm`, on one GPU; none is needed.
 
     Gradients, moments and the weights of what is tuned are float32 in every precision; frozen weights of products are
     bfloat16 in bf16-mixed. What a kernel needs while it runs, and with checkpointing the inside of one block, come on

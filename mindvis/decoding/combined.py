@@ -23,6 +23,7 @@ from mindvis.config.schemas import FinetuneLDMConfig, GenerateConfig, TrainerCon
 from mindvis.data import PairedDataset
 from mindvis.data.open import choose_validation, open_pairs
 from mindvis.dc_ldm import LatentDiffusion
+from mindvis.dc_ldm.latents import kept_latents
 from mindvis.dc_ldm.timesteps import nearest_start
 from mindvis.decoding.auto import choose_sampling
 from mindvis.decoding.open import data_of
@@ -105,10 +106,20 @@ def ridge_of_run(config: GenerateConfig, ldm: LatentDiffusion, file: Path, proce
         if kept == origin and len(ridge.mean) == ldm.conditioner.encoder.num_voxels:
             return ridge
         log.warning("%s: of other training pairs than those of the run; fitted again", file)
-    ridge = fit_latent(ldm, training_pairs(config, ldm)[0], ALPHAS).rounded()
+    train = training_pairs(config, ldm)[0]
+    ridge = fit_latent(ldm, train, ALPHAS, kept=run_latents(config, ldm, train)).rounded()
     if process.leads:
         save_ridge(file, ridge, origin)
     return ridge
+
+
+def run_latents(config: GenerateConfig, ldm: LatentDiffusion, train: PairedDataset) -> np.ndarray | None:
+    """The latents of the training pictures [m c h w] that Stage B has kept in a run folder; None where it is none."""
+    if not (Path(config.run) / "manifest.json").is_file():
+        return None
+    trainer = read_weights(config.run, config.checkpoint).config.get("trainer", {})
+    bfloat16 = trainer.get("precision") == "bf16-mixed"
+    return kept_latents(ldm.autoencoder, train.stimuli, Path(config.run), bfloat16=bfloat16)
 
 
 def training_pairs(config: GenerateConfig, ldm: LatentDiffusion) -> tuple[PairedDataset, PairedDataset | None]:

@@ -76,8 +76,16 @@ def decode_with_ridge(
     return decode(decoder, fmri, range(len(fmri)), **options), ridge
 
 
-def fit_latent(ldm: LatentDiffusion, train: PairedDataset, alphas: Sequence[float], batch_size: int = 16) -> Ridge:
-    """fMRI -> flattened latent of the training pictures."""
+def fit_latent(
+    ldm: LatentDiffusion,
+    train: PairedDataset,
+    alphas: Sequence[float],
+    batch_size: int = 16,
+    kept: np.ndarray | None = None,
+) -> Ridge:
+    """fMRI -> flattened latent of the training pictures; `kept` [m c h w] are their latents, where there are some."""
+    if kept is not None:
+        return fit_ridge(np.asarray(train.fmri), kept.reshape(len(kept), -1)[train.stimulus], alphas)
     device = next(ldm.parameters()).device
     batches = Progress(_split(train.stimuli, batch_size), desc="latents", leave=False)
     latents = np.concatenate([ldm.encode(to_float(images).to(device)).cpu().flatten(1).numpy() for images in batches])

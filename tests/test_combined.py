@@ -11,6 +11,8 @@ from mindvis.common.errors import InputError
 from mindvis.common.ridge import fit_ridge
 from mindvis.common.shares import Process
 from mindvis.config.schemas import GenerateConfig
+from mindvis.data import PairedDataset
+from mindvis.data.images import to_float
 from mindvis.dc_ldm import NoiseSchedule, noise_for
 from mindvis.dc_ldm.samplers import SAMPLERS
 from mindvis.dc_ldm.timesteps import nearest_start, starting_steps
@@ -18,7 +20,7 @@ from mindvis.decoding.auto import GUIDANCES, STRENGTHS, choose_by, once
 from mindvis.decoding.combined import check_init
 from mindvis.decoding.decode import decode
 from mindvis.decoding.ridge_file import predict_rows, read_ridge, save_ridge
-from mindvis.decoding.ridge_pictures import decode_latents
+from mindvis.decoding.ridge_pictures import decode_latents, fit_latent
 
 ALPHAS_CUMPROD = NoiseSchedule().alphas_cumprod.double()
 MEAN, NUM_STEPS = 0.7, 12
@@ -192,3 +194,14 @@ def test_a_choice_is_made_once_by_the_first_process(tmp_path):
         assert once(file, "a", process, 0.0, compute) == {"strength": 0.3}
     once(file, "b", Process(), 0.0, compute)
     assert len(calls) == 2 and set(json.loads(file.read_text())) == {"a", "b"}
+
+
+def test_kept_latents_give_the_same_regression(golden, rng):
+    """Those of Stage B in the place of encoding the training pictures again."""
+    ldm = ldm_cases.build(golden("dc_ldm"))
+    side = ldm.autoencoder.encoder.resolution
+    images = rng.integers(0, 256, (6, side, side, 3), dtype=np.uint8)
+    train = PairedDataset(rng.standard_normal((6, 32)).astype(np.float32), images)
+    kept = ldm.encode(to_float(images)).numpy()
+    found, wanted = (fit_latent(ldm, train, [1.0], kept=latents) for latents in (kept, None))
+    np.testing.assert_allclose(found.weights, wanted.weights, atol=1e-5)

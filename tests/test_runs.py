@@ -127,7 +127,7 @@ def test_open_run_gives_the_best_checkpoint_and_refuses_what_is_no_run(tmp_path)
     with pytest.raises(InputError, match="no checkpoint yet"):
         open_run(tmp_path, stages=("pretrain_mbm",))
     last, better, best = (save(run, name) for name in ("last.ckpt", "best-00000001.ckpt", "best-00000002.ckpt"))
-    write_json(run.checkpoints / "best.json", {better.name: 0.5, best.name: 0.25})
+    write_json(run.checkpoints / "best.json", {best.name: 0.25, better.name: 0.5})  # the best first
     run = open_run(tmp_path, stages=("pretrain_mbm",))
     assert (run.checkpoint("best"), run.checkpoint("last")) == (best, last)
     assert run.settings == SETTINGS

@@ -24,7 +24,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     from mindvis.training.averaging import averaging
     from mindvis.training.engine import training_device
     from mindvis.training.fit import begin_run, train
+    from mindvis.training.wandb_runs import check_wandb
 
+    check_wandb(config.logging)
     config.image_size = config.image_size or image_side(config.ldm)
     encoder, state = read_encoder(config)
     train_set, val_set, test_set = open_stage_b(config, encoder["patch_size"])

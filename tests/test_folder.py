@@ -88,6 +88,7 @@ def test_damaged_files_get_one_line(run, tmp_path):
     (run / "generate.json").write_text("{")
     with pytest.raises(InputError, match="not valid JSON"):
         read_decoded(run)
+    (run / "generate.json").unlink()
     (run / "decoded.npz").write_bytes((run / "decoded.npz").read_bytes()[:200])
     with pytest.raises(InputError, match="cannot be read"):
         read_decoded(run)

@@ -189,12 +189,14 @@ def test_steps_of_the_flow_objective_are_even_in_the_share_of_noise(golden):
     """On the published schedule, whose steps are not; the other objectives draw as published."""
     module = LDMModule(ldm_cases.build(golden("dc_ldm")), objective="flow")
     keys = torch.tensor([(0, 0, index) for index in range(2000)])
-    drawn = module.noise_shares[module._steps(keys)]
-    edges = torch.linspace(module.noise_shares[0], module.noise_shares[-1], 6)
+    batch = {"key": keys, "latent": torch.zeros(2000, 1, 1, 1)}
+    shares = module.draw.noise_shares
+    drawn = shares[module.draw(batch)["t"]]
+    edges = torch.linspace(shares[0], shares[-1], 6)
     counts = torch.histogram(drawn.float(), edges.float()).hist
     assert counts.min() > 330 and counts.max() < 470
     plain = LDMModule(ldm_cases.build(golden("dc_ldm")), objective="v")
-    assert plain._steps(keys).float().mean().item() == pytest.approx(500, abs=30)
+    assert plain.draw(batch)["t"].float().mean().item() == pytest.approx(500, abs=30)
 
 
 def test_impossible_objectives_are_refused(golden):

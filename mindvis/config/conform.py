@@ -107,10 +107,11 @@ def own_first(schema: type) -> list[Field]:
 def known_keys(schema: type, part: type, prefix: str, key: str) -> str:
     """The setting that was meant: in this group, else in any, else all that the group has."""
     group = {item.name: f"{prefix}{item.name}" for item in own_first(part)}
-    near = nearest(key, group) or nearest(key, _dotted(schema), count=3, cutoff=KINDRED)
+    groups = {name for name, hint in get_type_hints(part).items() if dataclass_of(hint)}
+    near = nearest(key, [name for name in group if name not in groups])
+    near = near or nearest(key, _dotted(schema), count=3, cutoff=KINDRED) or nearest(key, group)
     if near:
         return f"nearest: {', '.join(group.get(name, name) for name in near)}"
-    groups = {name for name, hint in get_type_hints(part).items() if dataclass_of(hint)}
     where = f" in {prefix.rstrip('.')}" if prefix else ""
     return f"known{where}: {', '.join(name + '.*' * (name in groups) for name in group)}"
 

@@ -230,10 +230,10 @@ class FinetuneLDMConfig(TrainingConfig):
     """Stage B: encoder, cross-attention heads and time-step condition tuned on {fMRI, image} pairs."""
 
     run_dir: str = "runs/finetune_ldm"  # the folder this run writes
-    start: str | None = None  # run of finetune_ldm to go on from, of other subjects for instance; in place of `encoder`
     encoder: str | None = None  # Stage A run folder or fmri_encoder.pth; null: an encoder without pretraining
     ldm: str = "pretrains/ldm/label2img/model.ckpt"  # model.ckpt (config.yaml beside it), diffusers folder, or `demo`
     model: ModelConfig = field(default_factory=ModelConfig)  # the encoder's shape when `encoder` is null
+    start: str | None = None  # run of finetune_ldm to go on from, of other subjects for instance; in place of `encoder`
     global_pool: bool = False  # one pooled token in place of the sequence
     use_time_condition: bool = True  # false: condition by cross-attention only
     tune: str = "all"  # all | encoder: leave the cross-attention heads as they are

@@ -35,13 +35,14 @@ def open_held_out(
     trained = from_plain(FinetuneMBMConfig if tuned else PretrainMBMConfig, run.settings)
     network, _ = build_mbm(path, checkpoint=checkpoint)
     sizes = (network.patch_size, network.num_voxels)
+    trials = run.settings.get("single_trials", False)  # runs from before this setting saw averages alone
     if tuned:
-        data = choose_tuning_fmri(trained.data, trained.fmri, *sizes)
+        data = choose_tuning_fmri(trained.data, trained.fmri, *sizes, single_trials=trials)
     else:
         data = open_pretraining(trained.data, trained.extra_data, network.patch_size)
     train, unseen = hold_out_tail(data, trained.trainer.val_fraction)
     if unseen is None and tuned and trained.fmri in OTHER_SPLIT:
-        unseen = choose_tuning_fmri(trained.data, OTHER_SPLIT[trained.fmri], *sizes)
+        unseen = choose_tuning_fmri(trained.data, OTHER_SPLIT[trained.fmri], *sizes, single_trials=trials)
     if unseen is None:
         raise InputError(f"{path}: held out no rows; needed: a run with trainer.val_fraction above 0")
     return trained, network.eval(), train, unseen

@@ -31,7 +31,7 @@ from mindvis.prepare.volumes import read_labels
 
 SCALE = 300.0  # betas are integers of 300 x per cent signal change
 BLOCK = 2**25  # bytes of a file that are read at a time
-DESIGN = "nsddata/experiments/nsd/nsd_expdesign.mat"
+EXPERIMENT = "nsddata/experiments/nsd/nsd_expdesign.mat"
 ROIS = "nsddata/ppdata/{subject}/func1pt8mm/roi"
 BETAS = "nsddata_betas/ppdata/{subject}/func1pt8mm/{version}"
 VERSION = "betas_fithrf_GLMdenoise_RR"
@@ -209,8 +209,8 @@ def prepare_subject(
     if num_sessions is not None and not 1 <= num_sessions <= len(paths):
         raise InputError(f"{raw}: {subject} has {len(paths)} sessions, --sessions is {num_sessions}")
     paths = paths[:num_sessions]
-    design = read_design(raw / DESIGN)
-    image = design.of(subject, len(paths), raw / DESIGN)
+    design = read_design(raw / EXPERIMENT)
+    image = design.of(subject, len(paths), raw / EXPERIMENT)
     regions = read_regions(raw, subject, rois)
     mask = np.any(list(regions.values()), axis=0)  # [x y z]
     folder = out / subject

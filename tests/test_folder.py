@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from mindvis.common.errors import InputError
-from mindvis.evaluation.pictures import read_decoded
+from mindvis.evaluation.pictures import list_pictures, read_decoded
 
 N, K, SIDE = 4, 3, 16
 
@@ -182,3 +182,14 @@ def test_names_with_other_digits_and_links(tmp_path, rng):
     found = read_decoded(tmp_path / "decoded", tmp_path / "true")
     assert sorted(found.stimulus_ids) == sorted(names)
     assert np.array_equal(found.decoded[:, 0], found.stimuli)
+
+
+def test_what_is_no_picture_is_passed_over_with_a_word(tmp_path, caplog):
+    """Notes and files of the system beside the pictures."""
+    caplog.set_level("INFO", "mindvis")
+    Image.new("RGB", (8, 8)).save(tmp_path / "cat.png")
+    for name in ("notes.txt", ".DS_Store", "._cat.png"):
+        (tmp_path / name).write_bytes(b"")
+    assert list(list_pictures(tmp_path)) == ["cat"]
+    assert "passed over 1: no picture (notes.txt)" in caplog.text
+    assert ".DS_Store" in caplog.text and "._cat.png" in caplog.text

@@ -137,6 +137,15 @@ def test_open_run_gives_the_best_checkpoint_and_refuses_what_is_no_run(tmp_path)
         open_run(tmp_path / "checkpoints", stages=("pretrain_mbm",))
 
 
+def test_a_selection_that_has_chosen_nothing_takes_the_last_and_says_so(tmp_path, caplog):
+    """The published rule may never find a score that is high enough."""
+    run = create(tmp_path)
+    last = save(run, "last.ckpt")
+    run.settings["selection"] = "test"
+    assert run.checkpoint("selected") == last
+    assert "has chosen no checkpoint" in caplog.text
+
+
 @pytest.fixture
 def read_only(tmp_path):
     """A folder nobody may write: by its rights, or for root by a read-only mount."""

@@ -209,13 +209,21 @@ def _own_stimuli(path: Path) -> dict[str, Path]:
 
 
 def list_pictures(folder: Path) -> dict[str, Path]:
-    """Pictures of a folder by their names without the ending. Raises InputError for none, or two of one name."""
+    """Pictures of a folder by their names without the ending. Raises InputError for none, or two of one name.
+
+    What is no picture, or a file of the system, is passed over with a line in the log.
+    """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; need a folder of pictures")
     pictures: dict[str, Path] = {}
-    for file in filter(is_picture, list_folder(folder, PassedOver(), copies=True)):
+    passed = PassedOver()
+    for file in list_folder(folder, passed, copies=True):
+        if not is_picture(file):
+            passed.add(file, "no picture")
+            continue
         if pictures.setdefault(file.stem, file) != file:
             raise InputError(f"{folder}: {file.name} and {pictures[file.stem].name} name the same stimulus")
+    passed.log(folder)
     if not pictures:
         raise InputError(f"{folder}: no pictures ({', '.join(sorted(SUFFIXES))}), need one a stimulus")
     return pictures
@@ -223,9 +231,11 @@ def list_pictures(folder: Path) -> dict[str, Path]:
 
 def _files_of(root: Path) -> list[Path]:
     """Pictures in a folder and in the folders in it, links followed; one that cannot be read is an error."""
-    found = list_folder(root, PassedOver(), copies=True)
+    passed = PassedOver()
+    found = list_folder(root, passed, copies=True)
     folders = [path for path in found if path.is_dir()]
-    nested = [path for folder in folders for path in list_folder(folder, PassedOver(), copies=True)]
+    nested = [path for folder in folders for path in list_folder(folder, passed, copies=True)]
+    passed.log(root)
     return [path for path in found + nested if is_picture(path)]
 
 

@@ -100,6 +100,8 @@ class Run:
             whole = [path for path in self._best() if find_fault(path) is None]
             if whole:
                 return whole[0]
+            if self.settings.get("selection", "last") != "last":
+                log.warning("%s: its selection has chosen no checkpoint yet; the last one is taken", self.path)
         found = newest_checkpoint(self.checkpoints)
         if found is None:
             raise InputError(f"{self.path}: no checkpoint yet; needed: a run that has saved one")

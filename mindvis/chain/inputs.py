@@ -46,8 +46,12 @@ class FileHashes:
         return entry[2]
 
     def of_files(self, paths: Iterable[Path], base: Path) -> str:
-        """Digest of several files and their names below `base`; `absent` where there is none."""
-        entries = [[str(path.relative_to(base)), self.of_file(path)] for path in sorted(paths) if path.is_file()]
+        """Digest of several files and their names below `base`, hidden ones left out; `absent` where there is none."""
+        entries = [
+            [str(path.relative_to(base)), self.of_file(path)]
+            for path in sorted(paths)
+            if path.is_file() and path.name[0] != "."
+        ]
         return hashlib.sha256(json.dumps(entries).encode()).hexdigest() if entries else "absent"
 
     def save(self) -> None:
@@ -89,24 +93,35 @@ def describe_output(stage: str, folder: Path, hashes: FileHashes) -> str | None:
     return None if digest == "absent" else digest
 
 
+# Patterns of a layout's files below its root: those of a subject, in whose place {} stands, and those of all subjects.
+SUBJECT_FILES = {
+    "god": ["{}.npz"],
+    "hcp": [f"{{}}/{HCP_FILE}"],
+    "bold5000": ["*_ROI_betas/py/{}_*.npy", "BOLD5000_Stimuli/Stimuli_Presentation_Lists/{}/*/*.txt"],
+    "mosaic": ["{}.hdf5"],
+    "nsd": ["{}/*"],
+}
+SHARED_FILES = {
+    "god": ["images_256.npz", "imagenet_*"],
+    "bold5000": ["BOLD5000_Stimuli/Scene_Stimuli/Presented_Stimuli/img_dict*", "BOLD5000_Stimuli/*/*.txt"],
+}
+
+
 def data_files(data: dict) -> list[Path]:
-    """Files that hold the fMRI and the pictures of a data set (nested settings of `DataConfig`)."""
-    root, subjects = Path(data["root"]), data["subjects"] or ["*"]
+    """Files that hold the fMRI and the pictures of a data set (nested settings of `DataConfig`).
+
+    The pictures of MOSAIC and NSD, tens of gigabytes that their authors distribute, are left out.
+    """
+    root, name, subjects = Path(data["root"]), data["name"], data["subjects"] or ["*"]
     if data.get("reference") not in (None, *subjects) and data["subjects"]:
         subjects = [*subjects, data["reference"]]
-    if data["name"] == "god":
-        own = [path for subject in subjects for path in root.glob(f"{subject}.npz") if path.name != "images_256.npz"]
-        return [*own, *root.glob("images_256.npz"), *root.glob("imagenet_*")]
-    if data["name"] == "hcp":
-        return [path for subject in subjects for path in root.glob(f"{subject}/{HCP_FILE}")]
-    if data["name"] == "bold5000":
-        own = [root.glob(f"*_ROI_betas/py/{subject}_*.npy") for subject in subjects]
-        own += [root.glob(f"BOLD5000_Stimuli/Stimuli_Presentation_Lists/{subject}/*/*.txt") for subject in subjects]
-        pictures = root.glob("BOLD5000_Stimuli/Scene_Stimuli/Presented_Stimuli/img_dict*")
-        return [*(path for paths in own for path in paths), *pictures, *root.glob("BOLD5000_Stimuli/*/*.txt")]
-    if data["name"] == "npz" and root.is_dir():
-        return [root / f"{name}.npz" for name in subjects] if data["subjects"] else sorted(root.glob("*.npz"))
-    return [root]
+    if name == "npz":
+        if not root.is_dir():
+            return [root]
+        return [root / f"{subject}.npz" for subject in subjects] if data["subjects"] else sorted(root.glob("*.npz"))
+    patterns = [pattern.format(subject) for pattern in SUBJECT_FILES.get(name, []) for subject in subjects]
+    patterns += SHARED_FILES.get(name, [])
+    return sorted({path for pattern in patterns for path in root.glob(pattern)})
 
 
 def absent_inputs(steps: Sequence[Step], pending: Sequence[Step]) -> list[str]:

@@ -4,12 +4,17 @@ import json
 import os
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("WANDB_MODE", "disabled")
+
+# The same examples in every run: a suite that passes here passes there. `--hypothesis-profile=default` draws new ones.
+hypothesis.settings.register_profile("suite", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("suite")
 
 TESTS = Path(__file__).parent
 SHARED = TESTS.parents[1] / "shared"

@@ -115,6 +115,7 @@ class Recipe:
     parse: bool = False
 
 
+DECODED = "decoded=runs/finetune_ldm_god/decoded"
 IMAGERY = "decoded=runs/finetune_ldm_god/decoded_imagery"
 # The first that fits is taken: the longer before the shorter.
 SMALL_WORK = (
@@ -142,8 +143,8 @@ RECIPES = (
     Recipe("python scripts/generate.py run=pretrains/GOD/finetuned.pth", tuple(PICTURES), published=True),
     Recipe("python scripts/generate.py --config configs/generate_god.yaml split=imagery", parse=True),
     Recipe("python scripts/generate.py", tuple(PICTURES)),
-    Recipe("python scripts/audit.py decoded=my", parse=True),
-    Recipe("python scripts/audit.py decoded=runs/finetune_ldm_god/decoded others", parse=True),  # of other sizes here
+    Recipe("python scripts/audit.py decoded=my/pictures", parse=True),
+    Recipe(f"python scripts/audit.py {DECODED} others=[runs/baseline_ridge/latent]", parse=True),  # of other sizes here
     Recipe("python scripts/audit.py", ("features=pixels", "logging.wandb=disabled")),
     Recipe("python scripts/evaluate.py compare"),
     Recipe(f"python scripts/evaluate.py --config configs/evaluate_god.yaml {IMAGERY}", parse=True),

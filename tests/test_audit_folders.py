@@ -123,7 +123,7 @@ def test_a_folder_that_does_not_know_its_training_pictures_says_so(world, tmp_pa
     ("more", "message"),
     [
         (["decoded=/nowhere"], "/nowhere: no such folder"),
-        (["training=/nowhere.npy"], "/nowhere.npy: no file of pictures"),
+        (["training=/nowhere.npy"], "/nowhere.npy: no such file; needed: pictures"),
         (["training=TMP/empty"], "empty: no pictures"),
         (["classes=/nowhere.csv"], "/nowhere.csv: no such file"),
         (["classes=TMP/few.csv"], "no class of stimulus 't1'"),

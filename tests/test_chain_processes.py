@@ -48,7 +48,13 @@ def begin(folder: Path, *settings: str, **options) -> subprocess.Popen:
     """The chain as a process of its own: forks of this one could wait for its threads for ever."""
     command = [sys.executable, str(folder / "scripts" / "run_chain.py"), f"root={folder / 'runs'}"]
     command += [f"simulate.settings.out={folder / 'data'}", *settings]
-    return subprocess.Popen(command, text=True, **{"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT} | options)
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "preexec_fn": hear_ctrl_c} | options
+    return subprocess.Popen(command, text=True, **options)
+
+
+def hear_ctrl_c() -> None:
+    """A process begun in the background of a shell has Ctrl-C ignored, and so would these tests' chains."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def wait_for(path: Path) -> None:

@@ -13,7 +13,7 @@ from script_runner import run
 from test_chain import GENERATE, arguments, without_zeros
 from toy import ToyModule, train
 
-from mindvis.benchmarks.memory_estimate import STAGES, estimate
+from mindvis.benchmarks.memory_estimate import estimate, stage_model
 from mindvis.common.devices import matmul_precision
 from mindvis.common.tensor_files import load_tensors
 from mindvis.dc_ldm import LDMModule
@@ -178,7 +178,7 @@ def test_the_estimated_memory_is_the_measured_one(stage, batch, precision):
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     with torch.device("cuda"):
-        model = STAGES[stage]().cuda()
+        model = stage_model(stage).cuda()
         if precision == "bf16-mixed":
             cast_frozen(model)
         optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-6, fused=True)

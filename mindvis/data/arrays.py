@@ -4,6 +4,7 @@ Every refusal is one line that names the file and the array, what was found and 
 """
 
 import math
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +18,7 @@ from mindvis.common.errors import InputError
 from mindvis.data.reading import one_line
 
 READ_ERRORS: tuple[type[Exception], ...] = (OSError, ValueError, EOFError, MemoryError, RuntimeError, KeyError)
-READ_ERRORS += (SyntaxError, zipfile.BadZipFile, zlib.error)
+READ_ERRORS += (SyntaxError, tokenize.TokenError, zipfile.BadZipFile, zlib.error)  # headers of arrays are Python
 LARGEST_EXACT = 2**24  # integers beyond it are not kept by float32, so they are no measurements
 BLOCK = 1024  # rows gone through at a time: arrays may be mapped
 # Recorded signals and photographs shrink two- or threefold. What grows a hundredfold and is large is no recording.

@@ -117,6 +117,8 @@ def read_controls(path: str | Path) -> dict[str, DecodedSet]:
 def read_images(path: str | Path) -> np.ndarray:
     """Pictures uint8 [n h w 3] from a .npy, or from `train_images` or `images` of an .npz. Raises InputError."""
     path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; needed: pictures uint8 [n h w 3] in a .npy or .npz")
     with reading(path):
         found = np.load(path, allow_pickle=False)
         if isinstance(found, np.ndarray):

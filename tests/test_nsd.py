@@ -205,8 +205,8 @@ def many(value, high=1500):
 
 
 MALFORMED = {
-    "no_design": (lambda raw: (raw / prepare.DESIGN).unlink(), "no such file, needs the design of NSD"),
-    "design_no_mat": (lambda raw: (raw / prepare.DESIGN).write_bytes(b"no matlab" * 90), "no readable MATLAB file"),
+    "no_design": (lambda raw: (raw / prepare.EXPERIMENT).unlink(), "no such file, needs the design of NSD"),
+    "design_no_mat": (lambda raw: (raw / prepare.EXPERIMENT).write_bytes(b"no matlab" * 90), "no readable MATLAB file"),
     "no_sharedix": (design_with(sharedix=None), "no 'sharedix', needs masterordering"),
     "order_from_0": (design_with(masterordering=many(0)), "masterordering spans 0 .. 500"),
     "order_too_high": (design_with(masterordering=many(501)), "needs whole numbers in 1 .. 500"),

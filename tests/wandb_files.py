@@ -2,6 +2,7 @@
 
 import json
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,12 +12,23 @@ BLOCK, HEAD, FILE_HEAD = 32768, 7, 7
 WHOLE, LAST = 1, 4  # kinds of pieces after which a record is complete
 
 
+def written_records(folder: Path, patience_seconds: float = 30.0) -> list[tuple]:
+    """Kind and record of everything in a run's file, which wandb may still be writing on a busy machine."""
+    end = time.monotonic() + patience_seconds
+    while True:
+        records = read_records(next(folder.glob("*.wandb")))
+        found = [(record.WhichOneof("record_type"), record) for record in records]
+        if any(kind == "exit" for kind, _ in found) or time.monotonic() > end:
+            return found
+        time.sleep(0.2)
+
+
 class OfflineRun:
     """What one offline run holds: `run` (project, group, job type ...), `config`, `history`, `artifacts`, its files."""
 
     def __init__(self, folder: Path):
         self.files = folder / "files"
-        found = [(record.WhichOneof("record_type"), record) for record in read_records(next(folder.glob("*.wandb")))]
+        found = written_records(folder)
         self.run = next(record.run for kind, record in found if kind == "run")
         self.config = {item.key: json.loads(item.value_json) for item in self.run.config.update}
         self.history = [_point(record) for kind, record in found if kind == "history"]

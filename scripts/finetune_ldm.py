@@ -21,9 +21,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     from mindvis.data.open import data_facts, open_stage_b
     from mindvis.dc_ldm.latents import kept_crops, kept_latents
     from mindvis.decoding.watch import watch_stage_b
-    from mindvis.training.averaging import averaging
     from mindvis.training.engine import training_device
     from mindvis.training.fit import begin_run, train
+    from mindvis.training.optim import averaging
     from mindvis.training.wandb_runs import check_wandb
 
     check_wandb(config.logging)

@@ -1,14 +1,12 @@
-"""What watches a training: no-number losses, stalled loaders, speed."""
+"""What watches a training: no-number losses, speed."""
 
 import csv
-import time
 
 import pytest
 import torch
-from toy import ToyModule, ToySet, train
+from toy import ToyModule, train
 
 from mindvis.common.errors import InputError
-from mindvis.training.callbacks import WatchedLoader
 
 
 class Exploding(ToyModule):
@@ -37,22 +35,6 @@ def test_a_loss_that_is_no_number_stops_before_the_weights_and_names_what_helps(
 def test_before_the_first_checkpoint_the_message_says_so(tmp_path):
     with pytest.raises(InputError, match="last good checkpoint: none yet"):
         train(tmp_path, module=Exploding(float("nan"), step=0))
-
-
-class Stuck(ToySet):
-    def __getitem__(self, key):
-        time.sleep(0.3 if key[2] == 2 else 0.0)
-        return super().__getitem__(key)
-
-
-def test_a_stalled_loader_is_named_and_its_time_counted(caplog):
-    batches = [[(0, 0, i)] for i in range(4)]
-    loader = WatchedLoader(Stuck(), name="train", stall_seconds=0.1, batch_sampler=batches)
-    assert len(list(loader)) == 4
-    assert caplog.messages == [
-        "data loader 'train' has given no batch for 0.1 s (batch 3 of 4, num_workers=0): is the storage stuck?"
-    ]
-    assert 0.3 < loader.waited < 1.0
 
 
 def test_speed_goes_to_its_own_file_because_it_differs_between_runs(tmp_path):

@@ -8,7 +8,7 @@ import torch
 from mindvis.dc_ldm import LDMModule
 from mindvis.decoding import decode as decoding
 from mindvis.sc_mbm import MaskedBrainModel
-from mindvis.training.memory import compile_networks
+from mindvis.training.engine import compile_networks
 
 OPTIONS = {"num_samples": 1, "sampler": "unipc", "num_steps": 3, "seed": 5, "batch_size": 2}
 

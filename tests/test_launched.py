@@ -12,7 +12,7 @@ from script_runner import run
 from mindvis.common.errors import InputError
 from mindvis.common.launched import check_count, check_environment, started_by_slurm
 from mindvis.config.command_line import CLOSED_PIPE, entry_point
-from mindvis.training.assembly import Assembly
+from mindvis.training.callbacks import Assembly
 
 JOB = {"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "train", "SLURM_PROCID": "0", "SLURM_NTASKS": "4"}
 

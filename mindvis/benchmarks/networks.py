@@ -20,7 +20,7 @@ from mindvis.dc_ldm.precision import cast_frozen, channels_last
 from mindvis.decoding import decode as decoding
 from mindvis.sc_mbm import FMRIEncoder, MaskedBrainModel, MBMModule
 from mindvis.training import on_cpu
-from mindvis.training.memory import compile_networks
+from mindvis.training.engine import compile_networks
 from mindvis.training.optim import adamw, decay_groups
 
 CLIP = {"stage_a": 0.8, "stage_b": 0.5}

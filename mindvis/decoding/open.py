@@ -23,7 +23,7 @@ from mindvis.dc_ldm import LatentDiffusion
 from mindvis.decoding.decode import decode, latent_shape_of
 from mindvis.decoding.decoder import Decoder
 from mindvis.decoding.output import GRID, TRAINING_GRID, ControlledFMRI, control_fmri, mean_fmri
-from mindvis.training.boards import show_pictures
+from mindvis.training.logging import show_pictures
 from mindvis.training.wandb_runs import check_wandb
 
 # how test fMRI was scaled, as evaluation.checks explains it

@@ -1,24 +1,31 @@
-"""What watches a training: loaders that stall, speed and memory, a limit of steps."""
+"""What watches a training: its loss, its speed and memory, a limit of steps, processes that do not come."""
 
 import logging
+import math
+import os
 import resource
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch.utils.data import DataLoader
+from torch import Tensor
 from tqdm import tqdm
 
+from mindvis.common.errors import InputError
 from mindvis.common.files import append_text, to_csv
 from mindvis.common.progress import Pace, minutes
 from mindvis.training.logging import MetricsFile
 
 log = logging.getLogger(__name__)
+
+PATIENCE_SECONDS = 10.0  # after which a training of several processes says what it waits for
 
 
 class StepLimit(pl.Callback):
@@ -135,47 +142,117 @@ class StepProgress(pl.Callback):
         log.info("%s", ", ".join([where, *_losses(trainer), f"{minutes(left)} left"]))
 
 
+@dataclass(frozen=True)
+class Part:
+    """Loss of one batch of an optimiser step on this process, where it was computed, and when that was."""
+
+    step: int
+    epoch: int
+    rate: float
+    loss: Tensor
+
+
+class LossWatch(pl.Callback):
+    """Makes every sample of a step count alike, logs the loss of the step, and stops when it is no number.
+
+    `train/loss` is the mean over all samples of an optimiser step, on all processes and accumulated batches: the same
+    however the step is divided. What `training_step` returns beside its loss is averaged over the processes too.
+    To read a loss a GPU has to be waited for, and processes for each other. So they are read when a step is logged, at
+    the end of an epoch and before a checkpoint; on one CPU in every step, before any weight has changed.
+    """
+
+    def __init__(self, last_checkpoint: Path):
+        self.last_checkpoint = last_checkpoint
+        self.step_loss = torch.zeros(())
+        self._unread: list[Part] = []
+
+    def on_before_backward(self, trainer: pl.Trainer, module: pl.LightningModule, loss: Tensor) -> None:
+        batch, accumulate = trainer.fit_loop.epoch_loop.batch_idx, trainer.accumulate_grad_batches
+        weight = trainer.train_dataloader.batch_sampler.loss_weight(batch, accumulate)
+        if weight != 1.0:
+            loss.mul_(weight)
+        part = _unscaled(trainer, loss.detach().clone())
+        rate = trainer.optimizers[0].param_groups[0]["lr"]
+        self._unread.append(Part(trainer.global_step + 1, trainer.current_epoch, rate, part))
+        self.step_loss = part if batch % accumulate == 0 else self.step_loss + part
+        if part.device.type == "cpu" and trainer.world_size == 1:
+            self.check(trainer)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, *_: Any) -> None:
+        due = _is_read(trainer)
+        if trainer.world_size == 1:
+            module.log("train/loss", self.step_loss)
+        elif due:
+            self._log_means(trainer, module, outputs)
+        if due:
+            self.check(trainer)
+
+    def check(self, trainer: pl.Trainer) -> None:
+        """Read the losses since the last time, on all processes at once.
+
+        Raises `InputError` with the first step whose loss is no number, its learning rate and the last good checkpoint.
+        """
+        parts, self._unread = self._unread, []
+        if not parts:
+            return
+        losses = _mean_over_processes(trainer, torch.stack([part.loss for part in parts]))
+        for part, loss in zip(parts, losses.tolist(), strict=True):
+            if not math.isfinite(loss):
+                raise InputError(self._message(part, loss))
+
+    def _log_means(self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any) -> None:
+        """Values of this process until now: those that a row of metrics.csv gets are means over all of them."""
+        values = {"train/loss": self.step_loss}
+        if isinstance(outputs, dict):
+            values |= {name: value for name, value in outputs.items() if name != "loss"}
+        means = _mean_over_processes(trainer, torch.stack([value.detach().float() for value in values.values()]))
+        for name, mean in zip(values, means.unbind(), strict=True):
+            module.log(name, mean)
+
+    def _message(self, part: Part, loss: float) -> str:
+        saved = self.last_checkpoint if self.last_checkpoint.exists() else "none yet"
+        return (
+            f"loss is {loss} at step {part.step} (epoch {part.epoch}), "
+            f"learning rate {part.rate:.3g}; last good checkpoint: {saved}; "
+            "needed: finite data, a lower optim.lr, or another precision"
+        )
+
+
+class Assembly(pl.Callback):
+    """A line in the log when not all processes have come together after some seconds."""
+
+    def __init__(self, devices: int, num_nodes: int, patience: float = PATIENCE_SECONDS):
+        self.devices, self.num_nodes = devices, num_nodes
+        self.timer = threading.Timer(patience, self._say)
+        self.timer.daemon = True
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Around the training; from its setup on, all are there."""
+        if self.devices * self.num_nodes > 1:
+            self.timer.start()
+        try:
+            yield
+        finally:
+            self.timer.cancel()
+
+    def setup(self, *_: Any, **__: Any) -> None:
+        self.timer.cancel()
+
+    def _say(self) -> None:
+        each = "the same command on every node, with its own NODE_RANK and one MASTER_ADDR and MASTER_PORT"
+        remedy = f"needed: {each}, by torchrun or srun; on one machine trainer.num_nodes=1"
+        if self.num_nodes == 1:
+            remedy = "they are started on this machine"
+        where = f"{os.environ.get('MASTER_ADDR', 'this machine')}, port {os.environ.get('MASTER_PORT', 'not set')}"
+        count = f"trainer.devices={self.devices} x trainer.num_nodes={self.num_nodes}"
+        log.warning("waiting for all processes of %s at %s; %s", count, where, remedy)
+
+
 def _losses(trainer: pl.Trainer) -> list[str]:
     """The last losses in words, those that there are yet."""
     losses = {name: trainer.callback_metrics.get(name) for name in ("train/loss", "val/loss")}
     return [f"{name} {float(loss):.4g}" for name, loss in losses.items() if loss is not None]
-
-
-class WatchedLoader(DataLoader):
-    """DataLoader that says so when a batch takes longer than `stall_seconds`, and counts the seconds `waited`.
-
-    It begins to load when the first batch is asked for: Lightning makes iterators before it has restored where a run
-    stands.
-    """
-
-    def __init__(self, *args: Any, name: str, stall_seconds: float, **kwargs: Any):
-        super().__init__(*args, **kwargs)
-        self.name, self.stall_seconds, self.waited = name, stall_seconds, 0.0
-
-    def __iter__(self) -> Iterator[Any]:
-        batches = super().__iter__()
-        for index in range(len(self)):
-            try:
-                yield self._wait_for(lambda: next(batches), index)
-            except StopIteration:
-                return
-
-    def _wait_for(self, take: Callable[[], Any], index: int) -> Any:
-        begun = time.monotonic()
-        alarm = threading.Timer(self.stall_seconds, self._complain, (index,))
-        alarm.daemon = True
-        alarm.start()
-        try:
-            return take()
-        finally:
-            alarm.cancel()
-            self.waited += time.monotonic() - begun
-
-    def _complain(self, index: int) -> None:
-        log.warning(
-            "data loader %r has given no batch for %g s (batch %d of %d, num_workers=%d): is the storage stuck?",
-            *(self.name, self.stall_seconds, index + 1, len(self), self.num_workers),
-        )
 
 
 def peak_memory_gb(device: torch.device) -> float:
@@ -189,3 +266,20 @@ def _steps_left(trainer: pl.Trainer, max_steps: int) -> int:
     per_epoch = -(-trainer.num_training_batches // trainer.accumulate_grad_batches)
     total = per_epoch * trainer.max_epochs
     return max(0, (min(total, max_steps) if max_steps >= 0 else total) - trainer.global_step)
+
+
+def _is_read(trainer: pl.Trainer) -> bool:
+    """Whether the batch that has just ended makes a step that is logged, or the last one of an epoch."""
+    stepped = (trainer.fit_loop.epoch_loop.batch_idx + 1) % trainer.accumulate_grad_batches == 0
+    logged = trainer.global_step % trainer.log_every_n_steps == 0 or trainer.should_stop
+    return trainer.is_last_batch or (stepped and logged)
+
+
+def _mean_over_processes(trainer: pl.Trainer, values: Tensor) -> Tensor:
+    return values if trainer.world_size == 1 else trainer.strategy.reduce(values, reduce_op="mean")
+
+
+def _unscaled(trainer: pl.Trainer, loss: Tensor) -> Tensor:
+    """The loss as it was before 16-bit training scaled it up; its scaler waits for the device in every step anyway."""
+    scaler = getattr(trainer.precision_plugin, "scaler", None)
+    return loss if scaler is None else loss / scaler.get_scale()

@@ -1,7 +1,11 @@
-"""Lightning's Trainer from our settings: device, processes, precision, kernels."""
+"""Lightning's Trainer from our settings: device, processes, precision, kernels, compilation, the batch that fits."""
 
-from collections.abc import Iterator
+import copy
+import gc
+import logging
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -12,6 +16,7 @@ from pytorch_lightning.plugins.environments import (
     TorchElasticEnvironment,
 )
 from pytorch_lightning.strategies import DDPStrategy, Strategy
+from torch import nn
 
 from mindvis.common.devices import MATMUL_PRECISIONS, choose_device, matmul_precision, num_gpus
 from mindvis.common.errors import InputError
@@ -19,6 +24,8 @@ from mindvis.common.launched import check_count, started_by_slurm
 from mindvis.config.schemas import TrainerConfig
 from mindvis.training.checkpointing import WholeCheckpointIO
 from mindvis.training.runs import Run, global_rank
+
+log = logging.getLogger(__name__)
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 CHOICES = {
@@ -99,6 +106,40 @@ def make_engine(settings: TrainerConfig, run: Run, *, clip: float, loggers: list
     )
 
 
+def compile_networks(module: nn.Module, *, cuda_graphs: bool = False, backend: Any = "inductor") -> None:
+    """torch.compile, in place, of the outermost modules below `module` that have a forward pass.
+
+    Each is compiled whole and once for every shape of a batch: of a training these are two, the last one being shorter.
+    `cuda_graphs` starts all kernels of a network at once, which one process on a GPU that accumulates nothing can use.
+    """
+    options: dict[str, Any] = {"mode": "reduce-overhead"} if cuda_graphs else {}
+    for network in _outermost(module):
+        network.compile(fullgraph=True, dynamic=False, backend=backend, **options)
+
+
+def largest_batch_size(module: nn.Module, attempt: Callable[[nn.Module, int], None], *, start: int, most: int) -> int:
+    """Double the batch size from `start` up to `most`, as long as `attempt(copy of module, size)` has the memory.
+
+    `attempt` takes two optimiser steps, because the second has gradients and optimiser state in memory together.
+    """
+    size, fits = start, start
+    while True:
+        try:
+            attempt(copy.deepcopy(module), size)
+        except RuntimeError as error:  # torch.OutOfMemoryError is one; the CPU allocator has no class of its own
+            if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+                raise
+            log.warning("batch size %d does not fit in memory; using %d", size, fits)
+            return fits
+        finally:
+            gc.collect()
+            torch.cuda.empty_cache()
+        fits = size
+        if size >= most:
+            return fits
+        size = min(2 * size, most)
+
+
 def _deterministic(settings: TrainerConfig) -> bool | str:
     """On a CPU always, which costs little there. "warn" would leave attention on a GPU as it is."""
     return settings.deterministic or (False if is_on_gpu(settings) else "warn")
@@ -122,3 +163,11 @@ def _strategy(settings: TrainerConfig) -> str | Strategy:
         # what a forward pass does not use is frozen, so nobody need look for it in every step
         return DDPStrategy(find_unused_parameters=False)
     return "auto"
+
+
+def _outermost(module: nn.Module) -> Iterator[nn.Module]:
+    for child in module.children():
+        if type(child).forward is nn.Module.forward:
+            yield from _outermost(child)
+        else:
+            yield child

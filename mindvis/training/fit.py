@@ -22,14 +22,11 @@ from mindvis.config.schemas import (
     plain,
 )
 from mindvis.training import on_cpu
-from mindvis.training.assembly import Assembly
-from mindvis.training.callbacks import Speed, StepLimit, StepProgress, peak_memory_gb
+from mindvis.training.callbacks import Assembly, LossWatch, Speed, StepLimit, StepProgress, peak_memory_gb
 from mindvis.training.checkpointing import Checkpoints, Judge
-from mindvis.training.engine import check_trainer, is_on_gpu, kernels, make_engine
+from mindvis.training.engine import check_trainer, compile_networks, is_on_gpu, kernels, largest_batch_size, make_engine
 from mindvis.training.loaders import Loaders
 from mindvis.training.logging import MetricsFile, make_loggers
-from mindvis.training.loss_watch import LossWatch
-from mindvis.training.memory import compile_networks, largest_batch_size
 from mindvis.training.runs import Run, create_run, global_rank
 from mindvis.training.signals import SignalWatch
 from mindvis.training.wandb_runs import check_wandb

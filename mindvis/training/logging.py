@@ -1,9 +1,13 @@
-"""Where curves and pictures go: metrics.csv and figures/ always, wandb and TensorBoard by setting."""
+"""Where curves and pictures go: metrics.csv and figures/ always, wandb and TensorBoard by setting.
+
+Lightning's own loggers for these two are not used: they count steps from another end than metrics.csv does, change the
+environment of the process, and greet and warn on the terminal.
+"""
 
 import csv
 import io
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +16,26 @@ from PIL import Image
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
+from mindvis.common.errors import InputError
 from mindvis.common.files import append_text, to_csv, write_atomic, write_text
 from mindvis.config.schemas import LoggingConfig
-from mindvis.training.boards import Board, RunLogger, TensorBoard, Wandb
-from mindvis.training.runs import Run
-from mindvis.training.wandb_runs import check_wandb
+from mindvis.training.runs import Run, global_rank
+from mindvis.training.wandb_runs import check_wandb, new_identity, open_wandb, origin, source_runs, staged_in
+
+
+class RunLogger(Logger):
+    """A logger of one run folder, which has no versions and holds the settings itself."""
+
+    @property
+    def name(self) -> str:
+        return type(self).__name__.lower()
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """Settings are in config.yaml, and in the config of the wandb run."""
 
 
 class MetricsFile(RunLogger):
@@ -73,6 +92,96 @@ class MetricsFile(RunLogger):
             return list(csv.DictReader(file, restval=""))
 
 
+class Board(RunLogger):
+    """Where the first process shows curves and pictures; a step counts optimiser steps done, as in metrics.csv."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        self.plot(metrics, (step or 0) + 1)
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        self.close(status)
+
+    def plot(self, values: dict[str, float], step: int) -> None:
+        """Add one point to each curve."""
+        raise NotImplementedError
+
+    def show(self, name: str, picture: np.ndarray, step: int, caption: str | None) -> None:
+        """Show a picture, uint8 [h w 3]."""
+        raise NotImplementedError
+
+    def close(self, status: str) -> None:
+        """Put on disk what is left; `status` is Lightning's: success or failed."""
+        raise NotImplementedError
+
+
+class Wandb(Board):
+    """A wandb run for the stage; with `save_artifacts` it ends by sending the last and the best checkpoint.
+
+    Raises `InputError` where the run cannot be opened.
+    """
+
+    def __init__(self, run: Run, settings: LoggingConfig):
+        super().__init__()
+        self.run, self.save_artifacts = run, settings.save_artifacts
+        if global_rank() != 0:
+            return
+        begun = run.manifest.get("wandb", {})
+        identity = begun.get("id") or new_identity()
+        names = {"stage": run.stage, "name": run.path.name}
+        sources = source_runs(origin(run.settings))
+        self.session = open_wandb(settings, run.path, **names, config=run.settings, identity=identity, sources=sources)
+        run.record(wandb=begun | {"id": identity, "name": run.path.name, "group": self.session.group or None})
+
+    @property
+    def version(self) -> str:
+        return self.run.manifest["wandb"]["id"]
+
+    def plot(self, values: dict[str, float], step: int) -> None:
+        self.session.log(values | {"step": step})
+
+    def show(self, name: str, picture: np.ndarray, step: int, caption: str | None) -> None:
+        import wandb
+
+        self.session.log({name: [wandb.Image(picture, caption=caption)], "step": step})
+
+    def close(self, status: str) -> None:
+        if self.save_artifacts and status == "success":
+            self._send_checkpoints()
+        self.session.finish(exit_code=0 if status == "success" else 1)
+
+    def _send_checkpoints(self) -> None:
+        import wandb
+
+        artifact = wandb.Artifact(f"{self.run.stage}-{self.version}", type="model")
+        bases = self.run.checkpoints.glob("base-*.ckpt")  # what both of them go without
+        for path in sorted({self.run.last, self.run.checkpoint("best"), *bases}):
+            artifact.add_file(str(path), policy="immutable", skip_cache=True)  # no copies in the home folder
+        self.session.log_artifact(artifact)
+        self.run.record(wandb=self.run.manifest["wandb"] | {"artifact": artifact.name})
+
+
+class TensorBoard(Board):
+    """Event files in <run>/tensorboard. Raises `InputError` where the package is missing."""
+
+    def __init__(self, run: Run):
+        super().__init__()
+        writer = _summary_writer()
+        if global_rank() == 0:
+            self.writer = writer(run.path / "tensorboard")
+
+    def plot(self, values: dict[str, float], step: int) -> None:
+        for name, value in values.items():
+            self.writer.add_scalar(name, value, step)
+
+    def show(self, name: str, picture: np.ndarray, step: int, caption: str | None) -> None:
+        self.writer.add_image(name, picture, step, dataformats="HWC")
+
+    def close(self, status: str) -> None:
+        self.writer.close()
+
+
 def make_loggers(run: Run, settings: LoggingConfig, metrics: MetricsFile) -> list[Logger]:
     """`metrics` and what the settings add. Raises `InputError` for an unknown mode or a missing package or key."""
     check_wandb(settings)
@@ -101,3 +210,43 @@ def log_figure(loggers: Iterable[Logger], name: str, picture: Any, step: int, *,
             write_atomic(path, lambda file: file.write(content.getvalue()))
         elif isinstance(logger, Board):
             logger.show(name, np.asarray(Image.open(content).convert("RGB")), step, caption)
+
+
+def show_pictures(
+    settings: LoggingConfig,
+    folder: Path,
+    pictures: Mapping[str, np.ndarray],
+    *,
+    stage: str,
+    name: str,
+    config: Mapping[str, Any],
+    source: str | Path | None,
+) -> None:
+    """Show pictures, uint8 [h w 3] by name, in a wandb run of their own and as TensorBoard events below `folder`.
+
+    `source` is the run folder they came from. Raises `InputError` where a board cannot be opened.
+    """
+    if settings.tensorboard:
+        with _summary_writer()(folder / "tensorboard") as writer:
+            for key, picture in pictures.items():
+                writer.add_image(key, picture, 0, dataformats="HWC")
+    if settings.wandb == "disabled":
+        return
+    import wandb
+
+    names = {"stage": stage, "name": name}
+    with (
+        staged_in(folder / "wandb"),
+        open_wandb(settings, folder, **names, config=config, sources=source_runs(source)) as session,
+    ):
+        session.log({key: [wandb.Image(picture)] for key, picture in pictures.items()})
+
+
+def _summary_writer() -> Any:
+    """TensorBoard's writer of event files. Raises `InputError` where the package is missing."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        missing = "setting logging.tensorboard: the package is missing; needed: pip install tensorboard"
+        raise InputError(missing) from error
+    return SummaryWriter

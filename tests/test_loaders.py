@@ -1,11 +1,14 @@
-"""Batches of keys: complete, shared over processes, resumed in the middle."""
+"""Batches of keys: complete, shared over processes, resumed in the middle; a loader that stalls."""
+
+import time
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from toy import ToySet
 
 from mindvis.common.errors import InputError
-from mindvis.training.sampling import EvalSampler, TrainSampler
+from mindvis.training.loaders import EvalSampler, TrainSampler, WatchedLoader
 
 
 def rows(batches) -> list[int]:
@@ -68,3 +71,19 @@ def test_validation_sees_every_sample_once_with_equal_numbers_of_batches(samples
 def test_fewer_samples_than_processes_are_refused():
     with pytest.raises(InputError, match="1 samples for 2 processes"):
         TrainSampler(1, 3, seed=0, world_size=2)
+
+
+class Stuck(ToySet):
+    def __getitem__(self, key):
+        time.sleep(0.3 if key[2] == 2 else 0.0)
+        return super().__getitem__(key)
+
+
+def test_a_stalled_loader_is_named_and_its_time_counted(caplog):
+    batches = [[(0, 0, i)] for i in range(4)]
+    loader = WatchedLoader(Stuck(), name="train", stall_seconds=0.1, batch_sampler=batches)
+    assert len(list(loader)) == 4
+    assert caplog.messages == [
+        "data loader 'train' has given no batch for 0.1 s (batch 3 of 4, num_workers=0): is the storage stuck?"
+    ]
+    assert 0.3 < loader.waited < 1.0

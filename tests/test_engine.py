@@ -8,7 +8,7 @@ from mindvis.common.errors import InputError
 from mindvis.dc_ldm.module import LDMModule
 from mindvis.sc_mbm import MaskedBrainModel
 from mindvis.sc_mbm.module import MBMModule
-from mindvis.training.memory import compile_networks, largest_batch_size
+from mindvis.training.engine import compile_networks, largest_batch_size
 
 
 def kept_bytes(module: torch.nn.Module, loss) -> tuple[int, list[torch.Tensor]]:

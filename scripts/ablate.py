@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from mindvis.config.chains import AblateConfig
 from mindvis.config.command_line import entry_point, read_settings
+from mindvis.config.tools import AblateConfig
 
 
 @entry_point

@@ -12,7 +12,7 @@ figure can and cannot show.
 from collections.abc import Sequence
 
 from mindvis.config.command_line import entry_point, read_settings
-from mindvis.config.schemas import AuditConfig
+from mindvis.config.decoding import AuditConfig
 
 
 @entry_point

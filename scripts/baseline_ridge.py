@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mindvis.config.command_line import entry_point, read_settings
-from mindvis.config.schemas import BaselineConfig, plain
+from mindvis.config.decoding import BaselineConfig
+from mindvis.config.schemas import plain
 
 
 @entry_point

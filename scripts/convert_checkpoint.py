@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mindvis.common.files import sha256
 from mindvis.config.command_line import Parser, entry_point
-from mindvis.config.options import CHECKPOINTS, FORMS, SELECTED
+from mindvis.config.tools import CHECKPOINTS, FORMS, SELECTED
 
 EXAMPLE = """example:
   python scripts/convert_checkpoint.py pretrains/GOD/finetuned.pth decoder.safetensors \\

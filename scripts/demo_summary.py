@@ -13,7 +13,7 @@ from pathlib import Path
 from mindvis.common.errors import InputError
 from mindvis.common.files import write_text
 from mindvis.config.command_line import entry_point, read_settings
-from mindvis.config.schemas import EvaluateConfig
+from mindvis.config.decoding import EvaluateConfig
 
 
 @entry_point

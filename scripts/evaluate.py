@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 
 from mindvis.config.command_line import Parser, entry_point, read_settings
-from mindvis.config.schemas import EvaluateConfig
+from mindvis.config.decoding import EvaluateConfig
 
 COMPARE = """Compare evaluations of the same stimuli: paired bootstrap intervals of their differences from the first.
 

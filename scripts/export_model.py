@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mindvis.common.errors import InputError
 from mindvis.config.command_line import Parser, entry_point
-from mindvis.config.options import CHECKPOINTS, EXPORTS, SELECTED
+from mindvis.config.tools import CHECKPOINTS, EXPORTS, SELECTED
 
 EXAMPLE = """example:
   python scripts/export_model.py runs/finetune_ldm shared/god_sbj_3 \\

@@ -15,7 +15,7 @@ import numpy as np
 
 from mindvis.common.shares import Process, Shares, parts_folder
 from mindvis.config.command_line import entry_point, read_settings
-from mindvis.config.schemas import GenerateConfig
+from mindvis.config.decoding import GenerateConfig
 from mindvis.decoding.run_data import beneath_given
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mindvis.common.errors import InputError
 from mindvis.config.command_line import Parser, entry_point
-from mindvis.config.options import POLICIES
+from mindvis.config.tools import POLICIES
 
 EXAMPLE = """examples:
   python scripts/prepare_betas.py derivatives/betas --table trials.tsv --stimuli stimuli --mask mask.nii.gz \\

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mindvis.common.errors import InputError
 from mindvis.config.command_line import Parser, entry_point
-from mindvis.config.options import POLICIES, SCALINGS
+from mindvis.config.tools import POLICIES, SCALINGS
 
 EXAMPLE = """example:
   python scripts/prepare_god.py --fmri raw/GOD --stimuli raw/GOD/images --class-index imagenet_class_index.json \\

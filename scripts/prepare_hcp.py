@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mindvis.common.errors import InputError
 from mindvis.config.command_line import Parser, entry_point
-from mindvis.config.options import HCP_PATTERN, POLICIES
+from mindvis.config.tools import HCP_PATTERN, POLICIES
 
 EXAMPLE = """example:
   python scripts/prepare_hcp.py raw/HCP --out data/HCP/npz --workers 2

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from mindvis.config.command_line import Parser, entry_point
-from mindvis.config.options import POLICIES
+from mindvis.config.tools import POLICIES
 
 EXAMPLE = """example:
   python scripts/prepare_nsd.py raw/NSD --out data/NSD --subjects subj01 --workers 2

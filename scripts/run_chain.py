@@ -16,8 +16,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mindvis.config.chains import ChainConfig
 from mindvis.config.command_line import entry_point, read_settings
+from mindvis.config.tools import ChainConfig
 
 
 @entry_point

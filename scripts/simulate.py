@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from mindvis.config.command_line import entry_point, read_settings
-from mindvis.config.schemas import SimulateConfig
+from mindvis.config.tools import SimulateConfig
 
 
 @entry_point

@@ -15,8 +15,9 @@ from mindvis.chain.settings import SCHEMAS as STAGES
 from mindvis.checkpoints import DEMO_LDM, ENCODER_SETTINGS
 from mindvis.checkpoints.diffusers_config import ldm_config as stable_diffusion_config
 from mindvis.config import schemas as config
+from mindvis.config.decoding import EvaluateConfig, GenerateConfig
 from mindvis.config.loading import from_plain
-from mindvis.config.tools import ScoreMBMConfig
+from mindvis.config.tools import ScoreMBMConfig, SimulateConfig
 from mindvis.dc_ldm import build_ldm
 from mindvis.sc_mbm import FMRIEncoder, MaskedBrainModel
 from mindvis.simulation.experiment import choose_protocol
@@ -65,11 +66,11 @@ class Runs:
                 return self._model(self._run(experiment.pretrained))
             case config.FinetuneLDMConfig():
                 return self._ldm(experiment)
-            case config.GenerateConfig() | ScoreMBMConfig():
+            case GenerateConfig() | ScoreMBMConfig():
                 return self._model(self._run(experiment.run))
-            case config.EvaluateConfig():
+            case EvaluateConfig():
                 return self._model(self._run(str(Path(experiment.decoded).parent)))
-            case config.SimulateConfig():
+            case SimulateConfig():
                 choose_protocol(experiment.protocol, snr=experiment.snr)
                 return None
         raise AssertionError(f"no rule yet for the model of a {type(experiment).__name__}: add one to {__file__}")

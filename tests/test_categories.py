@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from mindvis.common.errors import InputError
-from mindvis.config.schemas import DataConfig, GenerateConfig, load_config
+from mindvis.config.decoding import GenerateConfig
+from mindvis.config.schemas import DataConfig, load_config
 from mindvis.data import PairedDataset
 from mindvis.data.categories import swap_categories
 from mindvis.data.open import open_pairs

@@ -10,7 +10,7 @@ import torch
 from mindvis.common.errors import InputError
 from mindvis.common.ridge import fit_ridge
 from mindvis.common.shares import Process
-from mindvis.config.schemas import GenerateConfig
+from mindvis.config.decoding import GenerateConfig
 from mindvis.data import PairedDataset
 from mindvis.data.images import to_float
 from mindvis.dc_ldm import NoiseSchedule, noise_for

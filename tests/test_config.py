@@ -3,15 +3,8 @@
 import pytest
 
 from mindvis.common.errors import InputError
-from mindvis.config.schemas import (
-    FinetuneLDMConfig,
-    FinetuneMBMConfig,
-    GenerateConfig,
-    PretrainMBMConfig,
-    flatten,
-    load_config,
-    plain,
-)
+from mindvis.config.decoding import GenerateConfig
+from mindvis.config.schemas import FinetuneLDMConfig, FinetuneMBMConfig, PretrainMBMConfig, flatten, load_config, plain
 
 
 def test_command_line_wins_over_yaml_wins_over_defaults(tmp_path):

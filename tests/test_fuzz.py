@@ -23,11 +23,9 @@ from scipy.io import savemat
 from mindvis.checkpoints.torch_files import load_torch
 from mindvis.common.errors import InputError
 from mindvis.common.safe_pickle import load_object_npy
-from mindvis.config import schemas, tools
-from mindvis.config.chains import AblateConfig, ChainConfig
+from mindvis.config import decoding, schemas, tools
 from mindvis.config.conform import dataclass_of
-from mindvis.config.loading import load_config
-from mindvis.config.text import read_yaml
+from mindvis.config.loading import load_config, read_yaml
 from mindvis.data.arrays import load_npy, read_npz
 from mindvis.data.images import read_picture
 from mindvis.data.own import load_npz, save_npz
@@ -35,10 +33,10 @@ from mindvis.data.reading import read_json, read_lines, read_table
 from mindvis.evaluation.networks import read_tensors
 from mindvis.evaluation.pictures import read_images
 from mindvis.prepare.bdata import is_bdata, read_bdata
-from mindvis.prepare.cifti import open_image
+from mindvis.prepare.nifti import open_image
 from mindvis.prepare.parcellation import load_parcellation
 
-MODULES = [vars(schemas), vars(tools), {"a": ChainConfig, "b": AblateConfig}]
+MODULES = [vars(schemas), vars(tools), vars(decoding)]
 SCHEMAS = {part for names in MODULES for part in names.values() if isinstance(part, type) and is_dataclass(part)}
 ODD = [
     "",

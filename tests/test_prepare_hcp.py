@@ -31,8 +31,8 @@ from nibabel.cifti2 import BrainModelAxis, LabelAxis
 from mindvis.common.errors import InputError
 from mindvis.data.hcp import VOLUMETRIC, load_hcp
 from mindvis.data.reading import PassedOver
-from mindvis.prepare.cifti import read_series
 from mindvis.prepare.hcp import find_runs, subject_of
+from mindvis.prepare.nifti import read_series
 
 
 @pytest.fixture

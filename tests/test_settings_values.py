@@ -8,21 +8,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mindvis.chain import AblateConfig
-from mindvis.chain.settings import ChainConfig, StageConfig, stage_settings
+from mindvis.chain.settings import StageConfig, stage_settings
 from mindvis.common.errors import InputError
-from mindvis.config import schemas, tools
-from mindvis.config.conform import kind_of
+from mindvis.config import decoding, schemas, tools
+from mindvis.config.conform import KEY, kind_of
+from mindvis.config.decoding import EvaluateConfig, GenerateConfig
 from mindvis.config.loading import find_config
-from mindvis.config.ranges import KEY
-from mindvis.config.schemas import EvaluateConfig, FinetuneLDMConfig, GenerateConfig, PretrainMBMConfig, load_config
+from mindvis.config.schemas import FinetuneLDMConfig, PretrainMBMConfig, load_config
 
 SCHEMAS = {
     part
-    for module in (schemas, tools)
+    for module in (schemas, decoding, tools)
     for part in vars(module).values()
     if is_dataclass(part) and isinstance(part, type)
-} | {ChainConfig, AblateConfig}
+}
 ODD_TEXTS = [
     "010",
     "NO",
@@ -79,7 +78,7 @@ def test_every_number_has_a_range_in_which_its_default_lies(schema):
         (GenerateConfig, "stimuli=[-1]"),
         (EvaluateConfig, "num_ways=[1]"),
         (tools.LookInsideConfig, "num_stimuli=1"),
-        (schemas.SimulateConfig, "voxels.V1=0"),
+        (tools.SimulateConfig, "voxels.V1=0"),
     ],
 )
 def test_a_number_that_no_run_can_have_is_one_line_with_the_range(schema, item):

@@ -13,7 +13,7 @@ from mindvis.benchmarks.memory_estimate import LABEL2IMG
 from mindvis.benchmarks.works import Variant, Work
 from mindvis.checkpoints import DEMO_LDM, ENCODER_SETTINGS
 from mindvis.common.errors import InputError
-from mindvis.config.text import read_yaml
+from mindvis.config.loading import read_yaml
 from mindvis.config.tools import BenchmarkConfig
 from mindvis.dc_ldm import LatentDiffusion, LDMModule, build_ldm
 from mindvis.dc_ldm.precision import cast_frozen, channels_last

@@ -21,8 +21,8 @@ from mindvis.chain.processes import Launch
 from mindvis.chain.record import Record
 from mindvis.chain.settings import SCHEMAS, ChainConfig, StageConfig
 from mindvis.common.errors import InputError
-from mindvis.config.chains import AblateConfig
 from mindvis.config.schemas import load_config
+from mindvis.config.tools import AblateConfig
 from mindvis.inspection.hidden_voxels import SCORE_FILE
 
 CHAINS = {"god": "configs/god.yaml", "demo": "configs/ablate_demo.yaml"}

@@ -13,7 +13,7 @@ from scipy import stats
 from mindvis.common.errors import InputError
 from mindvis.common.files import to_csv, write_json, write_text
 from mindvis.common.plots import save_png_and_pdf
-from mindvis.config.text import read_yaml
+from mindvis.config.loading import read_yaml
 
 FOLDER = Path(__file__).resolve().parents[1] / "assets" / "ablations"
 COLUMNS = ("row", "scaled_to", "paper", "paper_deviation", "measure", "value", "low", "high", "num_seeds", "state")

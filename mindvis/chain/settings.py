@@ -6,18 +6,10 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from mindvis.common.errors import InputError
-from mindvis.config.chains import ChainConfig, StageConfig
-from mindvis.config.loading import find_config, flatten, from_plain, plain
-from mindvis.config.schemas import (
-    EvaluateConfig,
-    FinetuneLDMConfig,
-    FinetuneMBMConfig,
-    GenerateConfig,
-    PretrainMBMConfig,
-    SimulateConfig,
-)
-from mindvis.config.text import read_yaml
-from mindvis.config.tools import ScoreMBMConfig
+from mindvis.config.decoding import EvaluateConfig, GenerateConfig
+from mindvis.config.loading import find_config, flatten, from_plain, plain, read_yaml
+from mindvis.config.schemas import FinetuneLDMConfig, FinetuneMBMConfig, PretrainMBMConfig
+from mindvis.config.tools import ChainConfig, ScoreMBMConfig, SimulateConfig, StageConfig
 from mindvis.training.runs import FREE_SETTINGS
 
 # In the order in which they run; each is a script of that name but for those of SCRIPTS. The SHARED ones run once for

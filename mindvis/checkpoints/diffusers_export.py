@@ -17,7 +17,7 @@ from mindvis.checkpoints.weights import State, Weights, part
 from mindvis.common.errors import InputError
 from mindvis.common.files import write_text
 from mindvis.common.loading import load_state
-from mindvis.config.text import read_yaml
+from mindvis.config.loading import read_yaml
 from mindvis.dc_ldm import FMRIConditioner
 from mindvis.dc_ldm.unet import time_condition
 from mindvis.sc_mbm import FMRIEncoder

@@ -19,7 +19,7 @@ from mindvis.checkpoints.published import published_source, published_weights, r
 from mindvis.checkpoints.torch_files import load_torch
 from mindvis.checkpoints.weights import DEFAULT_HEADS, State, Weights
 from mindvis.common.errors import InputError, beside
-from mindvis.config.options import CHECKPOINTS, FORMATS, FORMS
+from mindvis.config.tools import CHECKPOINTS, FORMATS, FORMS
 from mindvis.training.base_weights import with_base
 from mindvis.training.runs import STAGES, open_run
 

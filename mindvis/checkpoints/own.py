@@ -19,7 +19,7 @@ from mindvis.common.errors import InputError, one_line, reading
 from mindvis.common.files import write_atomic
 from mindvis.common.safe_pickle import as_settings
 from mindvis.common.tensor_files import save_tensors
-from mindvis.config.text import read_yaml
+from mindvis.config.loading import read_yaml
 
 ENVELOPE = "weights"  # key of {kind, settings, config, prefix} beside `state_dict` in our checkpoints
 EXPORTED = ("model.safetensors", "settings.yaml")  # files of an exported folder

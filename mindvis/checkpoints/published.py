@@ -25,7 +25,7 @@ from mindvis.checkpoints.weights import (
 from mindvis.common.errors import InputError, reading
 from mindvis.common.files import write_atomic, write_text
 from mindvis.common.safe_pickle import as_settings
-from mindvis.config.text import read_yaml
+from mindvis.config.loading import read_yaml
 from mindvis.dc_ldm import build_schedule
 from mindvis.dc_ldm.schedule import NoiseSchedule
 

@@ -19,9 +19,21 @@ class InputError(ValueError):
     """
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
     """The message of another library's error as the part of one line."""
-    return " ".join(str(error).split())[:300]
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 300 else text[:297] + "..."
+
+
+@contextmanager
+def unreadable(what: str, errors: tuple[type[Exception], ...], needed: str = "") -> Iterator[None]:
+    """Turn the errors of another library into one InputError, `what` (its message); what is needed."""
+    try:
+        yield
+    except InputError:
+        raise
+    except errors as error:
+        raise InputError("; ".join(filter(None, (f"{what} ({one_line(error)})", needed)))) from error
 
 
 @contextmanager

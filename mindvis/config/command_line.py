@@ -2,20 +2,23 @@
 
 import argparse
 import ast
+import contextlib
 import errno
 import functools
 import inspect
 import io
 import json
 import logging
+import os
 import re
+import select
 import sys
 import textwrap
 import tokenize
 from collections.abc import Callable, Sequence
 from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar, get_type_hints
+from typing import Any, NoReturn, TextIO, TypeVar, get_type_hints
 
 from omegaconf import MISSING
 
@@ -24,7 +27,6 @@ from mindvis.common.launched import check_environment
 from mindvis.config.conform import dataclass_of, own_first
 from mindvis.config.invocation import as_begun, by_package, this_command
 from mindvis.config.loading import Beneath, load_config
-from mindvis.config.streams import flush, open_missing, silence_left
 
 Settings = TypeVar("Settings")
 
@@ -44,12 +46,12 @@ def entry_point(main: Callable[..., int | None]) -> Callable[..., int]:
 
     @functools.wraps(main)
     def wrapped(argv: Sequence[str] | None = None) -> int:
-        open_missing()
+        _open_missing()
         _show_log()
         try:
             return _status(main, argv)
         except OSError as error:
-            if error.errno == errno.EPIPE and silence_left():
+            if error.errno == errno.EPIPE and _silence_left():
                 return CLOSED_PIPE
             if error.errno not in _USER_ERRNOS:
                 raise
@@ -69,7 +71,7 @@ def _status(main: Callable[..., int | None], argv: Sequence[str] | None) -> int:
         sys.stderr.write(f"interrupted; to go on, or begin again: {this_command()}\n")
         return INTERRUPTED
     finally:
-        flush()
+        _flush()
 
 
 def _fail(message: str) -> int:
@@ -91,6 +93,43 @@ def _show_log() -> None:
     package.setLevel(logging.INFO)
     if not any(isinstance(handler, _Lines) for handler in package.handlers):
         package.addHandler(_Lines())
+
+
+# Standard output and error: closed from the start (`>&-`), or left by their reader (`... | head`)
+
+
+def _open_missing() -> None:
+    """Let what is said go nowhere where the program was begun without standard output or error."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - open while the program runs
+
+
+def _silence_left() -> bool:
+    """Whether nobody reads stdout or stderr any more; what is still to be said there then goes nowhere."""
+    left = [stream for stream in (sys.stdout, sys.stderr) if _has_left(stream)]
+    for stream in left:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+    return bool(left)
+
+
+def _flush() -> None:
+    """Write what stdout and stderr still hold. Raises BrokenPipeError where nobody reads it."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(ValueError):  # closed by the program itself
+            stream.flush()
+
+
+def _has_left(stream: TextIO) -> bool:
+    """Whether a stream is a pipe without a reader. Pipes to other processes do not count: they are no such stream."""
+    try:
+        poll = select.poll()
+        poll.register(stream.fileno(), 0)
+        return any(event & select.POLLERR for _, event in poll.poll(0))
+    except (OSError, ValueError):  # no stream of the system, as in tests
+        return False
 
 
 class Parser(argparse.ArgumentParser):

@@ -1,13 +1,19 @@
-"""Settings held against their schema: every key is known, and every value is of the kind that its field needs."""
+"""Settings held against their schema: every key is known, every value of the kind and in the range of its field.
 
+The range of a number is declared once, at its field: `number(default, least, most)`.
+"""
+
+import copy
 import re
 from collections.abc import Iterator
-from dataclasses import Field, dataclass, fields, is_dataclass
+from dataclasses import Field, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from mindvis.common.errors import KINDRED, InputError, nearest
 
+KEY = "range"  # in the metadata of a field
+LARGE = 10**9
 _WHOLE = re.compile(r"[+-]?(0|[1-9][0-9]*)")
 _DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|[+-]?\.?(inf|nan)", re.IGNORECASE)
 _NEEDED = {int: "a whole number in plain decimal", float: "a number", str: "text", bool: "true or false"}
@@ -121,3 +127,78 @@ def _dotted(schema: type, prefix: str = "") -> Iterator[str]:
     for name, hint in get_type_hints(schema).items():
         nested = dataclass_of(hint)
         yield from _dotted(nested, f"{prefix}{name}.") if nested else [prefix + name]
+
+
+@dataclass(frozen=True)
+class Range:
+    """Numbers from `least` to `most`, and `words`; `open_low` and `open_high` leave out the ends."""
+
+    least: float
+    most: float
+    open_low: bool = False
+    open_high: bool = False
+    words: tuple[str, ...] = ()
+
+    def __contains__(self, value: float | str) -> bool:
+        if isinstance(value, str):
+            return value in self.words
+        above = value > self.least if self.open_low else value >= self.least
+        return above and (value < self.most if self.open_high else value <= self.most)  # never true of NaN
+
+    def __str__(self) -> str:
+        low, high = "more than" if self.open_low else "at least", "less than" if self.open_high else "at most"
+        return ", or ".join([f"{low} {self.least} and {high} {self.most}", *self.words])
+
+
+def number(
+    default: Any,
+    least: float | None = None,
+    most: float = LARGE,
+    *,
+    above: float | None = None,
+    below: float | None = None,
+    words: tuple[str, ...] = (),
+) -> Any:
+    """A field for a number, or for a list or dict of numbers, from `least` (or above `above`) to `most` (or below).
+
+    None is allowed where the type of the field allows it; `words` in the place of a number where that is `float | str`.
+    """
+    low = above if least is None else least
+    if low is None:
+        raise TypeError("a number needs least or above")
+    allowed = Range(
+        low, most if below is None else below, open_low=least is None, open_high=below is not None, words=words
+    )
+    if isinstance(default, list | dict):
+        return field(default_factory=lambda: copy.copy(default), metadata={KEY: allowed})
+    return field(default=default, metadata={KEY: allowed})
+
+
+def seed_field(default: int | list[int] | None) -> Any:
+    """A field for a seed: what torch and numpy both take."""
+    return number(default, 0, 2**63 - 1)
+
+
+def check_numbers(settings: Any, source: str = "") -> None:
+    """Raise `InputError` naming the first setting whose value is outside its range, NaN included."""
+    for name, value, allowed in _numbers(settings):
+        if value not in allowed:
+            raise InputError(f"{source}setting {name} is {value}; needed: {allowed}")
+
+
+def _numbers(settings: Any, prefix: str = "") -> Iterator[tuple[str, float | str, Range]]:
+    """Dotted name, value and range of every number in nested settings."""
+    for item in fields(settings):
+        name, value = prefix + item.name, getattr(settings, item.name)
+        if is_dataclass(value):
+            yield from _numbers(value, name + ".")
+        elif KEY in item.metadata:
+            yield from ((part, one, item.metadata[KEY]) for part, one in _parts(name, value))
+
+
+def _parts(name: str, value: Any) -> list[tuple[str, float | str]]:
+    if isinstance(value, dict):
+        return [(f"{name}.{key}", one) for key, one in value.items()]
+    if isinstance(value, list):
+        return [(f"{name}[{index}]", one) for index, one in enumerate(value)]
+    return [] if value is None else [(name, value)]

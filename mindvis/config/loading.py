@@ -1,21 +1,26 @@
-"""Loading of settings: dataclass defaults <- YAML file <- command line, each key and type checked."""
+"""Loading of settings: dataclass defaults <- YAML file <- command line, each key and type checked.
+
+YAML 1.1 would read `010` as 8, `NO` as false and `12:30` as 750: every value but null stays text until a schema says
+what it is.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_type_hints
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mindvis.common.errors import InputError
-from mindvis.config.conform import Conform, dataclass_of
-from mindvis.config.ranges import check_numbers
-from mindvis.config.text import parse_item, read_yaml
+from mindvis.common import errors
+from mindvis.common.errors import InputError, one_line
+from mindvis.config.conform import Conform, check_numbers, dataclass_of
 
 Settings = TypeVar("Settings")
 CONFIG_FILE = {"config_file": True}  # metadata of a field that names another file of settings
 Beneath = Callable[[dict], dict]
+NULL = ("", "~", "null", "Null", "NULL")
 PACKAGE = Path(__file__).resolve().parents[1]  # has configs/, in a checkout by a link
 
 
@@ -33,7 +38,7 @@ def load_config(
         given = read_yaml(path, as_text=True)
         _place_named_files(schema, given, path)
         layers.append((given, str(yaml)))
-    layers += [(parse_item(item), "command line") for item in dotlist]
+    layers += [(_parse_item(item), "command line") for item in dotlist]
     config = _stacked(schema, layers)
     below = {} if beneath is None else beneath(_as_given(layers))
     return _finish(_stacked(schema, [(below, "settings of the run"), *layers]) if below else config)
@@ -131,3 +136,62 @@ def _said(error: Exception) -> str:
     key = getattr(error, "full_key", None) or "?"
     reason = str(error).splitlines()[0].removeprefix("KeyError raised while resolving interpolation: ")
     return f"setting {key}: {reason}"
+
+
+class _TextLoader(yaml.SafeLoader):
+    """YAML whose values are text, null, lists and pairs."""
+
+    yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag.endswith((":null", ":merge"))]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        keys = [key.value for key, _ in node.value]
+        twice = next((key for key in keys if keys.count(key) > 1), None)
+        if twice is not None and twice != "<<":
+            raise yaml.constructor.ConstructorError(None, None, f"{twice!r} is given twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: Path, *, as_text: bool = False) -> dict:
+    """Settings of a YAML file. Raises `InputError` where there are none.
+
+    `as_text` leaves every value as the text that stands there, references too, for a schema to give it its type.
+    """
+    if not path.is_file():
+        where = errors.beside(path, "*.y*ml") or "needed: a YAML file such as those in configs/"
+        raise InputError(f"{path}: no such config file; {where}")
+    try:
+        loaded = OmegaConf.create(yaml.load(path.read_bytes(), _TextLoader)) if as_text else OmegaConf.load(path)
+        content = OmegaConf.to_container(loaded, resolve=not as_text)
+    except Exception as error:  # yaml and OmegaConf raise unrelated classes for a malformed file
+        raise InputError(f"{path}: not readable as YAML: {one_line(error)}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: holds a {type(content).__name__}; needed: settings as key: value")
+    return content
+
+
+def _parse_item(item: str) -> dict:
+    """Nested settings of one `key=value` of the command line. Raises `InputError` where it is none.
+
+    A value in brackets or quotes is YAML; any other is the text itself, whatever YAML would make of it.
+    """
+    key, equals, value = item.partition("=")
+    if not equals or not key:
+        raise InputError(f"command line: {item!r} is no setting; needed: key=value")
+    content = _parse_value(item, value.strip())
+    for name in reversed(key.strip().split(".")):
+        content = {name: content}
+    return content
+
+
+def _parse_value(item: str, value: str) -> Any:
+    if value in NULL:
+        return None
+    if value[0] not in "[{\"'":
+        return value
+    try:
+        return yaml.load(value, _TextLoader)
+    except yaml.YAMLError as error:
+        raise InputError(f"command line: {item!r} cannot be read: {one_line(error)}") from error

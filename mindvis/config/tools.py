@@ -1,16 +1,30 @@
-"""Settings of what stands beside the stages: figures, a look inside, the benchmark, and training the demo's models."""
+"""Settings and options of what stands beside the stages: chains, simulation, figures, benchmark, preparing, export."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal, get_args
 
 from omegaconf import MISSING
 
-from mindvis.config.ranges import number, seed_field
+from mindvis.config.conform import number, seed_field
+from mindvis.config.loading import CONFIG_FILE
 from mindvis.config.schemas import DataConfig, ModelConfig
 
 FIGURES = ("masked", "subjects", "consistency", "failures", "accuracy")
 PARTS = ("attention", "occlusion")
 DEMO_CONFIG = Path(__file__).resolve().parents[1] / "assets" / "demo" / "config.yaml"
+
+# Options of the scripts, known without what it takes to do the work
+BadVoxels = Literal["zero", "drop", "fail"]  # constant or NaN
+Scaling = Literal["train", "run", "none"]  # whose moments z-score a voxel
+POLICIES, SCALINGS = get_args(BadVoxels), get_args(Scaling)
+HCP_PATTERN = "*_Atlas_MSMAll_hp2000_clean.dtseries.nii"
+CHECKPOINTS = ("selected", "best", "last")  # which checkpoint of a run folder
+SELECTED = "of a run folder: selected, as its setting `selection` says (a run without it: last), best or last; "
+SELECTED += "default: selected, as for generate"
+FORMATS = {".safetensors": "safetensors", ".pt": "mindvis", ".pth": "published", ".ckpt": "published"}
+FORMS = (*sorted(set(FORMATS.values())), "diffusers")
+EXPORTS = ("mindvis", "diffusers")  # forms of a folder for others
 
 
 @dataclass
@@ -52,9 +66,7 @@ class LookInsideConfig:
     output: str | None = None  # folder to write to; default: <run>/inside
     parts: list[str] = field(default_factory=lambda: list(PARTS))  # attention, occlusion
     rois: list[str] | None = None  # regions; null: all that contain no other region
-    num_stimuli: int = number(
-        50, 2, 10**6
-    )  # rows, spread over the test rows (or the held-out windows of a pretraining)
+    num_stimuli: int = number(50, 2, 10**6)  # rows, spread over the test rows (of a pretraining the held-out windows)
     checkpoint: str = "selected"  # selected (Stage B: as the run says; Stage A: best by val/loss) | last
     num_samples: int = number(1, 1, 10**5)  # occlusion, Stage B: pictures a stimulus
     sampler: str = "dpm_solver"  # occlusion, Stage B: plms | ddim | dpm_solver | unipc | unipc_averaged
@@ -90,16 +102,12 @@ class BenchmarkConfig:
     num_threads: int | None = number(None, 1, 4096)  # CPU threads of torch
     seed: int = seed_field(0)  # random weights and inputs
     output: str | None = None  # folder for benchmark.json, solvers.md, growth.png ...
-    num_voxels: int = number(
-        4656, 1, 10**6
-    )  # stage_a, stage_b, sampling: length of the fMRI, a multiple of model.patch_size
+    num_voxels: int = number(4656, 1, 10**6)  # stages and sampling: length of the fMRI, a multiple of model.patch_size
     model: ModelConfig = field(default_factory=ModelConfig)  # stage_a, stage_b, sampling: the masked brain model
     ldm: str = "published"  # stage_b, sampling: published | demo | path of a config.yaml; weights are random
     stage_a_batch: int | None = number(None, 1, 10**5)  # stage_a, fit: rows a step; null: 8, on a GPU 100
     stage_b_batch: int | None = number(None, 1, 10**5)  # stage_b: pairs a step; null: 1, on a GPU 25
-    crops_per_image: int = number(
-        0, 0, 10**4
-    )  # stage_b: crops of each image kept as latents; 0: every crop is encoded when drawn
+    crops_per_image: int = number(0, 0, 10**4)  # stage_b: crops of an image kept as latents; 0: encoded when drawn
     sampling_batch: int | None = number(None, 1, 10**4)  # sampling: pictures at once; null: 5, on a GPU 25
     num_pictures: int | None = number(None, 0, 10**4)  # sampling: pictures decoded whole; null: none, on a GPU 25
     num_steps: int = number(30, 1, 1000)  # sampling: steps of averaged UniPC for those pictures
@@ -136,3 +144,73 @@ class DemoRecipe:
     context_scale: float = number(0.125, above=0)  # the class embedding ends at about this deviation
     sampling_steps: int = number(50, 1, 1000)  # DDIM steps of the samples that are judged
     num_threads: int = number(2, 1, 4096)  # CPU threads
+
+
+@dataclass
+class SimulateConfig:
+    """A simulated experiment in the published layouts."""
+
+    out: str = "data/simulated"  # the folder to write; Kamitani/npz and HCP/npz appear below it
+    seed: int = seed_field(0)  # every random draw follows from it
+    protocol: str = "demo"  # demo | god: preset of signal-to-noise ratio, repeats, unseen classes and imagery
+    snr: float | None = number(
+        None, above=0
+    )  # variance of signal over noise in a trial, mean of voxels; null: preset's
+    train_repeats: int | None = number(None, 1, 10**6)  # trials averaged for a training row; null: the preset's
+    test_repeats: int | None = number(None, 1, 10**6)  # trials of each test picture; null: the preset's
+    unseen_classes: int | None = number(None, 0, 23)  # classes tested but never trained on; null: the preset's
+    imagery_repeats: int | None = number(None, 0, 10**6)  # trials of imagined test pictures; null: the preset's
+    num_subjects: int = number(1, 1, 10**6)  # subjects who see pictures
+    train_per_class: int = number(100, 1, 10**6)  # training pictures of each class
+    num_test: int = number(48, 1, 10**6)  # test pictures: new ones of the same classes
+    num_resting: int = number(20, 0, 10**6)  # subjects at rest
+    num_frames: int = number(1200, 1, 10**7)  # frames of a resting run
+    voxels: dict[str, int] = number({}, 1, 10**7)  # voxels of an area; those not named: the preset's
+
+
+@dataclass
+class StageConfig:
+    """One stage of a chain."""
+
+    config: str | None = field(default=None, metadata=CONFIG_FILE)  # its settings file
+    settings: dict[str, Any] = field(default_factory=dict)  # laid over that file
+
+
+@dataclass
+class ChainConfig:
+    """The chain from resting state to scores; a stage that is null is left out."""
+
+    root: str = "runs/chain"  # folder of all runs, of chain.json and of the table
+    subjects: list[str] = field(default_factory=list)  # each gets Stage A tuning, Stage B, pictures and scores
+    subject_folders: bool = True  # runs of a subject in <root>/<subject>; false, for one subject: in the root
+    seed: int | None = seed_field(None)  # of every stage but simulate; null: as in the stage files
+    devices: int = number(1, 1, 1024)  # subjects at a time, one a device; 1: in a row, and trainer.devices counts
+    fork: bool = False  # stages as forks of this process: saves the seconds of their imports; devices=1
+    controls: list[str] = field(default_factory=lambda: ["shuffled"])  # decoded beside the pictures
+    dry_run: bool = False  # show what would run, and why
+    simulate: StageConfig | None = None  # simulated data: {config: FILE, settings: {key: value}}, as below
+    pretrain_mbm: StageConfig | None = None  # Stage A, once for all subjects
+    score_mbm: StageConfig | None = None  # hidden voxels of Stage A
+    pretrain_ldm: StageConfig | None = None  # Stage B, once on several subjects; finetune_ldm then starts from it
+    finetune_mbm: StageConfig | None = None  # Stage A on the subject's fMRI
+    finetune_ldm: StageConfig | None = None  # Stage B on the subject's pairs
+    generate: StageConfig | None = None  # pictures and controls
+    evaluate: StageConfig | None = None  # scores
+    demo_summary: StageConfig | None = None  # a line with the score beside a linear classifier's, shown at the end
+
+
+@dataclass
+class AblateConfig:
+    """One ablation table, at one scale, over some seeds."""
+
+    table: str = MISSING  # name of the table, for the script several with commas; without key, its first word
+    scale: str = "god"  # god (the paper's) | demo (scaled down, on the simulated cortex)
+    seeds: list[int] = seed_field([2022])  # every row is trained and decoded with each
+    rows: list[str] = field(default_factory=list)  # names of the rows to run; empty: all
+    chain: str | None = field(default=None, metadata=CONFIG_FILE)  # under the rows; null: god.yaml, ablate_demo.yaml
+    settings: dict[str, dict] = field(default_factory=dict)  # by stage, laid over the chain before the rows
+    subject: str | None = None  # whose fMRI is decoded; null: sbj_3 for god, sbj_1 for demo
+    root: str | None = None  # folder of the runs and tables; null: runs/ablation_<scale>
+    decode: bool = False  # also decode where a table is scored by Stage A alone
+    jobs: int = number(1, 1, 1024)  # rows at a time, side by side on the same devices; with 1 a chain with `fork` forks
+    dry_run: bool = False  # show what would run

@@ -14,8 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from mindvis.common.errors import InputError
-from mindvis.data.reading import one_line
+from mindvis.common.errors import InputError, unreadable
 
 READ_ERRORS: tuple[type[Exception], ...] = (OSError, ValueError, EOFError, MemoryError, RuntimeError, KeyError)
 READ_ERRORS += (SyntaxError, tokenize.TokenError, zipfile.BadZipFile, zlib.error)  # headers of arrays are Python
@@ -190,10 +189,8 @@ class NpzReader(Mapping):
         self.path = Path(path)
         if not self.path.is_file():
             raise InputError(f"{self.path}: no such file")
-        try:
+        with unreadable(f"{self.path}: no readable .npz file", READ_ERRORS):
             self._npz = np.lib.npyio.NpzFile(str(self.path), allow_pickle=False)  # type: ignore[arg-type]
-        except READ_ERRORS as error:
-            raise InputError(f"{self.path}: no readable .npz file ({one_line(error)})") from error
 
     def __enter__(self) -> "NpzReader":
         return self
@@ -217,14 +214,11 @@ class NpzReader(Mapping):
     def __getitem__(self, name: str) -> Header:
         """Shape and type of an array, without reading it."""
         member = self._member(name)
-        try:
-            with self._archive.open(member) as file:
-                version = np.lib.format.read_magic(file)
-                read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-                shape, by_column, dtype = read(file)
-                header = Header(shape, dtype, by_column, file.tell())
-        except READ_ERRORS as error:
-            raise InputError(f"{self.label(name)} cannot be read ({one_line(error)})") from error
+        with unreadable(f"{self.label(name)} cannot be read", READ_ERRORS), self._archive.open(member) as file:
+            version = np.lib.format.read_magic(file)
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, by_column, dtype = read(file)
+            header = Header(shape, dtype, by_column, file.tell())
         if dtype.hasobject:
             raise InputError(f"{self.label(name)} holds Python objects, needs numbers or text")
         if math.prod(shape) * dtype.itemsize != member.file_size - header.num_bytes:
@@ -235,10 +229,8 @@ class NpzReader(Mapping):
     def raw(self, name: str) -> np.ndarray:
         """An array as it lies in the file."""
         _ = self[name]
-        try:
+        with unreadable(f"{self.label(name)} cannot be read", READ_ERRORS):
             return self._npz[name]
-        except READ_ERRORS as error:
-            raise InputError(f"{self.label(name)} cannot be read ({one_line(error)})") from error
 
     def mapped(self, name: str) -> np.memmap | None:
         """The array mapped from the file, or None where compression (or column order) does not allow it."""
@@ -279,10 +271,8 @@ def load_npy(path: str | Path, mmap: bool = False) -> np.ndarray:
     """The array of one .npy file, mapped or read, never unpickled. Raises InputError when missing or broken."""
     if not Path(path).is_file():
         raise InputError(f"{path}: no such file")
-    try:
+    with unreadable(f"{path}: no readable .npy file", READ_ERRORS):
         array = np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False)
-    except READ_ERRORS as error:
-        raise InputError(f"{path}: no readable .npy file ({one_line(error)})") from error
     if not isinstance(array, np.ndarray):
         raise InputError(f"{path}: an archive of arrays, needs a single .npy array")
     return array

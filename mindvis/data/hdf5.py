@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from mindvis.common.errors import InputError
+from mindvis.common.errors import InputError, unreadable
 from mindvis.data.arrays import READ_ERRORS, check_expansion
-from mindvis.data.reading import one_line
 from mindvis.data.rows import MappedArray
 
 H5_ERRORS = (*READ_ERRORS, TypeError, AttributeError, IndexError, OverflowError)
@@ -32,13 +31,8 @@ def open_hdf5(path: str | Path, needed: str) -> Iterator[Any]:
     h5py = h5py_module()
     if not Path(path).is_file():
         raise InputError(f"{path}: no such file, needs {needed}")
-    try:
-        with h5py.File(path, "r") as file:
-            yield file
-    except InputError:
-        raise
-    except H5_ERRORS as error:
-        raise InputError(f"{path}: not readable ({one_line(error)}); needs {needed}") from None
+    with unreadable(f"{path}: not readable", H5_ERRORS, f"needs {needed}"), h5py.File(path, "r") as file:
+        yield file
 
 
 def require_member(where: str | Path, group: Any, name: str) -> Any:
@@ -71,10 +65,8 @@ class HDF5Rows:
 
     def __getitem__(self, index: int | slice) -> np.ndarray:
         """One row [..] or consecutive rows [m ..]. Raises InputError where the file is damaged."""
-        try:
+        with unreadable(f"{self.path}: row {index} of {self.name!r} is not readable", H5_ERRORS):
             return self._dataset()[index]
-        except H5_ERRORS as error:
-            raise InputError(f"{self.path}: row {index} of {self.name!r} is not readable ({one_line(error)})") from None
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_opened": None}

@@ -9,8 +9,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from mindvis.common.errors import InputError
-from mindvis.data.reading import one_line
+from mindvis.common.errors import InputError, one_line
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".gif", ".webp"})
 MODES = frozenset({"RGB", "L", "1", "P", "RGBA", "LA", "CMYK", "YCbCr"})

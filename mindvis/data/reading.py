@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from mindvis.common.errors import InputError, beside
+from mindvis.common.errors import InputError, beside, unreadable
 
 log = logging.getLogger(__name__)
 
@@ -139,20 +139,14 @@ def read_table(path: str | Path) -> list[list[str]]:
     lines = read_lines(path)
     first = lines[0] if lines else ""
     separator = next((mark for mark in ";\t" if mark in first), ",")
-    try:
+    with unreadable(f"{path}: no readable table", (csv.Error,)):
         return [[word.strip() for word in row] for row in csv.reader(lines, delimiter=separator)]
-    except csv.Error as error:
-        raise InputError(f"{path}: no readable table ({error})") from None
 
 
 def read_json(path: str | Path) -> Any:
     """What a JSON file holds. Raises InputError as `read_text`, and for what is no JSON."""
-    try:
+    with unreadable(f"{path}: not readable as JSON", (ValueError, RecursionError)):
         return json.loads(read_text(path).lstrip("\ufeff").rstrip("\x1a"))
-    except InputError:
-        raise
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not readable as JSON ({one_line(error)})") from None
 
 
 class Names:
@@ -178,12 +172,6 @@ class Names:
         if missing:
             raise InputError(error.format(count=len(missing), first=repr(missing[0])))
         return [match for name in wanted if (match := found[name]) is not None]
-
-
-def one_line(error: BaseException) -> str:
-    """The message of any exception as one short line."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 160 else text[:157] + "..."
 
 
 def _folded(name: str) -> str:

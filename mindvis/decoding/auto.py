@@ -19,7 +19,7 @@ from mindvis.common.errors import InputError
 from mindvis.common.files import write_json
 from mindvis.common.ridge import Ridge
 from mindvis.common.shares import POLL_SECONDS, Process, parts_folder
-from mindvis.config.schemas import GenerateConfig
+from mindvis.config.decoding import GenerateConfig
 from mindvis.data import PairedDataset
 from mindvis.dc_ldm import LatentDiffusion
 from mindvis.decoding.decode import decode

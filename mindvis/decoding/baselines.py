@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from mindvis.common.draws import generator
 from mindvis.common.errors import InputError
 from mindvis.common.ridge import fit_ridge
-from mindvis.config.schemas import BaselineConfig
+from mindvis.config.decoding import BaselineConfig
 from mindvis.data import PairedDataset
 from mindvis.data.images import to_float
 from mindvis.dc_ldm import LatentDiffusion

@@ -19,7 +19,8 @@ from mindvis.checkpoints.own import RIDGE_FILE
 from mindvis.common.errors import InputError
 from mindvis.common.ridge import ALPHAS, Ridge
 from mindvis.common.shares import Process
-from mindvis.config.schemas import FinetuneLDMConfig, GenerateConfig, TrainerConfig, plain
+from mindvis.config.decoding import GenerateConfig
+from mindvis.config.schemas import FinetuneLDMConfig, TrainerConfig, plain
 from mindvis.data import PairedDataset
 from mindvis.data.open import choose_validation, open_pairs
 from mindvis.dc_ldm import LatentDiffusion

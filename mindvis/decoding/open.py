@@ -13,7 +13,8 @@ from mindvis.common.devices import describe_device
 from mindvis.common.errors import InputError
 from mindvis.common.files import sha256
 from mindvis.common.plots import reconstruction_grid
-from mindvis.config.schemas import DataConfig, GenerateConfig, LoggingConfig, plain
+from mindvis.config.decoding import GenerateConfig
+from mindvis.config.schemas import DataConfig, LoggingConfig, plain
 from mindvis.data import FMRIDataset, PairedDataset
 from mindvis.data.arrays import NpzReader, load_npy
 from mindvis.data.fmri_facts import FMRIFacts

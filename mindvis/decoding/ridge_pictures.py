@@ -15,7 +15,7 @@ from mindvis.checkpoints import is_diffusers, load_state, load_torch, read_label
 from mindvis.common.errors import InputError
 from mindvis.common.progress import Progress
 from mindvis.common.ridge import Ridge, fit_ridge
-from mindvis.config.schemas import BaselineConfig
+from mindvis.config.decoding import BaselineConfig
 from mindvis.data import PairedDataset
 from mindvis.data.images import to_float, to_uint8
 from mindvis.dc_ldm import LatentDiffusion, build_class_ldm

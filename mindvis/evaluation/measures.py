@@ -13,7 +13,7 @@ import torch
 
 from mindvis.common.errors import InputError
 from mindvis.common.shares import Compute, Shares
-from mindvis.config.schemas import Protocol
+from mindvis.config.decoding import Protocol
 from mindvis.evaluation.classifiers import Classified, Classifier, classifier_agreement
 from mindvis.evaluation.fid import INCEPTION_SIZES, frechet_distance, load_inception, small_sample_caveat
 from mindvis.evaluation.identification import (

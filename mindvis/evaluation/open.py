@@ -9,8 +9,9 @@ import numpy as np
 from mindvis.common.devices import choose_device
 from mindvis.common.errors import InputError
 from mindvis.common.shares import Process, Shares, parts_folder
+from mindvis.config.decoding import AuditConfig, EvaluateConfig
 from mindvis.config.loading import part
-from mindvis.config.schemas import AuditConfig, EvaluateConfig, LoggingConfig
+from mindvis.config.schemas import LoggingConfig
 from mindvis.data import PairedDataset
 from mindvis.data.lazy_images import chosen_images
 from mindvis.data.open import open_pairs, saved_data

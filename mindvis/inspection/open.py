@@ -7,7 +7,8 @@ import numpy as np
 from mindvis.checkpoints import build_mbm, read_weights
 from mindvis.common.devices import choose_device
 from mindvis.common.errors import InputError
-from mindvis.config.schemas import DataConfig, GenerateConfig
+from mindvis.config.decoding import GenerateConfig
+from mindvis.config.schemas import DataConfig
 from mindvis.config.tools import LookInsideConfig
 from mindvis.data import FMRIDataset, PairedDataset
 from mindvis.data.open import hold_out_tail, open_pairs, open_pretraining, saved_data

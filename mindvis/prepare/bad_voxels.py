@@ -3,7 +3,7 @@
 import numpy as np
 
 from mindvis.common.errors import InputError
-from mindvis.config.options import BadVoxels
+from mindvis.config.tools import BadVoxels
 
 
 def check_bad(bad: np.ndarray, policy: BadVoxels, where: str) -> None:

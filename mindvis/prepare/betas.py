@@ -14,17 +14,16 @@ from typing import Protocol
 import numpy as np
 from nibabel.cifti2 import BrainModelAxis, Cifti2Image, ScalarAxis, SeriesAxis
 
-from mindvis.common.errors import InputError
+from mindvis.common.errors import InputError, unreadable
 from mindvis.common.progress import Progress
-from mindvis.config.options import BadVoxels
+from mindvis.config.tools import BadVoxels
 from mindvis.data.images import check_side, read_square
 from mindvis.data.own import SPLITS, save_npz
-from mindvis.data.reading import one_line, read_table
+from mindvis.data.reading import read_table
 from mindvis.data.voxels import ABSURD
 from mindvis.prepare.bad_voxels import check_bad
-from mindvis.prepare.cifti import NIFTI_ERRORS, open_cifti
+from mindvis.prepare.nifti import NIFTI_ERRORS, load_label_image, open_cifti, open_nifti, read_labels, require_grid
 from mindvis.prepare.parcellation import load_parcellation
-from mindvis.prepare.volumes import load_label_image, open_nifti, read_labels
 
 BLOCK = 64  # rows gone through at a time
 # column of the table -> other names for it; `stim_file` is that of BIDS
@@ -151,11 +150,7 @@ class VolumeBetas:
 
     def read(self, path: Path, volume: int | None) -> np.ndarray:
         image = open_nifti(path, 3 if volume is None else 4)
-        if image.shape[:3] != self._inside.shape or not np.allclose(image.affine, self._affine, atol=1e-3):
-            raise InputError(
-                f"{path}: grid {image.shape[:3]} is not that of {self.labels} {self._inside.shape}; "
-                "needs the same shape and affine (resample the mask or labels)"
-            )
+        require_grid(path, image, self.labels, self._inside.shape, self._affine)
         if volume is not None and volume >= image.shape[3]:
             raise InputError(f"{path}: has {image.shape[3]} volumes, the table names volume {volume} (from 0)")
         values = _values(path, lambda: image.dataobj if volume is None else image.dataobj[..., volume])
@@ -204,10 +199,8 @@ class CiftiBetas:
 
 
 def _values(path: Path, read: Callable[[], object]) -> np.ndarray:
-    try:
+    with unreadable(f"{path}: unreadable image", NIFTI_ERRORS):
         return np.asarray(read(), np.float32)
-    except NIFTI_ERRORS as error:
-        raise InputError(f"{path}: unreadable image ({one_line(error)})") from None
 
 
 def prepare_betas(

@@ -13,7 +13,7 @@ import numpy as np
 from mindvis.common.errors import InputError
 from mindvis.common.files import write_npz, write_text
 from mindvis.common.progress import Progress
-from mindvis.config.options import BadVoxels, Scaling
+from mindvis.config.tools import BadVoxels, Scaling
 from mindvis.data.god import IMAGE_FILE, INDEX_FILE, LABEL_TABLES, read_class_index, read_labels, wnid_of
 from mindvis.data.images import is_picture, read_square
 from mindvis.data.reading import PassedOver, files_below, list_folder, original_of, read_lines, require_folder

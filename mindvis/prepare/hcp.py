@@ -13,17 +13,16 @@ from typing import Protocol
 
 import numpy as np
 
-from mindvis.common.errors import InputError
+from mindvis.common.errors import InputError, one_line
 from mindvis.common.files import write_npz
 from mindvis.common.progress import Progress
-from mindvis.config.options import HCP_PATTERN, BadVoxels
+from mindvis.config.tools import HCP_PATTERN, BadVoxels
 from mindvis.data.hcp import FILE_NAME, VOLUMETRIC, regions_of
-from mindvis.data.reading import PassedOver, files_below, one_line, require_folder
+from mindvis.data.reading import PassedOver, files_below, require_folder
 from mindvis.data.voxels import bad_voxels, zscore
 from mindvis.prepare.bad_voxels import check_bad
-from mindvis.prepare.cifti import read_series
+from mindvis.prepare.nifti import load_label_image, read_series, read_volumes
 from mindvis.prepare.parcellation import load_parcellation
-from mindvis.prepare.volumes import load_label_image, read_volumes
 
 Run = dict[str, np.ndarray]
 

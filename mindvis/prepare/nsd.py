@@ -14,20 +14,19 @@ from typing import Any
 
 import numpy as np
 
-from mindvis.common.errors import InputError
+from mindvis.common.errors import InputError, unreadable
 from mindvis.common.files import write_atomic, write_npz
 from mindvis.common.progress import Progress
-from mindvis.config.options import BadVoxels
+from mindvis.config.tools import BadVoxels
 from mindvis.data.arrays import load_npy
 from mindvis.data.glasser import NUM_AREAS, area_names, require_area
 from mindvis.data.hdf5 import open_hdf5, require_member
 from mindvis.data.noise_ceiling import noise_ceiling
 from mindvis.data.nsd import GENERAL, STIMULI, SUBJECT_FILE, TRIALS, open_stimuli, session_file
-from mindvis.data.reading import one_line
 from mindvis.data.rows import MappedArray, VoxelRows
 from mindvis.data.voxels import bad_voxels, zscore
 from mindvis.prepare.bad_voxels import check_bad
-from mindvis.prepare.volumes import read_labels
+from mindvis.prepare.nifti import read_labels
 
 SCALE = 300.0  # betas are integers of 300 x per cent signal change
 BLOCK = 2**25  # bytes of a file that are read at a time
@@ -75,10 +74,8 @@ def _read_mat(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
 
     if not path.is_file():
         raise InputError(f"{path}: no such file, needs the design of NSD")
-    try:
+    with unreadable(f"{path}: no readable MATLAB file", (Exception,)):  # a damaged one fails in ways of its own
         arrays = loadmat(path, variable_names=names)
-    except Exception as error:  # its reader fails in ways of its own for a damaged file
-        raise InputError(f"{path}: no readable MATLAB file ({one_line(error)})") from None
     missing = [name for name in names if name not in arrays]
     if missing:
         raise InputError(f"{path}: no {missing[0]!r}, needs {', '.join(names)}")

@@ -6,10 +6,9 @@ from pathlib import Path
 import numpy as np
 from nibabel.cifti2 import BrainModelAxis, LabelAxis
 
-from mindvis.common.errors import InputError
+from mindvis.common.errors import InputError, unreadable
 from mindvis.data.glasser import KNOWN_COUNTS, NUM_GRAYORDINATES, area_names, bare_name, read_atlas, require_area
-from mindvis.data.reading import one_line
-from mindvis.prepare.cifti import NIFTI_ERRORS, open_cifti
+from mindvis.prepare.nifti import NIFTI_ERRORS, open_cifti
 
 LEFT, RIGHT = "CIFTI_STRUCTURE_CORTEX_LEFT", "CIFTI_STRUCTURE_CORTEX_RIGHT"
 NUM_VERTICES = 32_492
@@ -92,7 +91,7 @@ def _spread(vertex: np.ndarray, labels: np.ndarray, num_vertices: int = NUM_VERT
 
 def _from_dlabel(path: Path) -> Parcellation:
     image = open_cifti(path, (LabelAxis, BrainModelAxis), "a label file (.dlabel.nii)")
-    try:
+    with unreadable(f"{path}: unreadable labels", NIFTI_ERRORS):
         table, axis = image.header.get_axis(0), image.header.get_axis(1)
         values = np.nan_to_num(np.asarray(image.dataobj[0])).astype(np.int64)  # the first map of the file
         labels = {
@@ -100,7 +99,5 @@ def _from_dlabel(path: Path) -> Parcellation:
             for structure, part, model in axis.iter_structures()
             if structure in axis.nvertices
         }
-    except NIFTI_ERRORS as error:
-        raise InputError(f"{path}: unreadable labels ({one_line(error)})") from None
     regions = {int(key): bare_name(name) for key, (name, _) in table.label[0].items() if key}
     return Parcellation(str(path), labels, regions)

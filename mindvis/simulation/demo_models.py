@@ -16,7 +16,7 @@ from mindvis.common.errors import InputError
 from mindvis.common.files import write_atomic, write_json, write_text
 from mindvis.common.progress import Progress
 from mindvis.common.tensor_files import load_tensors, save_tensors
-from mindvis.config.text import read_yaml
+from mindvis.config.loading import read_yaml
 from mindvis.config.tools import DemoRecipe
 from mindvis.data.images import to_float, to_uint8
 from mindvis.dc_ldm import LatentDiffusion, build_class_ldm

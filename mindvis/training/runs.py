@@ -26,8 +26,8 @@ from mindvis.common.errors import InputError, beside
 from mindvis.common.files import remove_temporaries, write_json, write_text
 from mindvis.common.tensor_files import find_fault
 from mindvis.config.invocation import this_command
+from mindvis.config.loading import read_yaml
 from mindvis.config.schemas import flatten
-from mindvis.config.text import read_yaml
 
 log = logging.getLogger(__name__)
 

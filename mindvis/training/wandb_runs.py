@@ -15,8 +15,8 @@ from typing import Any
 from urllib.parse import urlparse
 
 from mindvis.common.errors import InputError
+from mindvis.config.loading import read_yaml
 from mindvis.config.schemas import LoggingConfig
-from mindvis.config.text import read_yaml
 
 log = logging.getLogger(__name__)
 

@@ -17,8 +17,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = read_settings(FinetuneLDMConfig, __doc__, argv)
     # imported once the settings are right: torch takes seconds
     from mindvis.checkpoints import DescribeWeights, build_ldm_module, build_stage_b, history, image_side, read_encoder
-    from mindvis.data.fmri_facts import FMRIFacts
     from mindvis.data.open import data_facts, open_stage_b
+    from mindvis.data.row_format import FMRIFacts
     from mindvis.dc_ldm.latents import kept_crops, kept_latents
     from mindvis.decoding.watch import watch_stage_b
     from mindvis.training.engine import training_device
@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     train_set, val_set, test_set = open_stage_b(config, encoder["patch_size"])
     ldm, settings = build_stage_b(config, {**encoder, "num_voxels": train_set.num_voxels}, state)
     module = build_ldm_module(ldm, config)
-    facts = FMRIFacts.of(train_set).as_plain(config.data.roi)
+    facts = FMRIFacts(train_set.formats, train_set.mean_row()).as_plain(config.data.roi)
     watchers, judge = watch_stage_b(config, val_set, test_set)
     watchers += averaging(config.ema, config.selection)
 

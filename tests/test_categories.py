@@ -7,8 +7,8 @@ from mindvis.common.errors import InputError
 from mindvis.config.decoding import GenerateConfig
 from mindvis.config.schemas import DataConfig, load_config
 from mindvis.data import PairedDataset
-from mindvis.data.categories import swap_categories
 from mindvis.data.open import open_pairs
+from mindvis.data.pairs import swap_categories
 
 GOD = "tests/golden/raw/Kamitani/npz"
 NAMES = ["owl", "cup", "bus"]

@@ -12,7 +12,7 @@ import mindvis
 from mindvis.checkpoints import read_weights
 from mindvis.common.errors import InputError
 from mindvis.data import save_npz
-from mindvis.data.fmri_facts import FMRIFacts
+from mindvis.data.row_format import FMRIFacts
 
 NUM_TRAIN, NUM_TEST, NUM_VOXELS = 16, 4, 40
 SAMPLING = {"num_samples": 2, "sampler": "ddim", "num_steps": 3}

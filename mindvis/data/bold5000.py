@@ -12,15 +12,9 @@ from mindvis.common.safe_pickle import load_object_npy
 from mindvis.data.arrays import Array, check_array, check_arrays, check_images, load_npy, require_rows
 from mindvis.data.datasets import PairedDataset
 from mindvis.data.reading import Names, PassedOver, list_folder, read_json, read_lines, require_folder
+from mindvis.data.regions import masks_within, region_columns
 from mindvis.data.row_format import subject_format
-from mindvis.data.subjects import (
-    SubjectRows,
-    averages_then_trials,
-    chosen_subjects,
-    join_subjects,
-    masks_within,
-    region_columns,
-)
+from mindvis.data.subjects import SubjectRows, averages_then_trials, chosen_subjects, join_subjects
 from mindvis.data.voxels import moments, normalise, pad_to_patches
 
 REGIONS = ("EarlyVis", "LOC", "OPA", "PPA", "RSC")

@@ -18,15 +18,13 @@ from torch.utils.data import Dataset, default_collate
 from mindvis.common.draws import generator
 from mindvis.common.errors import InputError
 from mindvis.data.arrays import check_images, check_indices, check_real, require_rows
-from mindvis.data.images import Size, height_and_width, is_cropped, random_crop, resize_all, to_float
-from mindvis.data.lazy_images import LazyImages
+from mindvis.data.images import LazyImages, Size, height_and_width, is_cropped, random_crop, resize_all, to_float
 from mindvis.data.row_format import RowFormat
 from mindvis.data.rows import MappedArray, VoxelRows
 from mindvis.data.voxels import interpolate, sparsify
 
 Key = tuple[int, int, int]  # (seed, epoch, index)
 Same = TypeVar("Same", bound="FMRIDataset")
-SamePairs = TypeVar("SamePairs", bound="PairedDataset")
 
 
 @dataclass(frozen=True)
@@ -47,11 +45,11 @@ class FMRIDataset(Dataset):
     """Windows or trials of fMRI [n v], for Stage A.
 
     `subject` [n] names whose row it is, `roi_masks` maps a region to a boolean [v], `formats` a subject to how its
-    recorded rows became these. The `num_interpolated` items beyond
-    the n rows lie between two random rows, at `interpolation_ratio` (the published augmentation uses n and .5).
-    `seen` [n] is the picture that a row was recorded under, a place in a list of pictures, -1 for none; items have it
-    where it is given. Arrays are checked (numeric, finite, agreeing in length: InputError); a mapped array stays
-    mapped, and a `MappedArray` or `VoxelRows` is taken as checked.
+    recorded rows became these. The `num_interpolated` items beyond the n rows lie between two random rows, at
+    `interpolation_ratio` (the published augmentation uses n and .5). `seen` [n] is the picture that a row was recorded
+    under, a place in a list of pictures, -1 for none; items have it where it is given. Arrays are checked (numeric,
+    finite, agreeing in length: InputError); a mapped array stays mapped, and a `MappedArray` or `VoxelRows` is taken as
+    checked.
     """
 
     def __init__(
@@ -97,35 +95,31 @@ class FMRIDataset(Dataset):
         return item
 
     def subset(self: Same, indices: Sequence[int] | np.ndarray) -> Same:
-        """The rows `indices`, in their order, without interpolated ones. Mapped rows are read only when asked for."""
-        indices = check_indices(np.asarray(indices), "subset indices", self.num_rows)
-        chosen = copy.copy(self)
-        chosen.num_interpolated = 0
-        rows = VoxelRows([self._fmri]) if isinstance(self._fmri, MappedArray) else self._fmri
-        chosen._fmri = rows.subset(indices) if isinstance(rows, VoxelRows) else rows[indices]
-        for name in self._columns():
-            column = getattr(self, name)
-            taken = [column[i] for i in indices] if isinstance(column, list) else column[indices]
-            setattr(chosen, name, taken)
-        return chosen
+        """The rows `indices`, in their order, without interpolated ones; of pairs the distinct images stay.
 
-    def fitted(self, num_voxels: int, mode: str = "wrap") -> "FMRIDataset":
+        Mapped rows are read only when asked for.
+        """
+        indices = check_indices(np.asarray(indices), "subset indices", self.num_rows)
+        rows = VoxelRows([self._fmri]) if isinstance(self._fmri, MappedArray) else self._fmri
+        columns = {
+            name: [column[i] for i in indices] if isinstance(column, list) else column[indices]
+            for name, column in self._columns().items()
+        }
+        taken = rows.subset(indices) if isinstance(rows, VoxelRows) else rows[indices]
+        return self._changed(_fmri=taken, num_interpolated=0, **columns)
+
+    def fitted(self: Same, num_voxels: int, mode: str = "wrap") -> Same:
         """The same data set at the length of a model trained on other data: padded when shorter, cut when longer.
 
         Raises InputError as `voxels.pad_to`. Region masks do not carry over.
         """
-        fitted = copy.copy(self)
-        fitted.roi_masks = None
         way = "cut" if self.num_voxels > num_voxels else mode
         rows = VoxelRows([self._fmri], num_voxels=num_voxels, pad_mode=way)
-        fitted._fmri = rows[:] if isinstance(self._fmri, np.ndarray) else rows
-        return fitted
+        return self._changed(_fmri=rows[:] if isinstance(self._fmri, np.ndarray) else rows, roi_masks=None)
 
-    def with_interpolated(self, num_interpolated: int, ratio: float = 0.5) -> "FMRIDataset":
+    def with_interpolated(self: Same, num_interpolated: int, ratio: float = 0.5) -> Same:
         """The same rows and `num_interpolated` items more, each between two random rows."""
-        grown = copy.copy(self)
-        grown.num_interpolated, grown.interpolation_ratio = num_interpolated, ratio
-        return grown
+        return self._changed(num_interpolated=num_interpolated, interpolation_ratio=ratio)
 
     def mean_row(self, block: int = 256) -> np.ndarray:
         """Mean of the measured rows, float32 [v]; of rows that stay in their files, `block` are in memory at a time."""
@@ -135,10 +129,18 @@ class FMRIDataset(Dataset):
         total = sum(self._fmri[start : start + block].sum(axis=0, dtype=np.float64) for start in starts)
         return (total / self.num_rows).astype(np.float32)
 
-    def _columns(self) -> list[str]:
-        """Names of the per-row attributes that are known."""
+    def _changed(self: Same, **attributes: Any) -> Same:
+        """A copy with other attributes."""
+        changed = copy.copy(self)
+        if {"_stimuli", "stimulus"} & attributes.keys():
+            changed.__dict__.pop("images", None)  # made of these
+        vars(changed).update(attributes)
+        return changed
+
+    def _columns(self) -> dict[str, list | np.ndarray]:
+        """The per-row attributes that are known."""
         names = ("subject", "seen", "stimulus", "repeat", "class_ids", "class_names", "stimulus_names")
-        return [name for name in names if getattr(self, name, None) is not None]
+        return {name: column for name in names if (column := getattr(self, name, None)) is not None}
 
     def _require_columns(self, *names: str) -> None:
         for name in names:
@@ -248,29 +250,17 @@ class PairedDataset(FMRIDataset):
     def _kept_crop(self, key: Key) -> np.ndarray | MappedArray:
         return self._crops[int(generator(key, "kept crop").integers(len(self._crops)))]
 
-    def subset(self: SamePairs, indices: Sequence[int] | np.ndarray) -> SamePairs:
-        """The rows `indices`, in their order; the distinct images stay, `stimulus` goes on pointing at them."""
-        chosen = super().subset(indices)
-        chosen.__dict__.pop("images", None)
-        return chosen
-
     def with_fmri(self, fmri: np.ndarray, formats: Mapping[str, RowFormat]) -> "PairedDataset":
         """The same pairs with other fMRI [n v'] for their rows; regions and noise ceilings do not carry over."""
         require_rows(fmri, self.num_rows, "fmri", "the data set")
-        moved = copy.copy(self)
-        moved._fmri, moved.formats = _as_rows(fmri), dict(formats)
-        moved.roi_masks, moved.noise_ceilings = None, None
-        return moved
+        return self._changed(_fmri=_as_rows(fmri), formats=dict(formats), roi_masks=None, noise_ceilings=None)
 
     def with_image_size(self, size: Size) -> "PairedDataset":
         """The same pairs, images cropped and resized to a side, or to a height and width.
 
         It is done once, or, for lazy and mapped images, when they are read.
         """
-        resized = copy.copy(self)
-        resized.__dict__.pop("images", None)
-        resized._stimuli = _as_source(_sized(self.stimuli, size))
-        return resized
+        return self._changed(_stimuli=_as_source(_sized(self.stimuli, size)))
 
     def with_latents(self, latents: np.ndarray, crops: Sequence[np.ndarray] = ()) -> "PairedDataset":
         """The same pairs with the latents [m c h w] of `stimuli`: an item then says also whether its image is cropped.
@@ -282,17 +272,13 @@ class PairedDataset(FMRIDataset):
         """
         for kept in (latents, *crops):
             require_rows(kept, len(self._stimuli), "latents", "stimuli")
-        paired = copy.copy(self)
-        paired._latents, paired._crops = _as_source(latents), [_as_source(kept) for kept in crops]
-        return paired
+        return self._changed(_latents=_as_source(latents), _crops=[_as_source(kept) for kept in crops])
 
     def with_augmentation(
         self, *, sparsify: float = 0.2, crop_ratio: float = 0.2, crop_probability: float = 0.5
     ) -> "PairedDataset":
         """The same pairs, augmented when they are asked for by key. InputError for shares outside 0 .. 1."""
-        augmented = copy.copy(self)
-        augmented.augmentation = Augmentation(sparsify, crop_ratio, crop_probability)
-        return augmented
+        return self._changed(augmentation=Augmentation(sparsify, crop_ratio, crop_probability))
 
 
 def join_for_pretraining(datasets: Sequence[FMRIDataset], *, pad_mode: str = "wrap") -> FMRIDataset:

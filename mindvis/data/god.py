@@ -11,15 +11,9 @@ from mindvis.common.errors import InputError
 from mindvis.data.arrays import Array, NpzReader, require_choice, require_rows
 from mindvis.data.datasets import PairedDataset
 from mindvis.data.reading import PassedOver, list_folder, read_json, read_table, require_folder
+from mindvis.data.regions import masks_within, region_columns
 from mindvis.data.row_format import RowFormat, subject_format
-from mindvis.data.subjects import (
-    SubjectRows,
-    averages_then_trials,
-    chosen_subjects,
-    join_subjects,
-    masks_within,
-    region_columns,
-)
+from mindvis.data.subjects import SubjectRows, averages_then_trials, chosen_subjects, join_subjects
 from mindvis.data.voxels import moments, normalise, pad_to_patches
 
 IMAGE_FILE, INDEX_FILE = "images_256.npz", "imagenet_class_index.json"

@@ -10,10 +10,11 @@ import numpy as np
 from mindvis.common.errors import InputError
 from mindvis.common.progress import Progress
 from mindvis.data.arrays import Array, NpzReader, check_shapes
+from mindvis.data.cache import RowCache
 from mindvis.data.datasets import FMRIDataset
 from mindvis.data.reading import PassedOver, list_folder, require_folder
-from mindvis.data.rows import RowCache
-from mindvis.data.subjects import EVERY, chosen_subjects, padded_mask, region_names
+from mindvis.data.regions import EVERY, VISUAL_CORTEX, padded_mask, region_names
+from mindvis.data.subjects import chosen_subjects
 from mindvis.data.voxels import (
     common_length,
     moments,
@@ -26,7 +27,6 @@ from mindvis.data.voxels import (
 
 FILE_NAME = "HCP_visual_voxel.npz"
 VOLUMETRIC = "of_volumes"  # an empty file beside those that were made of volumes: their voxels are no vertices
-VISUAL_CORTEX = ("V1", "V2", "V3", "V4")
 
 
 def load_hcp(

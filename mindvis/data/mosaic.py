@@ -12,10 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from mindvis.common.errors import InputError
+from mindvis.data.cache import ShardCache
 from mindvis.data.datasets import PairedDataset
-from mindvis.data.glasser import NUM_GRAYORDINATES, VISUAL_CORTEX, grayordinates
-from mindvis.data.images import SUFFIXES, is_picture
-from mindvis.data.lazy_images import LazyImages, PictureFiles
+from mindvis.data.images import SUFFIXES, LazyImages, PictureFiles, is_picture
 from mindvis.data.mosaic_files import (
     Trials,
     best_noise_ceiling,
@@ -27,10 +26,9 @@ from mindvis.data.mosaic_files import (
     split_of,
 )
 from mindvis.data.reading import Names, PassedOver, list_folder, require_folder
+from mindvis.data.regions import EVERY, NUM_GRAYORDINATES, VISUAL_CORTEX, grayordinates, region_names
 from mindvis.data.rows import MappedArray
-from mindvis.data.shards import ShardCache
-from mindvis.data.subjects import EVERY, chosen_subjects, region_names
-from mindvis.data.trials import Recorded, SubjectTrials, TrialOptions, join_trials
+from mindvis.data.subjects import Recorded, SubjectTrials, TrialOptions, chosen_subjects, join_trials
 
 log = logging.getLogger(__name__)
 

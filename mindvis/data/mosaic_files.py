@@ -16,9 +16,9 @@ import numpy as np
 
 from mindvis.common.errors import InputError
 from mindvis.common.progress import Progress
-from mindvis.data.glasser import NUM_GRAYORDINATES
 from mindvis.data.hdf5 import byte_offset, open_hdf5, require_member, text_of
 from mindvis.data.reading import PassedOver, list_folder, read_json, require_folder
+from mindvis.data.regions import NUM_GRAYORDINATES
 
 SETS = ("BOLD5000", "BMD", "NSD", "GOD", "NOD", "HAD", "THINGS", "deeprecon")
 SPLITS = ("train", "test", "artificial")

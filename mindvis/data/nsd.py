@@ -13,11 +13,11 @@ from mindvis.common.errors import InputError
 from mindvis.data.arrays import Array, NpzReader, load_npy
 from mindvis.data.datasets import PairedDataset
 from mindvis.data.hdf5 import open_hdf5, require_member, rows_of
-from mindvis.data.lazy_images import LazyImages
+from mindvis.data.images import LazyImages
 from mindvis.data.reading import PassedOver, list_folder, require_folder
+from mindvis.data.regions import EVERY, region_columns, region_names
 from mindvis.data.rows import MappedArray
-from mindvis.data.subjects import EVERY, chosen_subjects, region_columns, region_names
-from mindvis.data.trials import Recorded, SubjectTrials, TrialOptions, join_trials
+from mindvis.data.subjects import Recorded, SubjectTrials, TrialOptions, chosen_subjects, join_trials
 
 TRIALS = 750  # of a session
 SUBJECT_FILE, STIMULI, BRICK = "subject.npz", "nsd_stimuli.hdf5", "imgBrick"

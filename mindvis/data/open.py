@@ -24,12 +24,9 @@ from mindvis.data import (
     load_nsd,
 )
 from mindvis.data.arrays import require_choice
-from mindvis.data.categories import swap_categories
-from mindvis.data.common_space import to_common_space
 from mindvis.data.mosaic import Choice, load_mosaic_splits
-from mindvis.data.overlap import overlap, warn_of_overlap
-from mindvis.data.subjects import chosen_share
-from mindvis.data.trials import TrialOptions
+from mindvis.data.pairs import overlap, swap_categories, to_common_space, warn_of_overlap
+from mindvis.data.subjects import TrialOptions, chosen_share
 
 NSD = ("average", "stimuli", "min_noise_ceiling")
 MOSAIC = (*NSD, "splits", "cache_dir")

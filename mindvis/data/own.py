@@ -27,9 +27,10 @@ from mindvis.common.errors import InputError
 from mindvis.common.files import write_npz
 from mindvis.data.arrays import BLOCK, Array, NpzReader, check_arrays, require_choice
 from mindvis.data.datasets import PairedDataset
+from mindvis.data.regions import masks_within, region_columns
 from mindvis.data.row_format import SCALES, RowFormat
 from mindvis.data.rows import MappedArray, VoxelRows
-from mindvis.data.subjects import averages_then_trials, chosen_share, masks_within, region_columns
+from mindvis.data.subjects import averages_then_trials, chosen_share
 from mindvis.data.voxels import patched_length
 
 log = logging.getLogger(__name__)

@@ -1,5 +1,6 @@
 """What one subject's recorded rows look like and how they become input of a model; kept with it as plain text."""
 
+import base64
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -7,14 +8,39 @@ from typing import Any
 import numpy as np
 
 from mindvis.common.errors import InputError
-from mindvis.data.adapter import Adapter
 from mindvis.data.arrays import Array, check_array
-from mindvis.data.packing import array_to_text, text_to_array
 from mindvis.data.rows import VoxelRows
 
 SCALES = ("voxel", "subject", "none")
 FAR = 20.0  # deviations: half of the values of a row beyond it are no measurement of the same kind
 NO_CHANGE = np.zeros(1, np.float32), np.ones(1, np.float32)
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A small linear map from the input rows of one subject to those of another.
+
+    row -> row @ down @ up + bias: float32 [v r], [r w], [w], from v voxels by r directions to w voxels.
+    """
+
+    down: np.ndarray
+    up: np.ndarray
+    bias: np.ndarray
+
+    def __call__(self, rows: np.ndarray) -> np.ndarray:
+        """Rows [n v] -> float32 [n w]; one by one, so that a row does not change with those beside it."""
+        return np.stack([row @ self.down @ self.up + self.bias for row in rows.astype(np.float32, copy=False)])
+
+    def as_plain(self) -> dict[str, Any]:
+        """The same as numbers and text; `from_plain` gives it back to the bit."""
+        return {"rank": len(self.up), **{name: array_to_text(array) for name, array in vars(self).items()}}
+
+    @classmethod
+    def from_plain(cls, content: Mapping[str, Any]) -> "Adapter":
+        """From what `as_plain` gave. Raises KeyError, TypeError or ValueError for anything else."""
+        down, up, bias = (text_to_array(content[name], "<f4") for name in ("down", "up", "bias"))
+        rank = int(content["rank"])
+        return cls(down.reshape(-1, rank), up.reshape(rank, -1), bias)
 
 
 @dataclass(frozen=True)
@@ -106,3 +132,40 @@ def subject_format(
         num_recorded=num_recorded,
         pad_mode=pad_mode,
     )
+
+
+@dataclass(frozen=True)
+class FMRIFacts:
+    """What a decoder keeps of the fMRI it was tuned on, so that new rows can be decoded without that data.
+
+    How rows of each subject become input, and the mean training row [v] of that input; empty where not known.
+    """
+
+    formats: dict[str, RowFormat] = field(default_factory=dict)
+    mean: np.ndarray | None = None
+
+    def as_plain(self, roi: Any = None) -> dict[str, Any]:
+        """The same as plain dicts and text, with the name of the region, ready for a checkpoint or YAML."""
+        formats = {name: form.as_plain() for name, form in self.formats.items()}
+        return {"roi": roi, "formats": formats, "mean": None if self.mean is None else array_to_text(self.mean)}
+
+    @classmethod
+    def from_plain(cls, content: Mapping[str, Any] | None, where: str) -> "FMRIFacts":
+        """From what `as_plain` gave, or from None. Raises InputError, naming `where`, for anything else."""
+        if content is None:
+            return cls()
+        try:
+            formats = {str(name): RowFormat.from_plain(form, where) for name, form in content["formats"].items()}
+            return cls(formats, text_to_array(content["mean"], "<f4"))
+        except (TypeError, KeyError, AttributeError, ValueError) as error:
+            raise InputError(f"{where}: what it keeps of its fMRI cannot be read ({error})") from error
+
+
+def array_to_text(array: np.ndarray) -> str:
+    """Numbers of an array as base64, little-endian: thousands of them in one line of YAML or JSON."""
+    kind = "<f4" if array.dtype.kind == "f" else "<i4"
+    return base64.b64encode(np.ascontiguousarray(array, kind).tobytes()).decode()
+
+
+def text_to_array(text: str | None, kind: str) -> np.ndarray | None:
+    return None if text is None else np.frombuffer(base64.b64decode(text, validate=True), kind).copy()

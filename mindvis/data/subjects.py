@@ -1,6 +1,11 @@
-"""From the rows of single subjects to one paired data set, and regions by name: what all layouts have in common."""
+"""From the trials of single subjects to one paired data set: what all layouts have in common.
 
-from collections.abc import Mapping, Sequence
+`SubjectRows` are rows in memory. Trials of many thousand stay in their files (`SubjectTrials`), and rows are means over
+repeats, or trials, when they are read.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,10 +14,13 @@ import numpy as np
 from mindvis.common.errors import InputError
 from mindvis.data.arrays import require_choice
 from mindvis.data.datasets import PairedDataset
-from mindvis.data.row_format import RowFormat
-from mindvis.data.voxels import common_length, pad_to
+from mindvis.data.images import LazyImages
+from mindvis.data.regions import padded_mask
+from mindvis.data.row_format import RowFormat, subject_format
+from mindvis.data.rows import MappedArray, MeanRows, VoxelRows, streamed_moments
+from mindvis.data.voxels import common_length, pad_to, patched_length
 
-EVERY = "all"  # the name that takes every voxel
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -83,40 +91,146 @@ def chosen_share(stimulus: np.ndarray, fraction: float, seed: int = 0) -> np.nda
     return np.isin(stimulus, distinct[: max(1, round(fraction * len(distinct)))])
 
 
-def region_names(roi: str | Sequence[str]) -> tuple[str, ...]:
-    """Names of one region or of several. Raises InputError for an empty list, and for what is no name."""
-    names = (roi,) if isinstance(roi, str) else tuple(roi) if isinstance(roi, Sequence) else ()
-    if not names or not all(isinstance(name, str) and name for name in names):
-        raise InputError(f"roi is {roi!r}, needs a region, a list of regions, or {EVERY!r} for every voxel")
-    if len(set(names)) < len(names):
-        raise InputError(f"roi is {list(names)}, needs every region once")
-    return names
+@dataclass(frozen=True)
+class TrialOptions:
+    """How rows are made of trials: see `load_mosaic` and `load_nsd`."""
+
+    patch_size: int = 16
+    average: bool = True
+    include_single_trials: bool = False
+    min_noise_ceiling: float | None = None
+    pad_mode: str = "wrap"
 
 
-def region_columns(roi: str | Sequence[str], masks: Mapping[str, np.ndarray], where: str | Path) -> np.ndarray | None:
-    """Index of the voxels that are in any of the regions, in the order of the file; None for every voxel.
+@dataclass(frozen=True)
+class Recorded:
+    """The trials of one subject [n v]: the name of the picture and the split (None: unused) of each.
 
-    `masks` maps a region to its boolean [v]. Raises InputError for a region that is not among them.
+    `bad` [v]: voxels that are not used. `masks`: region -> bool [v]. `noise_ceiling` [v]: share of the variance that
+    the stimulus explains. `columns` [v]: their places in a whole recording of `num_recorded` voxels. `where` names the
+    file in messages.
     """
-    names = region_names(roi)
-    if names == (EVERY,) and EVERY not in masks:
-        return None
-    chosen = [masks[require_choice(name, masks, f"{where}: ROI")] for name in names]
-    columns = np.flatnonzero(np.any(chosen, axis=0))
-    if not len(columns):
-        raise InputError(f"{where}: ROI {', '.join(names)!r} selects none of {len(chosen[0])} voxels")
-    return columns
+
+    subject: str
+    where: str
+    sources: Sequence[MappedArray]
+    stimuli: Sequence[str]
+    splits: Sequence[str | None]
+    bad: np.ndarray
+    masks: dict[str, np.ndarray]
+    columns: np.ndarray
+    num_recorded: int
+    noise_ceiling: np.ndarray | None = None
 
 
-def masks_within(masks: Mapping[str, np.ndarray], columns: np.ndarray | None, num_voxels: int) -> dict[str, np.ndarray]:
-    """Regions that have voxels among the chosen `columns`, as booleans over these and their padding."""
-    within = {name: mask if columns is None else mask[columns] for name, mask in masks.items()}
-    return {name: padded_mask(mask, num_voxels) for name, mask in within.items() if mask.any()}
+@dataclass(frozen=True)
+class _Split:
+    fmri: VoxelRows
+    stimuli: list[str]
+    repeat: np.ndarray
 
 
-def padded_mask(mask: np.ndarray, num_voxels: int) -> np.ndarray:
-    """A region's boolean [v] over padded voxels: the padding belongs to none, cut voxels are dropped."""
-    padded = np.zeros(num_voxels, bool)
-    kept = min(len(mask), num_voxels)
-    padded[:kept] = mask[:kept]
-    return padded
+class SubjectTrials:
+    """Rows of one subject, scaled by the one mean and deviation of its training rows. Raises InputError."""
+
+    def __init__(self, recorded: Recorded, options: TrialOptions):
+        self.recorded, self.options = recorded, options
+        self.betas = VoxelRows(recorded.sources)
+        kept = self._kept()
+        self.columns = np.flatnonzero(kept)
+        self.num_voxels = patched_length(len(self.columns), options.patch_size, options.pad_mode)
+        masks = {name: mask[kept] for name, mask in recorded.masks.items() if mask[kept].any()}
+        self.masks = {name: padded_mask(mask, self.num_voxels) for name, mask in masks.items()}
+        training = self._scaled(MeanRows(self.betas, self._groups("train")[0]), 0.0, 1.0)
+        self.mean, self.deviation = streamed_moments(training)
+        if not self.deviation > 0:
+            raise InputError(f"{recorded.where}: the training rows are constant ({self.mean:g}), they cannot be scaled")
+
+    def rows(self, split: str) -> _Split:
+        """The rows of a split. Raises InputError where it has none."""
+        groups, repeat = self._groups(split)
+        fmri = self._scaled(MeanRows(self.betas, groups), self.mean, self.deviation)
+        return _Split(fmri, [self.recorded.stimuli[group[0]] for group in groups], repeat)
+
+    @property
+    def format(self) -> RowFormat:
+        recorded, moments = self.recorded, (self.mean, self.deviation)
+        return subject_format(recorded.num_recorded, recorded.columns[self.columns], self.options.pad_mode, moments)
+
+    @property
+    def noise_ceiling(self) -> np.ndarray | None:
+        found = self.recorded.noise_ceiling
+        return None if found is None else found[self.columns]
+
+    def _scaled(self, rows: MeanRows, mean: float, deviation: float) -> VoxelRows:
+        return VoxelRows(
+            [rows],
+            columns=self.columns,
+            mean=mean,
+            deviation=deviation,
+            num_voxels=self.num_voxels,
+            pad_mode=self.options.pad_mode,
+        )
+
+    def _groups(self, split: str) -> tuple[list[list[int]], np.ndarray]:
+        """Trials that make each row, and its number among the repeats (0: their mean, or the only one)."""
+        trials_of: dict[str, list[int]] = {}
+        for row, (stimulus, own) in enumerate(zip(self.recorded.stimuli, self.recorded.splits, strict=True)):
+            if own == split:
+                trials_of.setdefault(stimulus, []).append(row)
+        if not trials_of:
+            raise InputError(f"{self.recorded.where}: no trial of split {split!r} is in it, needs one at least")
+        groups = list(trials_of.values())
+        number = {row: (k + 1) * (len(group) > 1) for group in groups for k, row in enumerate(group)}
+        if split == "train" and not self.options.average:
+            singles = sorted(number)
+            return [[row] for row in singles], np.array([number[row] for row in singles])
+        if split == "train" or not self.options.include_single_trials:
+            return groups, np.zeros(len(groups), np.int64)
+        singles = [row for group in groups for row in group]
+        repeat = [0] * len(groups) + [k + 1 for group in groups for k in range(len(group))]
+        return groups + [[row] for row in singles], np.array(repeat)
+
+    def _kept(self) -> np.ndarray:
+        """Which voxels are used: bool [v]."""
+        recorded, least = self.recorded, self.options.min_noise_ceiling
+        kept, num_bad = ~recorded.bad, int(recorded.bad.sum())
+        if num_bad:
+            log.info("%s: %d of %d voxels are no signal in some trial, left out", recorded.where, num_bad, len(kept))
+        if least is not None:
+            if recorded.noise_ceiling is None:
+                raise InputError(f"{recorded.where}: has no noise ceilings, so data.min_noise_ceiling must be null")
+            kept &= np.nan_to_num(recorded.noise_ceiling, nan=-1.0) >= least
+            log.info("%s: %d voxels have a noise ceiling of %g or more", recorded.where, kept.sum(), least)
+        if not kept.any():
+            raise InputError(
+                f"{recorded.where}: none of the {len(kept)} voxels of the chosen regions is left: "
+                f"{num_bad} are no signal in some trial, data.min_noise_ceiling is {least}"
+            )
+        return kept
+
+
+def join_trials(
+    subjects: Sequence[SubjectTrials], split: str, open_images: Callable[[Sequence[str]], LazyImages], pad_mode: str
+) -> PairedDataset:
+    """One split of all subjects, one after another, brought to the longest; every picture once, as it first appears.
+
+    `open_images` opens the pictures of some names.
+    """
+    parts = [subject.rows(split) for subject in subjects]
+    num_voxels = common_length([part.fmri.shape[1] for part in parts], pad_mode)
+    shown = [name for part in parts for name in part.stimuli]
+    place = {name: i for i, name in enumerate(dict.fromkeys(shown))}
+    names = [subject.recorded.subject for subject in subjects]
+    ceilings = {name: subject.noise_ceiling for name, subject in zip(names, subjects, strict=True)}
+    return PairedDataset(
+        VoxelRows([part.fmri for part in parts], num_voxels=num_voxels, pad_mode=pad_mode),
+        open_images(list(place)),
+        stimulus=np.array([place[name] for name in shown]),
+        stimulus_names=shown,
+        repeat=np.concatenate([part.repeat for part in parts]),
+        subject=np.repeat(names, [len(part.stimuli) for part in parts]),
+        roi_masks=(subjects[0].masks or None) if len(subjects) == 1 else None,
+        noise_ceilings={name: found for name, found in ceilings.items() if found is not None} or None,
+        formats={name: subject.format for name, subject in zip(names, subjects, strict=True)},
+    )

@@ -12,8 +12,7 @@ from mindvis.common.draws import generator
 from mindvis.common.errors import InputError
 from mindvis.common.files import sync
 from mindvis.common.progress import Progress
-from mindvis.data.images import random_crop, to_float
-from mindvis.data.lazy_images import LazyImages
+from mindvis.data.images import LazyImages, random_crop, to_float
 from mindvis.dc_ldm.autoencoder import Autoencoder
 from mindvis.training.runs import global_rank
 

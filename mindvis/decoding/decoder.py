@@ -11,8 +11,7 @@ from mindvis.checkpoints.own import RIDGE_FILE
 from mindvis.common.devices import choose_device, use_threads
 from mindvis.common.errors import InputError
 from mindvis.data.arrays import Array, check_array
-from mindvis.data.fmri_facts import FMRIFacts
-from mindvis.data.row_format import RowFormat
+from mindvis.data.row_format import FMRIFacts, RowFormat
 from mindvis.data.voxels import patched_length
 from mindvis.dc_ldm import LatentDiffusion
 from mindvis.decoding.decode import decode

@@ -17,9 +17,9 @@ from mindvis.config.decoding import GenerateConfig
 from mindvis.config.schemas import DataConfig, LoggingConfig, plain
 from mindvis.data import FMRIDataset, PairedDataset
 from mindvis.data.arrays import NpzReader, load_npy
-from mindvis.data.fmri_facts import FMRIFacts
 from mindvis.data.images import resize_all
 from mindvis.data.open import data_facts, open_extra, open_pairs, saved_data
+from mindvis.data.row_format import FMRIFacts
 from mindvis.dc_ldm import LatentDiffusion
 from mindvis.decoding.decode import decode, latent_shape_of
 from mindvis.decoding.decoder import Decoder

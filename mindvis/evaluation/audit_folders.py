@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mindvis.common.errors import InputError
-from mindvis.data.lazy_images import LazyImages, PictureFiles
+from mindvis.data.images import LazyImages, PictureFiles
 from mindvis.evaluation.audit import Audit, audit_pictures
 from mindvis.evaluation.audit_features import Pictures, Space
 from mindvis.evaluation.audit_verdict import Finding

@@ -4,7 +4,7 @@ import numpy as np
 
 from mindvis.common import draws
 from mindvis.common.errors import InputError
-from mindvis.data.noise_ceiling import noise_ceiling
+from mindvis.data.voxels import noise_ceiling
 from mindvis.evaluation.audit_statistics import as_table, shares_beaten
 from mindvis.evaluation.statistics import Estimate, estimate
 

@@ -13,7 +13,7 @@ from mindvis.config.decoding import AuditConfig, EvaluateConfig
 from mindvis.config.loading import part
 from mindvis.config.schemas import LoggingConfig
 from mindvis.data import PairedDataset
-from mindvis.data.lazy_images import chosen_images
+from mindvis.data.images import chosen_images
 from mindvis.data.open import open_pairs, saved_data
 from mindvis.evaluation import Protocol, Report, evaluate_folder, load_classifier, write_report
 from mindvis.evaluation.audit import Audit

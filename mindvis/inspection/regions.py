@@ -7,7 +7,7 @@ import numpy as np
 
 from mindvis.common.errors import InputError
 from mindvis.data import FMRIDataset
-from mindvis.data.subjects import padded_mask
+from mindvis.data.regions import padded_mask
 
 
 @dataclass(frozen=True)

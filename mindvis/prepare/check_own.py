@@ -6,8 +6,8 @@ import numpy as np
 
 from mindvis.common.errors import InputError
 from mindvis.data.arrays import BLOCK
-from mindvis.data.overlap import overlap
 from mindvis.data.own import SPLITS, OwnArrays, load_npz, read_own, voxel_moments
+from mindvis.data.pairs import overlap
 from mindvis.data.rows import VoxelRows
 from mindvis.data.voxels import find_outlier
 from mindvis.prepare.check import Origin, Report, Settings, short_hash

@@ -10,9 +10,8 @@ from mindvis.common.progress import Progress
 from mindvis.data import mosaic, nsd
 from mindvis.data import mosaic_files as files
 from mindvis.data.arrays import check_real
-from mindvis.data.glasser import NUM_GRAYORDINATES
 from mindvis.data.hdf5 import open_hdf5
-from mindvis.data.subjects import EVERY
+from mindvis.data.regions import EVERY, NUM_GRAYORDINATES
 from mindvis.data.voxels import bad_voxels
 from mindvis.prepare.check import MOSAIC, NSD, Report, Settings
 

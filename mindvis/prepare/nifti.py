@@ -19,9 +19,9 @@ from nibabel.imageglobals import logger
 from nibabel.spatialimages import HeaderDataError
 
 from mindvis.common.errors import InputError, one_line, unreadable
-from mindvis.data.glasser import bare_name
 from mindvis.data.hdf5 import H5_ERRORS
 from mindvis.data.reading import read_lines
+from mindvis.data.regions import bare_name
 
 CHUNK = 2048  # grayordinates: as many series of 1200 float32 frames are 10 MB
 FRAMES_AT_ONCE = 16

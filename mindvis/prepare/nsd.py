@@ -19,12 +19,11 @@ from mindvis.common.files import write_atomic, write_npz
 from mindvis.common.progress import Progress
 from mindvis.config.tools import BadVoxels
 from mindvis.data.arrays import load_npy
-from mindvis.data.glasser import NUM_AREAS, area_names, require_area
 from mindvis.data.hdf5 import open_hdf5, require_member
-from mindvis.data.noise_ceiling import noise_ceiling
 from mindvis.data.nsd import GENERAL, STIMULI, SUBJECT_FILE, TRIALS, open_stimuli, session_file
+from mindvis.data.regions import NUM_AREAS, area_names, require_area
 from mindvis.data.rows import MappedArray, VoxelRows
-from mindvis.data.voxels import bad_voxels, zscore
+from mindvis.data.voxels import bad_voxels, noise_ceiling, zscore
 from mindvis.prepare.bad_voxels import check_bad
 from mindvis.prepare.nifti import read_labels
 

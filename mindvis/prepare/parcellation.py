@@ -7,7 +7,7 @@ import numpy as np
 from nibabel.cifti2 import BrainModelAxis, LabelAxis
 
 from mindvis.common.errors import InputError, unreadable
-from mindvis.data.glasser import KNOWN_COUNTS, NUM_GRAYORDINATES, area_names, bare_name, read_atlas, require_area
+from mindvis.data.regions import KNOWN_COUNTS, NUM_GRAYORDINATES, area_names, bare_name, read_atlas, require_area
 from mindvis.prepare.nifti import NIFTI_ERRORS, open_cifti
 
 LEFT, RIGHT = "CIFTI_STRUCTURE_CORTEX_LEFT", "CIFTI_STRUCTURE_CORTEX_RIGHT"

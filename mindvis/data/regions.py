@@ -1,22 +1,65 @@
-"""The Glasser parcellation (HCP-MMP1; Glasser et al. 2016) on the 91 282 grayordinates of the HCP."""
+"""Regions by name: which voxels of a recording they are, and those of the Glasser parcellation on grayordinates.
+
+HCP-MMP1 (Glasser et al. 2016) on the 91 282 grayordinates of the HCP.
+"""
 
 import difflib
 import importlib.util
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 
 from mindvis.common.errors import InputError
-from mindvis.data.arrays import read_npz
+from mindvis.data.arrays import read_npz, require_choice
 
+EVERY = "all"  # the name that takes every voxel
 NUM_GRAYORDINATES = 91_282
 NUM_AREAS = 180  # of a hemisphere: labels 1 to 180 are left, 181 to 360 right
 FEW = 20  # regions that are listed
 # Areas of both hemispheres on the 91 282 grayordinates.
 KNOWN_COUNTS = {"V1": 1618, "V2": 1220, "V3": 684, "V4": 661}
 VISUAL_CORTEX = tuple(KNOWN_COUNTS)  # what "VC" stands for
+
+
+def region_names(roi: str | Sequence[str]) -> tuple[str, ...]:
+    """Names of one region or of several. Raises InputError for an empty list, and for what is no name."""
+    names = (roi,) if isinstance(roi, str) else tuple(roi) if isinstance(roi, Sequence) else ()
+    if not names or not all(isinstance(name, str) and name for name in names):
+        raise InputError(f"roi is {roi!r}, needs a region, a list of regions, or {EVERY!r} for every voxel")
+    if len(set(names)) < len(names):
+        raise InputError(f"roi is {list(names)}, needs every region once")
+    return names
+
+
+def region_columns(roi: str | Sequence[str], masks: Mapping[str, np.ndarray], where: str | Path) -> np.ndarray | None:
+    """Index of the voxels that are in any of the regions, in the order of the file; None for every voxel.
+
+    `masks` maps a region to its boolean [v]. Raises InputError for a region that is not among them.
+    """
+    names = region_names(roi)
+    if names == (EVERY,) and EVERY not in masks:
+        return None
+    chosen = [masks[require_choice(name, masks, f"{where}: ROI")] for name in names]
+    columns = np.flatnonzero(np.any(chosen, axis=0))
+    if not len(columns):
+        raise InputError(f"{where}: ROI {', '.join(names)!r} selects none of {len(chosen[0])} voxels")
+    return columns
+
+
+def masks_within(masks: Mapping[str, np.ndarray], columns: np.ndarray | None, num_voxels: int) -> dict[str, np.ndarray]:
+    """Regions that have voxels among the chosen `columns`, as booleans over these and their padding."""
+    within = {name: mask if columns is None else mask[columns] for name, mask in masks.items()}
+    return {name: padded_mask(mask, num_voxels) for name, mask in within.items() if mask.any()}
+
+
+def padded_mask(mask: np.ndarray, num_voxels: int) -> np.ndarray:
+    """A region's boolean [v] over padded voxels: the padding belongs to none, cut voxels are dropped."""
+    padded = np.zeros(num_voxels, bool)
+    kept = min(len(mask), num_voxels)
+    padded[:kept] = mask[:kept]
+    return padded
 
 
 def read_atlas(name: str) -> dict[str, np.ndarray]:

@@ -1,12 +1,16 @@
-"""Rows computed once from a file too large to be read whole: kept in several mapped files, made side by side.
+"""Rows computed once and mapped from then on: in one file, or from a file too large to be read whole in several.
 
-Each file is whole or not there, so what was stopped goes on where it was.
+Memory and start-up stay flat in the number of rows and of files.
 """
 
+import hashlib
 import json
+import logging
+import math
 import os
+import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,12 +21,80 @@ from mindvis.common.errors import InputError
 from mindvis.common.files import TEMPORARY
 from mindvis.common.progress import Progress
 from mindvis.data.arrays import load_npy
-from mindvis.data.rows import MappedArray, RowCache
+from mindvis.data.rows import MappedArray
 
+log = logging.getLogger(__name__)
+
+FORMAT = 2  # raise when what is computed changes, so that older caches are made anew
 SHARD_BYTES = 2**26
 MAX_ROWS, MIN_ROWS = 1000, 16  # of a file: few enough that little is lost when it is stopped
 
+Build = Callable[[], tuple[tuple[int, int], Iterator[np.ndarray], dict]]  # shape, blocks of rows, facts
 Make = Callable[[int, int], np.ndarray]  # (from row, to row) -> float32 [n v]
+
+
+class RowCache:
+    """A folder `<key>/` holding `rows.npy` float32 [n v] and `facts.json`, which appears whole or not at all.
+
+    The key is a hash of the sources' names, sizes and times of change and of the settings, so changed sources are
+    noticed. `cache_dir` is where it lies; unless given, `beside`, or the user's cache folder where that is read-only.
+    """
+
+    def __init__(self, sources: Sequence[Path], settings: dict, cache_dir: str | Path | None, beside: Path):
+        stats = [(*path.parts[-2:], path.stat().st_size, path.stat().st_mtime_ns) for path in sources]
+        self.key = hashlib.sha256(json.dumps([FORMAT, stats, settings]).encode()).hexdigest()[:24]
+        self.places = [beside, *_user_cache()] if cache_dir is None else [Path(cache_dir)]
+
+    def open(self) -> tuple[MappedArray, dict] | None:
+        """Mapped rows and facts, or None when nothing was built yet."""
+        for place in self.places:
+            folder = place / self.key
+            if (folder / "facts.json").is_file():
+                try:
+                    facts = json.loads((folder / "facts.json").read_text())
+                    return MappedArray.of(load_npy(folder / "rows.npy", mmap=True)), facts
+                except ValueError as error:
+                    log.warning("%s: a damaged cache, made again (%s)", folder, error)
+                    shutil.rmtree(folder, ignore_errors=True)
+        return None
+
+    def build(self, build: Build) -> tuple[MappedArray, dict]:
+        """Write what `build` gives, block by block, and open it. Raises InputError when no place can be written."""
+        shape, blocks, facts = build()
+        partial = self._partial_folder()
+        try:
+            with (partial / "rows.npy").open("wb") as file:
+                header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(file, header)
+                for block in blocks:
+                    file.write(np.ascontiguousarray(block, dtype="<f4").data)
+            (partial / "facts.json").write_text(json.dumps(facts))
+            self._publish(partial)
+        except OSError as error:
+            gigabytes = math.prod(shape) * 4 / 1e9
+            raise InputError(f"{partial.parent}: cannot write a cache of {gigabytes:.2f} GB ({error})") from error
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+        opened = self.open()
+        assert opened is not None  # it was published just now
+        return opened
+
+    def _partial_folder(self) -> Path:
+        for place in filter(_may_write, self.places):
+            try:
+                place.mkdir(parents=True, exist_ok=True)
+                return Path(tempfile.mkdtemp(prefix=f"{self.key}.partial-", dir=place))
+            except OSError:
+                continue
+        raise InputError(f"no cache can be written in {' or '.join(map(str, self.places))}; set cache_dir")
+
+    def _publish(self, partial: Path) -> None:
+        target = partial.parent / self.key
+        try:
+            partial.rename(target)
+        except OSError:
+            if not (target / "facts.json").is_file():  # else another process was faster, with the same rows
+                raise
 
 
 class ShardCache(RowCache):
@@ -112,3 +184,17 @@ def _write(path: Path, write: Callable[[Any], object]) -> None:
         Path(temporary).replace(path)
     finally:
         Path(temporary).unlink(missing_ok=True)
+
+
+def _user_cache() -> list[Path]:
+    """The user's cache folder; none for a user without a home."""
+    try:
+        return [Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mindvis"]
+    except RuntimeError:
+        return []
+
+
+def _may_write(place: Path) -> bool:
+    """Whether the folder, or the nearest one above it, is marked writable (root can write regardless: not ours to)."""
+    existing = next(folder for folder in (place, *place.parents) if folder.exists())
+    return bool(existing.stat().st_mode & 0o222) and os.access(existing, os.W_OK)

@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     # imported once the settings are right: torch takes seconds
     from mindvis.checkpoints import find_ldm
     from mindvis.common.devices import choose_device, use_threads
-    from mindvis.data.open import open_pairs
+    from mindvis.data.open import data_facts, open_pairs
     from mindvis.decoding.baselines import decode_baseline, usable_targets
     from mindvis.decoding.output import check_output, write_decoded
     from mindvis.decoding.ridge_pictures import load_class_ldm
@@ -38,13 +38,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     targets, notes = usable_targets(ldm, train, config.targets)
     for note in notes:
         print(note)
+    about = {
+        "settings": plain(config),
+        "data": {"settings": plain(config.data), **data_facts(train=train, test=test)},
+        "patch_size": config.patch_size,
+        "test_set_use": {"stage_a_tuning": "none", "checkpoint_selection": "last"},
+    }
     for target in targets:
         decoded, facts = decode_baseline(ldm, train, test, target, config)
-        use = {"stage_a_tuning": "none", "checkpoint_selection": "last"}
-        data = {"data": {"settings": plain(config.data)}, "patch_size": config.patch_size}
         folder = Path(config.output) / target
-        facts = {"settings": plain(config), **data, **facts, "test_set_use": use}
-        write_decoded(folder, decoded, test, list(range(test.num_rows)), facts)
+        write_decoded(folder, decoded, test, list(range(test.num_rows)), about | facts)
         penalty = f", penalty {facts['alpha']:g}" if "alpha" in facts else ""
         print(f"pictures: {folder / 'grid.png'} ({target}{penalty})")
 

@@ -1,6 +1,9 @@
 """The whole chain on a tiny simulated experiment, script by script, as the demo and the published settings run it."""
 
+import html
 import json
+import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -162,6 +165,41 @@ def test_auto_chooses_on_held_out_training_stimuli(chain, tmp_path, monkeypatch)
         scores = said["chosen"]["scores"][name]
         assert said["settings"][name] == said["chosen"][name] == float(max(scores, key=scores.get))
     assert list(json.loads((tmp_path / "run" / "chosen.json").read_text()).values()) == [said["chosen"]]
+
+
+def test_the_report_tells_every_stage_and_the_ridge(chain, tmp_path, monkeypatch):
+    """Command, date and revision of the trainings, generate, its control, the baseline and evaluate; ridge a column."""
+    ldm = torch.load(chain / "model.ckpt", weights_only=True)
+    ldm["state_dict"]["cond_stage_model.embedding.weight"] = torch.zeros(11, 24)
+    torch.save(ldm, tmp_path / "model.ckpt")
+    shutil.copy(chain / "config.yaml", tmp_path)
+    folder = tmp_path / "run" / "decoded"
+    data = [f"data.root={chain / 'data' / 'Kamitani' / 'npz'}", "data.subjects=[sbj_1]", "targets=[latent]"]
+    generate = [f"run={chain / 'finetune_ldm'}", "num_samples=1", "num_steps=2"]
+    score = ["classifier=demo", "num_ways=[5]", "top_k=[1]", "num_bootstrap=100", "nsd_suite=false", "audit=false"]
+    steps = [
+        ("generate", *generate, f"output={folder}"),
+        ("generate", *generate, f"output={folder / 'shuffled'}", "control=shuffled"),
+        ("baseline_ridge", *data, f"ldm={tmp_path / 'model.ckpt'}", f"output={tmp_path / 'run' / 'baseline_ridge'}"),
+        ("evaluate", f"decoded={folder}", *score, "logging.wandb=disabled"),
+    ]
+    for name, *settings in steps:
+        monkeypatch.setattr(sys, "argv", [f"scripts/{name}.py", *settings])
+        assert run(name, *settings).status == 0
+    report = json.loads((folder / "report.json").read_text())
+    trained = ["pretrain_mbm", "finetune_mbm", "finetune_ldm"]
+    made = ["generate", "generate: shuffled", "baseline_ridge: ridge_latent", "evaluate"]
+    assert [stage["stage"] for stage in report["stages"]] == trained + made
+    page = (folder / "report.html").read_text()
+    for stage in report["stages"]:
+        assert stage["command"] and stage["finished_at"].startswith("20") and stage["settings"]
+        assert html.escape(stage["command"], quote=False).replace("'", "&#39;") in page
+        assert stage["git_revision"] is None or stage["git_revision"] in page
+    for stage, (name, *settings) in zip(report["stages"][3:], steps, strict=True):
+        assert stage["command"].startswith(f"python scripts/{name}.py") and settings[0] in stage["command"]
+    assert page.count('alt="loss curves of') == 3 and page.count("trials of fMRI") == 6
+    assert len(set(report["caveats"])) == len(report["caveats"]) and 'href="#audit"' not in page
+    assert "<td>train 72, test 8</td>" in page and "<th>ridge, latent</th>" in page
 
 
 def test_figures_are_made_on_the_way(chain):

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import nn
 
 from mindvis.common.errors import InputError
+from mindvis.config import invocation
 from mindvis.evaluation import open as evaluating
 from mindvis.evaluation.classifiers import Classifier
 from mindvis.evaluation.networks import Preprocess
@@ -67,6 +68,7 @@ def test_script_compares_runs(folder, tmp_path, capsys):
 
 def test_processes_share_the_pictures(folder, tmp_path, monkeypatch, capsys):
     """Two processes write, byte for byte, the report of one; the second one prints nothing, and no part is left."""
+    monkeypatch.setattr(invocation, "now", lambda: "2026-01-02T03:04:05+00:00")  # of the page
     arguments = [f"decoded={folder}", f"controls=[{folder}]", "batch_size=3", *SETTINGS]
     assert run(*arguments, f"output={tmp_path / 'alone'}") == 0
     table = capsys.readouterr().out.replace("alone", "shared")

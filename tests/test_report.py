@@ -238,13 +238,17 @@ def test_the_class_seen_in_every_sample_is_named(run, classifier):
     assert [len(row["seen_as"]) for row in report.per_stimulus] == [K] * N
     best = report.per_stimulus[0]
     assert best["seen_as"][0] in best["class"]  # without noise it is seen as its stimulus is
-    assert f"seen as {', '.join(best['seen_as'])}" in report_html(report)
+    assert best["stimulus_seen_as"] == best["seen_as"][0]
+    shown = report_html(report).split('id="pictures"')[1].split("</h2>")[1].split("<h2")[0]
+    told = [part.split("</figcaption>")[0].split(">")[1] for part in shown.split("<figcaption")[1:]]
+    rows = [report.per_stimulus[i] for i in report.ranking()]
+    assert told == [name for row in rows for name in (row["stimulus_seen_as"], *row["seen_as"])]
 
 
 def test_the_page_says_what_its_figures_mean(run, classifier):
     """A definition of every family of figures."""
     page = report_html(evaluate_folder(run, classifier=classifier, protocol=PROTOCOL))
-    for word in ("n-way top-k", "pairwise", "fid", "consistency"):
+    for word in ("n-way top-k", "pairwise", "fid", "consistency", "shuffled", "ridge"):
         assert f"<dt>{word}" in page
 
 
@@ -270,6 +274,54 @@ def test_the_trainings_behind_the_pictures_are_told(run, classifier, tmp_path):
         assert told in page
     assert json.loads(report_json(report))["stages"][0]["settings"]["optim"]["lr"] == 0.25
     assert stages_behind(None) == stages_behind(tmp_path / "published.pth") == []
+
+
+def ridge_beside(run, stimuli, decoded, subject="sbj_1", of="sbj_1"):
+    """What baseline_ridge wrote beside a run for one subject, the run being of another, or the same."""
+    for folder, name in ((run, of), (run.parent / "baseline_ridge" / "latent", subject)):
+        if folder != run:
+            write_run(folder, stimuli, decoded)
+        data = {"settings": {"name": "god", "root": "data/Kamitani/npz", "subjects": [name]}}
+        (folder / "generate.json").write_text(json.dumps({"data": data, "settings": {"ldm": "demo"}}))
+    return run.parent / "baseline_ridge"
+
+
+def test_ridge_is_a_column(run, classifier, pictures, tmp_path):
+    """Found beside the run, scored on the same stimuli, in table, page and differences; green is as before."""
+    stimuli, decoded = pictures
+    before = evaluate_folder(run, classifier=classifier, protocol=PROTOCOL)
+    order = [2, 0, 3, 1]  # of all stimuli, in any order
+    folder = ridge_beside(run, stimuli[order], decoded[order][:, :1])
+    write_run(folder / "latent", stimuli[order], decoded[order][:, :1], stimulus_ids=np.array(order))
+    report = evaluate_folder(run, classifier=classifier, protocol=PROTOCOL)
+    assert report.other_sets() == ["shuffled", "mean_fmri", "ridge_latent"]
+    assert report.figure("mse", "ridge_latent").num_samples == 1
+    own = ((decoded[:, 0].astype(float) - stimuli) ** 2).mean()
+    assert report.figure("mse", "ridge_latent").value == pytest.approx(own)
+    assert report.against("mse", "ridge_latent").n == N and "ridge_latent" in text_table(report)
+    assert [d for d in report.differences if d.control != "ridge_latent"] == before.differences
+    names = {figure.name for figure in report.figures}
+    assert [report.beats_controls(name) for name in names] == [before.beats_controls(name) for name in names]
+    page = write_report(report, tmp_path / "out").read_text()
+    assert "<th>ridge, latent</th>" in page and "<td>ridge, latent</td>" in page
+    named = evaluate_folder(run, classifier=classifier, protocol=PROTOCOL, baselines=[folder])
+    assert named.figures == report.figures
+    without = evaluate_folder(run, classifier=classifier, protocol=PROTOCOL, baselines=[])
+    assert without.figures == before.figures
+
+
+def test_ridge_of_other_pictures(run, classifier, pictures):
+    """Another subject's is no column; that of pictures of another size is left out with a line, or refused if named."""
+    stimuli, decoded = pictures
+    folder = ridge_beside(run, stimuli, decoded[:, :1], of="sbj_2")
+    assert "ridge_latent" not in evaluate_folder(run, classifier=classifier, protocol=PROTOCOL).other_sets()
+    ridge_beside(run, stimuli[:, ::2, ::2], decoded[:, :1, ::2, ::2])
+    report = evaluate_folder(run, classifier=classifier, protocol=PROTOCOL)
+    assert any(line.startswith("ridge_latent skipped: ") and "16 x 16 pixels" in line for line in report.skipped)
+    with pytest.raises(InputError, match="4 true pictures of 8 x 8 pixels; needed: those of"):
+        evaluate_folder(run, classifier=classifier, protocol=PROTOCOL, baselines=[folder / "latent"])
+    with pytest.raises(InputError, match="needed: what baseline_ridge wrote"):
+        evaluate_folder(run, classifier=classifier, protocol=PROTOCOL, baselines=[run.parent / "nowhere"])
 
 
 def test_comparison_is_paired(run, classifier, pictures, tmp_path):

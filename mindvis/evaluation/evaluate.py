@@ -1,5 +1,6 @@
 """From decoded pictures to a report: read, score, summarise."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,13 @@ from mindvis.common.shares import Shares
 from mindvis.evaluation.audit_features import PIXELS, Space, choose_spaces
 from mindvis.evaluation.audit_folders import Audited, Training, audit_sets
 from mindvis.evaluation.audit_training import MIN_TRAINING
+from mindvis.evaluation.baselines import find_baselines, read_baselines
 from mindvis.evaluation.checks import caveats, copying_check, is_imagery, leakage_statements, shown_in_training
 from mindvis.evaluation.classifiers import Classified, Classifier
-from mindvis.evaluation.measures import Judge, Protocol
+from mindvis.evaluation.measures import Judge, Protocol, Scores
 from mindvis.evaluation.pictures import ARRAYS, DecodedSet, read_controls, read_decoded
 from mindvis.evaluation.report import (
+    Difference,
     Report,
     by_training,
     class_table,
@@ -40,19 +43,25 @@ def evaluate_folder(
     protocol: Protocol | None = None,
     stimuli: str | Path | None = None,
     controls: dict[str, str | Path] | None = None,
+    baselines: Sequence[str | Path] | None = None,
     training_images: np.ndarray | Training | None = None,
     shares: Shares | None = None,
 ) -> Report | None:
     """Score the output folder of `generate`, or a folder of decoded pictures beside one of true pictures (`stimuli`).
 
-    Controls are the sub-folders `shuffled` and `mean_fmri`, or those given by name. `training_images`, uint8
-    [t h w 3], are for the copying check and the audit. Raises InputError for whatever cannot be scored.
+    Controls are the sub-folders `shuffled` and `mean_fmri`, or those given by name; baselines are the folders given,
+    or what `baseline_ridge` wrote for the same data beside the run. `training_images`, uint8 [t h w 3], are for the
+    copying check and the audit. Raises InputError for whatever cannot be scored.
     Of several processes (`shares`) the first one gets the report, the others None once they have done their share.
     """
     pictures = read_decoded(path, stimuli)
     others = read_controls(path) if controls is None else {k: read_decoded(p, stimuli) for k, p in controls.items()}
+    found, notes = find_baselines(pictures) if baselines is None else (read_baselines(pictures, baselines), [])
     options: dict[str, Any] = {"classifier": classifier, "protocol": protocol or Protocol(), "shares": shares}
-    return evaluate_sets(pictures, others, training_images=training_images, **options)
+    report = evaluate_sets(pictures, others, baselines=found, training_images=training_images, **options)
+    if report is not None:
+        report.skipped += notes
+    return report
 
 
 def evaluate_sets(
@@ -61,10 +70,11 @@ def evaluate_sets(
     *,
     classifier: Classifier,
     protocol: Protocol,
+    baselines: Mapping[str, DecodedSet] | None = None,
     training_images: np.ndarray | Training | None = None,
     shares: Shares | None = None,
 ) -> Report | None:
-    """The report of decoded pictures and their controls; the true pictures are classified once for all of them.
+    """The report of decoded pictures, their controls and baselines; the true pictures are classified once for all.
 
     Of several processes (`shares`) the first one gets the report, the others None once they have done their share.
     """
@@ -74,16 +84,16 @@ def evaluate_sets(
     judge = Judge(classifier, protocol, shares or Shares())
     true = judge.classify(pictures.stimuli)
     scores = {"decoded": judge.score(pictures, true)}
-    scores |= {name: judge.score(control, true, is_control=True) for name, control in controls.items()}
+    others = {**controls, **(baselines or {})}
+    scores |= {name: judge.score(other, true, is_control=True) for name, other in others.items()}
     if true is None:
         return None
     options = {"n": len(pictures.stimuli), "seed": protocol.seed, "num_bootstrap": protocol.num_bootstrap}
     rows = stimulus_table(scores["decoded"], pictures.stimulus_ids, _class_names(pictures, true, classifier))
-    for row, classes in zip(rows, np.asarray(judge.seen), strict=True):
-        row["seen_as"] = [_class_name(int(i), classifier.class_names or ()) for i in classes]
+    _add_seen(rows, true.top_class, np.asarray(judge.seen), classifier.class_names or ())
     per_control = {
-        name: stimulus_table(scores[name], control.stimulus_ids, [row["class"] for row in rows])
-        for name, control in controls.items()
+        name: stimulus_table(scores[name], other.stimulus_ids, [row["class"] for row in rows])
+        for name, other in others.items()
     }
     training = training_images if isinstance(training_images, Training) else Training(training_images)
     spaces = _spaces(classifier)
@@ -100,10 +110,27 @@ def evaluate_sets(
         copying=_copying(pictures, training, spaces),
         per_control=per_control,
         by_training=_by_training(pictures, training, {"decoded": rows, **per_control}, protocol.seed),
-        differences=differences(scores, seed=protocol.seed, num_bootstrap=protocol.num_bootstrap),
+        differences=_differences(scores, controls, protocol) + _differences(scores, baselines or {}, protocol),
         pictures=pictures,
+        baselines=dict(baselines or {}),
+        controls=controls,
         audited=_audited(pictures, controls, training, spaces, judge) if protocol.audit else None,
     )
+
+
+def _add_seen(rows: list[dict], true: np.ndarray, decoded: np.ndarray, names: tuple[str, ...]) -> None:
+    """Add to each row what the classifier sees in the true picture, of classes [n], and in the samples, [n k]."""
+    for row, of_true, of_samples in zip(rows, true.tolist(), decoded.tolist(), strict=True):
+        row["stimulus_seen_as"] = _class_name(of_true, names)
+        row["seen_as"] = [_class_name(i, names) for i in of_samples]
+
+
+def _differences(
+    scores: dict[str, list[Scores]], others: Mapping[str, DecodedSet], protocol: Protocol
+) -> list[Difference]:
+    """From controls, or from baselines: p is corrected for the number of differences within each kind."""
+    chosen = {name: of_set for name, of_set in scores.items() if name == "decoded" or name in others}
+    return differences(chosen, seed=protocol.seed, num_bootstrap=protocol.num_bootstrap)
 
 
 def _by_training(pictures: DecodedSet, training: Training, tables: dict[str, list[dict]], seed: int) -> list[dict]:

@@ -199,10 +199,11 @@ class Judge:
             found = f"the classifier sees the class of that number in {agreeing} of {len(labels)} true pictures"
             self._skip("n-way against the annotated classes", InputError(f"{found}, so its classes are others"))
             return
-        self.caveats.append(
+        line = (
             f"n-way: the classifier sees the annotated class in {agreeing} of {len(labels)} true pictures; figures "
             "called labelled take the annotated class as the target, the others what the classifier sees"
         )
+        self.caveats += [] if line in self.caveats else [line]  # of every set the same
         for scores in self._n_way(judged, Classified(np.eye(true.logits.shape[1])[labels], true.features)):
             if "_sampled_" not in scores.name:
                 yield Scores(f"labelled_{scores.name}", scores.values, scores.chance)

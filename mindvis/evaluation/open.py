@@ -10,6 +10,7 @@ from mindvis.common.devices import choose_device
 from mindvis.common.errors import InputError
 from mindvis.common.shares import Process, Shares, parts_folder
 from mindvis.config.decoding import AuditConfig, EvaluateConfig
+from mindvis.config.invocation import made_now
 from mindvis.config.loading import part
 from mindvis.config.schemas import LoggingConfig
 from mindvis.data import PairedDataset
@@ -23,7 +24,7 @@ from mindvis.evaluation.audit_verdict import Finding
 from mindvis.evaluation.noise_ceiling import half_identification, voxel_noise_ceiling
 from mindvis.evaluation.pictures import DecodedSet, read_controls, read_decoded
 from mindvis.evaluation.report_page import write_audit
-from mindvis.evaluation.report_stages import stage_curves, stages_behind
+from mindvis.evaluation.report_stages import stage_curves, stages_of
 from mindvis.evaluation.statistics import d_prime
 from mindvis.training.wandb_runs import check_wandb, open_wandb, source_runs, staged_in
 
@@ -45,13 +46,14 @@ def evaluate(config: EvaluateConfig) -> tuple[Report, Path] | None:
         protocol=protocol,
         stimuli=config.images,
         controls={Path(folder).name: folder for folder in config.controls} or None,
+        baselines=config.baselines,
         training_images=audit_training(config.training_images or "none", read_decoded(config.decoded, config.images)),
         shares=shares,
     )
     if report is None:
         return None
     shares.remove()
-    report.stages = stages_behind(report.settings["generate"].get("settings", {}).get("run"))
+    report.stages = stages_of(report, made_now())
     pictures = {"masked_reconstruction": masked_reconstruction(report), "curves": stage_curves(report.stages)}
     page = write_report(report, output, **pictures)
     send_to_wandb(report, output, config.logging)

@@ -2,24 +2,25 @@
 
 `report.json`, schema `mindvis.report/1`:
 
-- `figures`: list of {`name` (with classifier or network), `set` (decoded, shuffled, mean_fmri), `value` (mean over
-  stimuli and sample sets), `low`, `high` (95 % bootstrap over stimuli, null where none is possible), `deviation` (over
-  sample sets, null for one), `best` (the best sample set), `chance` (null where there is none), `larger_is_better`,
-  `n` (stimuli), `num_samples`, `seed` (of the bootstrap)}
-- `differences`: list of {`name`, `control`, `value` (decoded minus control, paired over stimuli), `low`, `high`, `p`
-  (by flipped signs), `p_holm` (corrected for the number of differences), `better` (the interval lies on the better side
+- `figures`: list of {`name` (with classifier or network), `set` (decoded, shuffled, mean_fmri, ridge_latent ...),
+  `value` (mean over stimuli and sample sets), `low`, `high` (95 % bootstrap over stimuli, null where none is possible),
+  `deviation` (over sample sets, null for one), `best` (the best sample set), `chance` (null where there is none),
+  `larger_is_better`, `n` (stimuli), `num_samples`, `seed` (of the bootstrap)}
+- `differences`: list of {`name`, `control` (or baseline), `value` (decoded minus that, paired over stimuli), `low`,
+  `high`, `p` (by flipped signs), `p_holm` (corrected for the number of differences from controls, or from baselines),
+  `better` (the interval lies on the better side
   of 0), `n`}
 - `by_training`: list of {`name`, `set`, `classes` (trained or unseen by the brain decoder), `value`, `low`, `high`,
   `n`}, where test pictures are of both kinds
-- `per_stimulus`: list of {`stimulus_id`, `class`, `scores`: {figure name: mean over samples}, `seen_as`: the class that
-  the classifier sees in each sample}, decoded set only
-- `per_control`: {control: such a list}, with the scores that a control has
+- `per_stimulus`: list of {`stimulus_id`, `class`, `scores`: {figure name: mean over samples}, `stimulus_seen_as`,
+  `seen_as`: the class that the classifier sees in the true picture and in each sample}, decoded set only
+- `per_control`: {control or baseline: such a list}, with the scores that it has
 - `per_class`: list of {`class`, `n`, `scores`}
 - `copying`: the copying check, or null
 - `leakage`: list of {`what`, `touched` (true, false, null = not recorded), `text`}
 - `skipped`, `caveats`: lists of lines; `main`: name of the figure that orders the pictures
 - `stages`: list of {`stage`, `folder`, `command`, `started`, `finished_at`, `git_revision`, `settings`, `data` ...}:
-  the trainings behind the pictures, the first one first
+  the trainings behind the pictures, the first one first, then what made each set of pictures, and the evaluation
 - `settings`, `provenance`: plain values, as run
 """
 
@@ -38,6 +39,7 @@ from mindvis.evaluation.pictures import DecodedSet
 from mindvis.evaluation.statistics import estimate, holm, interval, paired_difference
 
 SCHEMA = "mindvis.report/1"
+NOT_IN_JSON = ("pictures", "controls", "baselines", "audited")
 
 
 @dataclass
@@ -75,7 +77,7 @@ class Difference:
 
 @dataclass
 class Report:
-    """All of an evaluation; `pictures` and `audited` are for the page, not part of the JSON (audit.json is)."""
+    """All of an evaluation; the sets of pictures and `audited` are for the page, not part of report.json."""
 
     main: str
     figures: list[Figure]
@@ -92,6 +94,8 @@ class Report:
     by_training: list[dict] = field(default_factory=list)
     stages: list[dict] = field(default_factory=list)
     pictures: DecodedSet | None = None
+    controls: dict[str, DecodedSet] = field(default_factory=dict)
+    baselines: dict[str, DecodedSet] = field(default_factory=dict)
     audited: Audited | None = None
 
     def figure(self, name: str, of: str = "decoded") -> Figure:
@@ -106,8 +110,8 @@ class Report:
         """The figure of that name and set, None where the set was spared it."""
         return next((figure for figure in self.figures if (figure.name, figure.set) == (name, of)), None)
 
-    def control_sets(self) -> list[str]:
-        """Names of the controls, in order."""
+    def other_sets(self) -> list[str]:
+        """Names of the controls and, behind them, of the baselines."""
         return list(dict.fromkeys(figure.set for figure in self.figures if figure.set != "decoded"))
 
     def against(self, name: str, control: str) -> Difference | None:
@@ -116,7 +120,7 @@ class Report:
 
     def beats_controls(self, name: str) -> bool:
         """Whether the decoded pictures are better than every control that has that figure, and there is one."""
-        found = [difference for difference in self.differences if difference.name == name]
+        found = [each for each in self.differences if each.name == name and each.control not in self.baselines]
         return bool(found) and all(difference.better for difference in found)
 
     def set_names(self) -> list[str]:
@@ -130,7 +134,7 @@ class Report:
 
     def as_dict(self) -> dict:
         """The content of report.json."""
-        plain = {key: value for key, value in vars(self).items() if key not in ("pictures", "audited")}
+        plain = {key: value for key, value in vars(self).items() if key not in NOT_IN_JSON}
         lists = {"figures": [asdict(each) for each in self.figures]}
         lists |= {"differences": [asdict(each) for each in self.differences]}
         return _finite({"schema": SCHEMA} | plain | lists)
@@ -235,8 +239,8 @@ def figures_csv(figures: Iterable[Figure]) -> str:
 
 
 def text_table(report: Report) -> str:
-    """The figures as lines for a terminal, controls and chance beside the decoded value, then caveats."""
-    sets = report.control_sets()
+    """The figures as lines for a terminal, controls, baselines and chance beside the decoded value, then caveats."""
+    sets = report.other_sets()
     rows = [["", "decoded", "95 % interval", "+- sets", "best set", *sets, "chance"]]
     for figure in report.figures:
         if figure.set != "decoded":
@@ -265,7 +269,7 @@ def _training_rows(report: Report) -> list[list[str]]:
     return rows
 
 
-_DIFFERENCE_TITLES = ["decoded minus control", "", "difference", "95 % interval", "p", "p (Holm)"]
+_DIFFERENCE_TITLES = ["decoded minus", "", "difference", "95 % interval", "p", "p (Holm)"]
 
 
 def _difference_row(each: Difference) -> list[str]:

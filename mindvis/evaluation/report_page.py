@@ -79,7 +79,7 @@ def report_html(
     return page_template().render(
         report=report,
         num_samples=report.pictures.decoded.shape[1],
-        control_sets=report.control_sets(),
+        other_sets=report.other_sets(),
         pixels="small-pixels" if report.pictures.stimuli.shape[1] < SMALL else "",
         order=order,
         worst=_worst(order),

@@ -1,4 +1,4 @@
-"""The trainings behind decoded pictures, for the report: command, date, revision, settings, data and loss curves."""
+"""What was run for a report, from the first training on: command, date, revision, settings, data and loss curves."""
 
 import csv
 import json
@@ -9,6 +9,8 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from mindvis.common.plots import ACCENT, INK, png_bytes
+from mindvis.evaluation.pictures import DecodedSet
+from mindvis.evaluation.report import Report
 from mindvis.training.runs import read_settings
 from mindvis.training.wandb_runs import runs_behind
 
@@ -30,6 +32,26 @@ MOST_POINTS = 2000  # a curve of more is thinned: the page shows 800 pixels
 def stages_behind(run: str | Path | None) -> list[dict[str, Any]]:
     """What is known of the training in a run folder and of those it came from, the first one first; [] for a file."""
     return [_stage(path) for path in reversed(runs_behind(run))]
+
+
+def stages_of(report: Report, evaluated: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The trainings behind the pictures, what made each set of them, and the evaluation (its command, date ...)."""
+    pictures = report.pictures
+    sets = {"": pictures, **report.controls, **report.baselines}
+    made = [_making(name, each) for name, each in sets.items() if "settings" in each.settings]
+    own = {"folder": str(pictures.path), **evaluated, "settings": report.settings["evaluate"]}
+    return [*stages_behind(pictures.settings.get("settings", {}).get("run")), *made, {"stage": "evaluate", **own}]
+
+
+def _making(name: str, pictures: DecodedSet) -> dict[str, Any]:
+    """What generate.json says of how a set of pictures was made; `name` tells a control or baseline from the main one.
+
+    A baseline is fitted to training rows, so their number is known; folders of before it was recorded have no command.
+    """
+    facts = pictures.settings
+    stage = "generate" if "run" in facts["settings"] else "baseline_ridge"
+    about = {"folder": str(pictures.path), "data": facts.get("data"), "settings": facts["settings"]}
+    return {"stage": f"{stage}: {name}" if name else stage, **about, **facts.get("made", {})}
 
 
 def stage_curves(stages: list[dict[str, Any]]) -> dict[str, bytes]:

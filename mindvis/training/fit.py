@@ -4,7 +4,6 @@ import logging
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch.utils.data import Dataset
 
 from mindvis.common.devices import describe_device, use_threads
 from mindvis.common.errors import InputError
+from mindvis.config.invocation import now
 from mindvis.config.schemas import (
     FinetuneLDMConfig,
     FinetuneMBMConfig,
@@ -205,8 +205,7 @@ def _finish(engine: pl.Trainer, run: Run, *, fast: bool) -> FitResult:
         return FitResult(run.last, run.last, engine.global_step, engine.current_epoch, metrics)
     before = run.manifest
     idle = before.get("num_steps") == engine.global_step  # of a run that was finished and is given again
-    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    finished_at = before.get("finished_at", "before") if idle else now
+    finished_at = before.get("finished_at", "before") if idle else now()
     run.record(
         finished=True,
         finished_at=finished_at,

@@ -10,12 +10,10 @@ import json
 import logging
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -25,7 +23,7 @@ from omegaconf import OmegaConf
 from mindvis.common.errors import InputError, beside
 from mindvis.common.files import remove_temporaries, write_json, write_text
 from mindvis.common.tensor_files import find_fault
-from mindvis.config.invocation import this_command
+from mindvis.config.invocation import git_revision, now, this_command
 from mindvis.config.loading import read_yaml
 from mindvis.config.schemas import flatten
 
@@ -231,18 +229,18 @@ def changed_settings(old: dict, new: dict) -> list[str]:
 
 def _write_settings(run: Run, resume: str, resumed: bool) -> None:
     write_text(run.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(run.settings)))
-    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    begun = now()
     old = run.manifest if resumed else {}
     run.record(
         stage=run.stage,
         command=this_command(),
-        started=old.get("started", now),
-        resumed=[*old.get("resumed", []), now] if resumed else [],
+        started=old.get("started", begun),
+        resumed=[*old.get("resumed", []), begun] if resumed else [],
         resume_path=old.get("resume_path") if resume == "auto" else resume,
         finished=None,
         wall_seconds=old.get("wall_seconds", 0.0),
         versions={"python": sys.version.split()[0]} | {name: _version(name) for name in _PACKAGES},
-        git_revision=_git_revision(),
+        git_revision=git_revision(),
     )
 
 
@@ -262,15 +260,6 @@ def _version(package: str) -> str | None:
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
-        return None
-
-
-def _git_revision() -> str | None:
-    """Revision of the sources, with `-dirty` for uncommitted changes; None outside a repository."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip() or None
-    except (OSError, subprocess.SubprocessError):
         return None
 
 

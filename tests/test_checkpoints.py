@@ -38,8 +38,8 @@ from mindvis.checkpoints import (
     write_weights,
 )
 from mindvis.checkpoints.builders import NOT_IN_LABEL2IMG
-from mindvis.checkpoints.own import ENVELOPE, envelope
 from mindvis.checkpoints.torch_files import load_torch
+from mindvis.checkpoints.weights import ENVELOPE, envelope
 from mindvis.dc_ldm import build_ldm
 from mindvis.sc_mbm import FMRIEncoder, MaskedBrainModel
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from mindvis.checkpoints import read_ldm, read_weights
-from mindvis.checkpoints.own import ENVELOPE, envelope
+from mindvis.checkpoints.weights import ENVELOPE, envelope
 from mindvis.common.files import write_json
 from mindvis.common.tensor_files import save_tensors
 from mindvis.training.runs import create_run

@@ -17,8 +17,14 @@ from mindvis.checkpoints.builders import (
     read_encoder,
     start_mbm,
 )
-from mindvis.checkpoints.diffusers import is_diffusers, read_diffusers, write_diffusers
-from mindvis.checkpoints.diffusers_export import export_diffusers, exporter, load_conditioner
+from mindvis.checkpoints.diffusers import (
+    export_diffusers,
+    exporter,
+    is_diffusers,
+    load_conditioner,
+    read_diffusers,
+    write_diffusers,
+)
 from mindvis.checkpoints.formats import (
     complete_ldm,
     read_label2img,
@@ -28,13 +34,6 @@ from mindvis.checkpoints.formats import (
     read_weights,
     weights_file,
     write_weights,
-)
-from mindvis.checkpoints.own import (
-    DescribeWeights,
-    read_checkpoint,
-    read_safetensors,
-    save_checkpoint,
-    save_safetensors,
 )
 from mindvis.checkpoints.published import (
     decoder_data,
@@ -47,7 +46,14 @@ from mindvis.checkpoints.published import (
 )
 from mindvis.checkpoints.sharing import export_model
 from mindvis.checkpoints.torch_files import load_torch
-from mindvis.checkpoints.weights import Weights
+from mindvis.checkpoints.weights import (
+    DescribeWeights,
+    Weights,
+    read_checkpoint,
+    read_safetensors,
+    save_checkpoint,
+    save_safetensors,
+)
 from mindvis.common.loading import LoadReport, compare, load_state
 
 __all__ = [

@@ -1,26 +1,44 @@
-"""Diffusers folders in and out: their files are read and written here, without the library.
+"""Diffusers folders in and out, with a tuned decoder in them too: read and written here, without the library.
 
 `unet/`, `vae/` or `vqvae/` and `scheduler/`, each with its config.json; weights as safetensors or .bin, whole or in
-shards, in float32 or half precision. A .bin is a pickle, and is read without running anything in it.
+shards, in float32 or half precision. A .bin is a pickle, and is read without running anything in it. Of a decoder,
+`conditioner/` holds what turns fMRI into a context, and the time-step condition, for which a UNet of diffusers has no
+place of its own: it takes the condition as `class_labels`, which it adds to the time embedding.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from omegaconf import OmegaConf
+from torch import Tensor, nn
 
 from mindvis.checkpoints.diffusers_config import ldm_config
 from mindvis.checkpoints.diffusers_config_out import diffusers_configs, levels
 from mindvis.checkpoints.diffusers_names import autoencoder_names, to_ours, to_theirs, unet_names
-from mindvis.checkpoints.own import read_safetensors, save_safetensors
+from mindvis.checkpoints.sharing import check_shareable, copy_ridge, export_model, model_card
 from mindvis.checkpoints.torch_files import load_torch
-from mindvis.checkpoints.weights import State, check_state, part
+from mindvis.checkpoints.weights import (
+    EXPORTED,
+    RIDGE_FILE,
+    State,
+    Weights,
+    check_state,
+    envelope,
+    from_envelope,
+    part,
+    read_safetensors,
+    save_safetensors,
+)
 from mindvis.common.errors import InputError, beside, one_line
-from mindvis.common.files import write_json
-from mindvis.dc_ldm import LatentDiffusion, build_autoencoder, build_unet
+from mindvis.common.files import write_json, write_text
+from mindvis.common.loading import load_state
+from mindvis.config.loading import read_yaml
+from mindvis.dc_ldm import FMRIConditioner, LatentDiffusion, build_autoencoder, build_unet
+from mindvis.dc_ldm.unet import time_condition
+from mindvis.sc_mbm import FMRIEncoder
 
 STEM = "diffusion_pytorch_model"
 # the first that is there is read: full precision before half, safetensors before pickles
@@ -33,8 +51,10 @@ WEIGHT_FILES = tuple(
     )
 )
 AUTOENCODER_FOLDERS = ("vae", "vqvae")
-CONDITIONER = "conditioner"  # folder of what turns fMRI into a context, in the exported decoders
+CONDITIONER = "conditioner"  # folder in the exported decoders
 NEEDED = "needed: a diffusers folder (unet, vae or vqvae, scheduler)"
+OWN = ("conditioner.", "unet.time_embed_condtion.")  # what diffusers does not know
+PARTS = {"unet", *AUTOENCODER_FOLDERS, "scheduler", CONDITIONER, RIDGE_FILE, "README.md"}
 
 
 def is_diffusers(path: str | Path) -> bool:
@@ -73,10 +93,6 @@ def read_config(folder: str | Path) -> dict:
     return ldm_config(unet, autoencoder, scheduler, str(folder), place)
 
 
-def _autoencoder_of(folder: Path) -> str:
-    return next((name for name in AUTOENCODER_FOLDERS if (folder / name / "config.json").is_file()), "vae")
-
-
 def write_diffusers(ldm: LatentDiffusion, folder: str | Path, config: Mapping[str, Any] | None = None) -> None:
     """Write UNet, autoencoder and noise schedule of a model as diffusers opens them.
 
@@ -105,6 +121,80 @@ def write_diffusers_state(
             kept = {key: tensor for key, tensor in own.items() if not key.startswith("time_embed_condtion.")}
             save_safetensors(folder / place / f"{STEM}.safetensors", to_theirs(kept, names[prefix]), {"format": "pt"})
         write_json(folder / place / name, settings)
+
+
+class Condition(nn.Module):
+    """fMRI -> what a UNet of diffusers takes: `encoder_hidden_states`, and `class_labels` (None: without)."""
+
+    def __init__(self, conditioner: FMRIConditioner, condition: nn.Module | None):
+        super().__init__()
+        self.conditioner, self.condition = conditioner, condition
+
+    def forward(self, fmri: Tensor) -> tuple[Tensor, Tensor | None]:
+        """[b 1 v] -> context [b 77 context_dim], labels [b 4 model_channels]."""
+        context = self.conditioner(fmri)
+        return context, None if self.condition is None else self.condition(context)[:, 0]
+
+
+def export_diffusers(
+    folder: str | Path,
+    weights: Weights,
+    *,
+    data: Mapping | None = None,
+    report: Mapping | None = None,
+    source: str | Path | None = None,
+) -> list[str]:
+    """Write a decoder as a diffusers folder with a model card, and say what; `generate.py run=` takes it too.
+
+    `data`, `report` and `source` are as of `export_model`. Raises InputError for weights that are no decoder or of
+    unknown config, for a model that has no form in diffusers, and for a folder that holds something else.
+    """
+    folder = check_shareable(folder, weights, PARTS)
+    settings = weights.settings
+    labelled = "identity" if settings["use_time_condition"] else None
+    write_diffusers_state(settings["ldm_config"], weights.state_dict, folder, class_embed_type=labelled)
+    own = {name: tensor for name, tensor in weights.state_dict.items() if name.startswith(OWN)}
+    said = {**envelope(weights), "data": dict(data or {})}
+    said["settings"] = {name: value for name, value in settings.items() if name != "ldm_config"}
+    save_safetensors(folder / CONDITIONER / EXPORTED[0], own, {"format": "pt"})
+    write_text(folder / CONDITIONER / EXPORTED[1], OmegaConf.to_yaml(OmegaConf.create(said)))
+    write_text(folder / "README.md", model_card(weights, data or {}, report or {}, form="diffusers"))
+    copy_ridge(folder, source)
+    return sorted(path.name for path in folder.iterdir())
+
+
+def exporter(form: str) -> Callable[..., list[str]]:
+    """What writes a folder for others in a form of `EXPORTS`."""
+    return {"mindvis": export_model, "diffusers": export_diffusers}[form]
+
+
+def diffusers_weights(folder: Path) -> Weights:
+    """Weights of a diffusers folder: a model to start Stage B from, or with a conditioner in it a tuned decoder."""
+    config, state = read_diffusers(folder)
+    if not (folder / CONDITIONER).is_dir():
+        return Weights("label2img", state, config)
+    own = _conditioner(folder)
+    return Weights("ldm", {**state, **own.state_dict}, {**own.settings, "ldm_config": config}, own.config)
+
+
+def load_conditioner(folder: str | Path) -> Condition:
+    """The conditioner of a folder of `export_diffusers`, in evaluation mode. Raises InputError as `read_diffusers`."""
+    own = _conditioner(Path(folder))
+    settings, context_dim = own.settings, own.state_dict["conditioner.dim_mapper.weight"].shape[0]
+    pooled = settings["global_pool"]
+    encoder = FMRIEncoder(**settings["encoder"], global_pool=pooled)
+    conditioner = FMRIConditioner(encoder, context_dim=context_dim, global_pool=pooled)
+    load_state(conditioner, part(own.state_dict, OWN[0]), source=str(folder))
+    condition, state = None, part(own.state_dict, OWN[1])
+    if state:
+        embedding_dim = state["weight" if pooled else "2.weight"].shape[0]
+        condition = time_condition(context_dim, embedding_dim, pooled)
+        load_state(condition, state, source=str(folder))
+    return Condition(conditioner, condition).eval().requires_grad_(False)
+
+
+def _autoencoder_of(folder: Path) -> str:
+    return next((name for name in AUTOENCODER_FOLDERS if (folder / name / "config.json").is_file()), "vae")
 
 
 def _names(config: Mapping[str, Any]) -> dict[str, dict[str, str]]:
@@ -183,3 +273,15 @@ def _read_json(path: Path) -> dict:
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds a {type(content).__name__}; needed: settings by name")
     return content
+
+
+def _conditioner(folder: Path) -> Weights:
+    path = folder / CONDITIONER / EXPORTED[0]
+    state: State = read_safetensors(path)[0]
+    own = from_envelope(state, read_yaml(path.with_name(EXPORTED[1])), path)
+    needed = ("encoder", "global_pool", "use_time_condition")
+    absent = [name for name in needed if name not in own.settings]
+    if absent or "conditioner.dim_mapper.weight" not in own.state_dict:
+        found = ", ".join(absent) or "the weights of its projection"
+        raise InputError(f"{path}: {found} absent; needed: a folder of export_model.py --format diffusers")
+    return own

@@ -4,20 +4,27 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from mindvis.checkpoints.diffusers import is_diffusers, read_config, write_diffusers_state
-from mindvis.checkpoints.diffusers_export import diffusers_weights, export_diffusers
-from mindvis.checkpoints.own import (
+from mindvis.checkpoints.diffusers import (
+    diffusers_weights,
+    export_diffusers,
+    is_diffusers,
+    read_config,
+    write_diffusers_state,
+)
+from mindvis.checkpoints.published import published_source, published_weights, read_ldm_yaml, write_published
+from mindvis.checkpoints.torch_files import load_torch
+from mindvis.checkpoints.weights import (
+    DEFAULT_HEADS,
     ENVELOPE,
     EXPORTED,
+    State,
+    Weights,
     envelope,
     from_envelope,
     safetensors_weights,
     save_checkpoint,
     save_safetensors,
 )
-from mindvis.checkpoints.published import published_source, published_weights, read_ldm_yaml, write_published
-from mindvis.checkpoints.torch_files import load_torch
-from mindvis.checkpoints.weights import DEFAULT_HEADS, State, Weights
 from mindvis.common.errors import InputError, beside
 from mindvis.config.tools import CHECKPOINTS, FORMATS, FORMS
 from mindvis.training.base_weights import with_base

@@ -8,8 +8,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from omegaconf import OmegaConf
 
-from mindvis.checkpoints.own import EXPORTED, RIDGE_FILE, envelope, read_safetensors, save_safetensors
-from mindvis.checkpoints.weights import Weights
+from mindvis.checkpoints.weights import EXPORTED, RIDGE_FILE, Weights, envelope, read_safetensors, save_safetensors
 from mindvis.common.errors import InputError
 from mindvis.common.files import write_text
 from mindvis.config.loading import flatten

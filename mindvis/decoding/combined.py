@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from mindvis.checkpoints import read_weights
-from mindvis.checkpoints.own import RIDGE_FILE
+from mindvis.checkpoints.weights import RIDGE_FILE
 from mindvis.common.errors import InputError
 from mindvis.common.ridge import ALPHAS, Ridge
 from mindvis.common.shares import Process

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from mindvis.checkpoints import build_ldm_from, find_ldm, read_weights
-from mindvis.checkpoints.own import RIDGE_FILE
+from mindvis.checkpoints.weights import RIDGE_FILE
 from mindvis.common.devices import choose_device, use_threads
 from mindvis.common.errors import InputError
 from mindvis.data.arrays import Array, check_array

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mindvis.checkpoints.own import read_safetensors, save_safetensors
+from mindvis.checkpoints.weights import read_safetensors, save_safetensors
 from mindvis.common.errors import InputError
 from mindvis.common.ridge import Ridge
 

@@ -25,9 +25,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     from mindvis.checkpoints import find_ldm
     from mindvis.common.devices import choose_device, use_threads
     from mindvis.data.open import data_facts, open_pairs
-    from mindvis.decoding.baselines import decode_baseline, usable_targets
+    from mindvis.decoding.baselines import decode_baseline, load_class_ldm, usable_targets
     from mindvis.decoding.output import check_output, write_decoded
-    from mindvis.decoding.ridge_pictures import load_class_ldm
 
     for target in config.targets:
         check_output(Path(config.output) / target, config.overwrite)

@@ -21,8 +21,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = read_settings(EvaluateConfig, __doc__, argv)
     # imported once the settings are right: torch takes seconds
     from mindvis.data.open import open_pairs, saved_data
-    from mindvis.decoding.ridge import ridge_accuracy
-    from mindvis.decoding.ridge_file import how_decoded
+    from mindvis.decoding.categories import ridge_accuracy
+    from mindvis.decoding.settle import how_decoded
 
     folder, ways = Path(config.output or config.decoded), config.num_ways[0]
     if not (folder / "report.json").is_file():

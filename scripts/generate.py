@@ -16,7 +16,7 @@ import numpy as np
 from mindvis.common.shares import Process, Shares, parts_folder
 from mindvis.config.command_line import entry_point, read_settings
 from mindvis.config.decoding import GenerateConfig
-from mindvis.decoding.run_data import beneath_given
+from mindvis.decoding import beneath_given
 
 
 @entry_point
@@ -26,9 +26,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     from mindvis.checkpoints import weights_file
     from mindvis.common.devices import choose_device, use_threads
     from mindvis.decoding import open as opened
-    from mindvis.decoding.combined import settle_sampling
     from mindvis.decoding.decode import decode
     from mindvis.decoding.output import check_output, choose_rows, write_decoded
+    from mindvis.decoding.settle import settle_sampling
 
     process, output = Process.from_environment(), opened.output_folder(config)
     check_output(output, config.overwrite, config.control)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from mindvis.config.command_line import entry_point, read_settings
 from mindvis.config.tools import LookInsideConfig
-from mindvis.decoding.run_data import beneath_given
+from mindvis.decoding import beneath_given
 
 
 @entry_point

@@ -8,8 +8,8 @@ import torch
 from mindvis.benchmarks.solvers import CountedModel
 from mindvis.checkpoints import DEMO_LDM
 from mindvis.dc_ldm import averaged_embeddings, averaged_timesteps, noise_for, sample_unipc, sample_unipc_averaged
+from mindvis.decoding.baselines import load_class_ldm
 from mindvis.decoding.decode import SAMPLERS, decode, time_embeddings
-from mindvis.decoding.ridge_pictures import load_class_ldm
 
 TIMES = (29, 20, 16, 15, 3, 0)
 CELLS = {29: range(25, 30), 20: range(18, 25), 16: range(16, 19), 15: range(9, 16), 3: range(2, 10)}

@@ -10,8 +10,8 @@ import torch
 from mindvis.common.errors import InputError
 from mindvis.common.ridge import fit_ridge
 from mindvis.data import load_npz
-from mindvis.decoding.baselines import TARGETS, predict_classes, usable_targets
-from mindvis.decoding.ridge_pictures import RidgeConditioner, fit_class, load_class_ldm
+from mindvis.decoding.baselines import TARGETS, RidgeConditioner, fit_class, load_class_ldm, usable_targets
+from mindvis.decoding.categories import predict_classes
 from mindvis.evaluation.pictures import read_decoded
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "baseline_ridge.py"

@@ -14,7 +14,7 @@ from script_runner import run
 
 import mindvis
 from mindvis.data.open import open_pairs
-from mindvis.decoding import auto
+from mindvis.decoding import settle
 from mindvis.decoding.open import data_of
 from mindvis.evaluation.audit_features import choose_spaces
 
@@ -150,8 +150,8 @@ def test_pictures_start_from_the_ridge_of_the_run(chain, tmp_path, monkeypatch):
 
 def test_auto_chooses_on_held_out_training_stimuli(chain, tmp_path, monkeypatch):
     """A run that held some out: both choices are written and kept; one that held out none is refused in one line."""
-    monkeypatch.setattr(auto, "STRENGTHS", (0.4, 0.8))
-    monkeypatch.setattr(auto, "choose_spaces", lambda _: choose_spaces("pixels"))
+    monkeypatch.setattr(settle, "STRENGTHS", (0.4, 0.8))
+    monkeypatch.setattr(settle, "choose_spaces", lambda _: choose_spaces("pixels"))
     settings = ["init=ridge", "strength=auto", "guidance=auto", *GENERATE, f"output={tmp_path / 'o'}"]
     outcome = run("generate", f"run={chain / 'finetune_ldm'}", *settings)
     assert outcome.status == 2 and "held out no training stimuli" in outcome.err

@@ -16,11 +16,10 @@ from mindvis.data.images import to_float
 from mindvis.dc_ldm import NoiseSchedule, noise_for
 from mindvis.dc_ldm.samplers import SAMPLERS
 from mindvis.dc_ldm.timesteps import nearest_start, starting_steps
-from mindvis.decoding.auto import GUIDANCES, STRENGTHS, choose_by, once
-from mindvis.decoding.combined import check_init
+from mindvis.decoding.baselines import decode_latents
 from mindvis.decoding.decode import decode
-from mindvis.decoding.ridge_file import predict_rows, read_ridge, save_ridge
-from mindvis.decoding.ridge_pictures import decode_latents, fit_latent
+from mindvis.decoding.ridge import fit_latent, predict_rows, read_ridge, save_ridge
+from mindvis.decoding.settle import GUIDANCES, STRENGTHS, check_init, choose_by, once
 
 ALPHAS_CUMPROD = NoiseSchedule().alphas_cumprod.double()
 MEAN, NUM_STEPS = 0.7, 12

@@ -69,3 +69,9 @@ def test_negative_guidance_is_refused(ldm, fmri):
     """One line that names the setting."""
     with pytest.raises(InputError, match="setting guidance is -1"):
         decode(ldm, fmri, range(3), guidance=-1.0, mean_fmri=fmri[0], **OPTIONS)
+
+
+def test_guidance_without_a_mean_is_refused(ldm, fmri):
+    """There is nothing to lead away from."""
+    with pytest.raises(InputError, match="guidance is 2.0, but no mean fMRI is given"):
+        decode(ldm, fmri, range(3), guidance=2.0, **OPTIONS)

@@ -7,7 +7,7 @@ from sklearn.linear_model import RidgeCV
 
 from mindvis.common.errors import InputError
 from mindvis.common.ridge import ALPHAS, fit_ridge
-from mindvis.decoding.ridge import class_scores
+from mindvis.decoding.categories import class_scores
 
 
 def trials(rng, n=20, v=50, d=3):

@@ -240,7 +240,7 @@ def test_processes_share_what_is_decoded(rng, monkeypatch):
     def gather(parts, own):
         parts[:] = [decoded(None, dataset, rows[rank::3], None, 0) if rows[rank::3] else None for rank in range(3)]
 
-    monkeypatch.setattr(watching, "_decode", decoded)
+    monkeypatch.setattr(watching, "decode_in_training", decoded)
     monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
     for rows in ([0, 1, 2, 3, 4, 5, 6, 7], [5, 2]):
         for rank in range(3):

@@ -18,8 +18,8 @@ from mindvis.common.progress import Progress
 from mindvis.config.tools import BenchmarkConfig
 from mindvis.dc_ldm import LatentDiffusion, noise_for, sample_ddim
 from mindvis.dc_ldm.samplers import SAMPLERS
+from mindvis.decoding.baselines import load_class_ldm
 from mindvis.decoding.decode import time_embeddings
-from mindvis.decoding.ridge_pictures import load_class_ldm
 from mindvis.evaluation.classifiers import DemoClassifier, load_demo_classifier
 
 REFERENCE_STEPS = 1000

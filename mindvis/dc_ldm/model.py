@@ -3,6 +3,8 @@
 Source: Chen et al. 2023 (arXiv 2211.06956), section 3.3; the diffusion is that of Rombach et al. 2022.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -41,7 +43,7 @@ class LatentDiffusion(nn.Module):
         super().__init__()
         self.unet = unet
         self.autoencoder = autoencoder
-        self.conditioner = conditioner
+        self.conditioner: Any = conditioner  # FMRIConditioner, or a class embedding in its place
         self.schedule = schedule
         self.loss_type = loss_type
         self.parameterization = parameterization

@@ -1,51 +1,60 @@
-"""Baselines and ceilings as decoders: what a retriever, a classifier, a perfect generator make of the same data.
+"""What a user would try first: baselines and ceilings as decoders, with the same label-to-image LDM.
 
-Baselines use the test fMRI: `retrieval`, the nearest training picture of ridge-predicted features; `predicted_class`,
-the generator given the class that ridge reads off the fMRI; `latent` and `class` (see `ridge_pictures`). Ceilings use
-the true picture: `autoencoder` shows it as the latent can hold it, `true_class` lets the generator draw its class.
-`mean` and `noise` use nothing. Their pictures lie in ordinary folders, to be evaluated and audited like any other.
+Baselines use the test fMRI by ridge regression: `latent`, fMRI -> image latent, decoded by the autoencoder (blurred, as
+a mean of pictures is); `class`, fMRI -> class embedding, which conditions the untuned UNet as a class would;
+`retrieval`, the training picture nearest to predicted features; `predicted_class`, the generator given the class that
+is read off the fMRI. MinD-Vis has to beat them. Ceilings use the true picture: `autoencoder` shows it as the latent can
+hold it, `true_class` lets the generator draw its class. `mean` and `noise` use nothing. Their pictures lie in ordinary
+folders, to be evaluated and audited like any other.
 """
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mindvis.checkpoints import is_diffusers, load_state, read_label2img
+from mindvis.checkpoints.weights import read_checkpoint
 from mindvis.common.draws import generator
 from mindvis.common.errors import InputError
-from mindvis.common.ridge import fit_ridge
+from mindvis.common.ridge import Ridge, fit_ridge
 from mindvis.config.decoding import BaselineConfig
 from mindvis.data import PairedDataset
-from mindvis.data.images import to_float
-from mindvis.dc_ldm import LatentDiffusion
-from mindvis.decoding.decode import decode
-from mindvis.decoding.ridge import class_scores
-from mindvis.decoding.ridge_pictures import (
-    SAMPLING,
-    WITHOUT_CLASSES,
-    class_embeddings,
-    decode_latents,
-    decode_with_ridge,
-)
+from mindvis.data.images import to_uint8
+from mindvis.dc_ldm import LatentDiffusion, build_class_ldm
+from mindvis.dc_ldm.latents import encode_batches
+from mindvis.decoding.categories import predict_classes
+from mindvis.decoding.decode import OPTIONS, decode
+from mindvis.decoding.ridge import fit_latent
 from mindvis.evaluation.audit_features import Space, choose_spaces
 
-RIDGE = ("latent", "class")
+WITHOUT_CLASSES = "the class baseline needs class ids, which this data set has not"
 WITHOUT_EMBEDDING = "it needs an embedding of classes, which a diffusers folder has not"
 NEED_CLASSES = ("class", "predicted_class", "true_class")
-TARGETS = (*RIDGE, "retrieval", "predicted_class", "autoencoder", "true_class", "mean", "noise")
+TARGETS = ("latent", "class", "retrieval", "predicted_class", "autoencoder", "true_class", "mean", "noise")
+CLASS_EMBEDDING = "cond_stage_model.embedding.weight"
 
 
-class ClassConditioner(nn.Module):
-    """The class embedding in the place of the fMRI conditioner: class numbers [b 1 1] -> context [b 1 c]."""
+def load_class_ldm(path: str | Path) -> LatentDiffusion:
+    """A label-to-image LDM with its class embedding, in evaluation mode. Raises InputError where a part is missing.
 
-    def __init__(self, embedding: nn.Embedding):
-        super().__init__()
-        self.embedding = embedding
-
-    def forward(self, class_ids: Tensor) -> Tensor:
-        return self.embedding(class_ids[:, 0].round().long())
+    A diffusers folder has no such embedding: its model comes without conditioner.
+    """
+    settings, state = read_label2img(path)
+    if is_diffusers(path):
+        ldm = build_class_ldm(settings, with_classes=False)
+        load_state(ldm, state, source=str(path))
+        return ldm.eval()
+    path = Path(path) / "model.ckpt" if Path(path).is_dir() else Path(path)
+    embedding = read_checkpoint(path)["state_dict"].get(CLASS_EMBEDDING)
+    if embedding is None:
+        raise InputError(f"{path}: no {CLASS_EMBEDDING}, which the class baseline needs")
+    ldm = build_class_ldm(settings)
+    load_state(ldm, {**state, "conditioner.embedding.weight": embedding}, source=str(path))
+    return ldm.float().eval()
 
 
 def usable_targets(ldm: LatentDiffusion, train: PairedDataset, targets: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -70,9 +79,13 @@ def decode_baseline(
     ldm: LatentDiffusion, train: PairedDataset, test: PairedDataset, target: str, config: BaselineConfig
 ) -> tuple[np.ndarray, dict]:
     """Pictures of a target of `TARGETS` for the test rows, uint8 [n k h w 3], and what generate.json says of them."""
-    if target in RIDGE:
-        decoded, ridge = decode_with_ridge(ldm, train, test, target, config)
-        return decoded, {"alpha": ridge.alpha, "errors": ridge.errors}
+    fmri = np.asarray(test.fmri)
+    if target == "latent":
+        ridge = fit_latent(ldm, train, config.alphas, config.batch_size)
+        return decode_latents(ldm, ridge.predict(fmri), config.batch_size), _facts(ridge)
+    if target == "class":
+        ridge = fit_class(ldm, train, config.alphas)
+        return generate(ldm, RidgeConditioner(ridge), fmri, config, train.mean_row()), _facts(ridge)
     if target == "retrieval":
         return retrieve(train, test, retrieval_space(config), config)
     if target == "predicted_class":
@@ -80,14 +93,99 @@ def decode_baseline(
         return generate_classes(ldm, class_ids, config), {"class_ids": class_ids.tolist()}
     if target == "true_class":
         return generate_classes(ldm, np.asarray(test.class_ids), config), {}
-    images = test.stimuli[test.stimulus]
+    return _without_fmri(ldm, train, test.stimuli[test.stimulus], target, config), {}
+
+
+def _without_fmri(
+    ldm: LatentDiffusion, train: PairedDataset, images: np.ndarray, target: str, config: BaselineConfig
+) -> np.ndarray:
+    """Pictures that need no fMRI: the true ones [n h w 3] through the autoencoder, the mean training one, or noise."""
     if target == "autoencoder":
-        return autoencode(ldm, images, config.batch_size), {}
+        latents = np.concatenate(list(encode_batches(ldm.autoencoder, images, config.batch_size, bfloat16=False)))
+        return decode_latents(ldm, latents, config.batch_size)
     if target == "mean":
         mean = np.asarray(train.stimuli[train.stimulus]).mean(axis=0).round().astype(np.uint8)
-        return np.tile(mean, (len(images), 1, 1, 1, 1)), {}
+        return np.tile(mean, (len(images), 1, 1, 1, 1))
     noise = generator((config.seed,), "noise pictures").integers(0, 256, (len(images), 1, *images.shape[1:]))
-    return noise.astype(np.uint8), {}
+    return noise.astype(np.uint8)
+
+
+def _facts(ridge: Ridge) -> dict:
+    return {"alpha": ridge.alpha, "errors": ridge.errors}
+
+
+def fit_class(ldm: LatentDiffusion, train: PairedDataset, alphas: Sequence[float]) -> Ridge:
+    """fMRI -> embedding of the class of the training picture. Raises InputError where its class is not known."""
+    return fit_ridge(np.asarray(train.fmri), class_embeddings(ldm, train), alphas)
+
+
+def class_embeddings(ldm: LatentDiffusion, train: PairedDataset) -> np.ndarray:
+    """Embedding of the class of every training row: [n c]."""
+    if train.class_ids is None:
+        raise InputError(f"targets: {WITHOUT_CLASSES}; take [latent]")
+    table = ldm.conditioner.embedding.weight.detach().cpu().numpy()
+    return table[_known_classes(ldm, np.asarray(train.class_ids))]
+
+
+def _known_classes(ldm: LatentDiffusion, class_ids: np.ndarray) -> np.ndarray:
+    """The same classes. Raises InputError for one that the LDM does not know."""
+    num_classes = len(ldm.conditioner.embedding.weight)
+    if class_ids.min() < 0 or class_ids.max() >= num_classes:
+        found = f"class ids run from {class_ids.min()} to {class_ids.max()}"
+        raise InputError(f"{found}, the LDM knows 0 to {num_classes - 1}")
+    return class_ids
+
+
+class RidgeConditioner(nn.Module):
+    """A fitted ridge regression in the place of the fMRI conditioner: fMRI [b 1 v] -> context [b 1 c]."""
+
+    weights: Tensor
+    bias: Tensor
+
+    def __init__(self, ridge: Ridge):
+        super().__init__()
+        weights = ridge.weights / ridge.scale[:, None]  # [v c]
+        self.register_buffer("weights", torch.from_numpy(weights).float())
+        self.register_buffer("bias", torch.from_numpy(ridge.intercept - ridge.mean @ weights).float())
+
+    def forward(self, fmri: Tensor) -> Tensor:
+        return fmri @ self.weights + self.bias
+
+
+class ClassConditioner(nn.Module):
+    """The class embedding in the place of the fMRI conditioner: class numbers [b 1 1] -> context [b 1 c]."""
+
+    def __init__(self, embedding: nn.Embedding):
+        super().__init__()
+        self.embedding = embedding
+
+    def forward(self, class_ids: Tensor) -> Tensor:
+        return self.embedding(class_ids[:, 0].round().long())
+
+
+def generate_classes(ldm: LatentDiffusion, class_ids: np.ndarray, config: BaselineConfig) -> np.ndarray:
+    """What the untuned model draws for these classes [n]: uint8 [n k h w 3]. Raises InputError for an unknown one."""
+    rows = _known_classes(ldm, class_ids)[:, None].astype(np.float32)
+    return generate(ldm, ClassConditioner(ldm.conditioner.embedding), rows, replace(config, guidance=1.0))
+
+
+def generate(
+    ldm: LatentDiffusion,
+    conditioner: nn.Module,
+    rows: np.ndarray,
+    config: BaselineConfig,
+    mean_row: np.ndarray | None = None,
+) -> np.ndarray:
+    """What the untuned model draws under another conditioner of rows [n v]: uint8 [n k h w 3]."""
+    decoder = LatentDiffusion(
+        unet=ldm.unet,
+        autoencoder=ldm.autoencoder,
+        conditioner=conditioner.to(next(ldm.parameters()).device),
+        schedule=ldm.schedule,
+        parameterization=ldm.parameterization,
+    ).eval()
+    options = {name: getattr(config, name) for name in OPTIONS}
+    return decode(decoder, rows, range(len(rows)), mean_fmri=mean_row, **options)
 
 
 def retrieval_space(config: BaselineConfig) -> Space:
@@ -107,36 +205,13 @@ def retrieve(
     predicted = ridge.predict(np.asarray(test.fmri))
     predicted = predicted - predicted.mean(axis=1, keepdims=True)
     nearest = shown[(predicted @ rows.T).argmax(axis=1)]  # rows have unit length: this orders as correlation does
-    facts = {"alpha": ridge.alpha, "errors": ridge.errors, "features": space.name, "nearest": nearest.tolist()}
-    return train.stimuli[nearest][:, None], facts
-
-
-def predict_classes(train: PairedDataset, test: PairedDataset) -> np.ndarray:
-    """The class that a ridge regression of one-hot classes scores highest for every test row: int [n]."""
-    class_ids = np.asarray(train.class_ids)
-    known = np.unique(class_ids)
-    scores = class_scores(np.asarray(train.fmri), np.searchsorted(known, class_ids), np.asarray(test.fmri), len(known))
-    return known[scores.argmax(axis=1)]
-
-
-def generate_classes(ldm: LatentDiffusion, class_ids: np.ndarray, config: BaselineConfig) -> np.ndarray:
-    """What the untuned model draws for these classes [n]: uint8 [n k h w 3]. Raises InputError for an unknown one."""
-    embedding = ldm.conditioner.embedding
-    if class_ids.min() < 0 or class_ids.max() >= len(embedding.weight):
-        found = f"class ids run from {class_ids.min()} to {class_ids.max()}"
-        raise InputError(f"{found}, the LDM knows 0 to {len(embedding.weight) - 1}")
-    parts = {"unet": ldm.unet, "autoencoder": ldm.autoencoder, "schedule": ldm.schedule}
-    decoder = LatentDiffusion(
-        conditioner=ClassConditioner(embedding), **parts, parameterization=ldm.parameterization
-    ).eval()
-    options = {name: getattr(replace(config, guidance=1.0), name) for name in SAMPLING}
-    return decode(decoder, class_ids[:, None].astype(np.float32), range(len(class_ids)), **options)
+    return train.stimuli[nearest][:, None], _facts(ridge) | {"features": space.name, "nearest": nearest.tolist()}
 
 
 @torch.no_grad()
-def autoencode(ldm: LatentDiffusion, images: np.ndarray, batch_size: int) -> np.ndarray:
-    """Pictures as the autoencoder gives them back: uint8 [n h w 3] -> uint8 [n 1 h w 3]."""
+def decode_latents(ldm: LatentDiffusion, latents: np.ndarray, batch_size: int = 16) -> np.ndarray:
+    """Latents [n d] or [n c h w] -> pictures uint8 [n 1 h w 3]."""
     device = next(ldm.parameters()).device
-    starts = range(0, len(images), batch_size)
-    latents = [ldm.encode(to_float(images[start : start + batch_size]).to(device)).cpu() for start in starts]
-    return decode_latents(ldm, torch.cat(latents).flatten(1).numpy(), batch_size)
+    shaped = torch.from_numpy(latents.reshape(-1, *ldm.latent_shape).astype(np.float32))
+    parts = (part.to(device) for part in shaped.split(batch_size))
+    return np.concatenate([to_uint8(ldm.autoencoder.decode(part, quantize=True)) for part in parts])[:, None]

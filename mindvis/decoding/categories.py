@@ -1,5 +1,6 @@
-"""How often pictures carry the category that was shown, beside logistic regression on the same voxels."""
+"""Classes: what linear regressions read off fMRI, and how often decoded pictures carry the one that was shown."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,14 +10,39 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from mindvis.common.errors import InputError
+from mindvis.common.ridge import fit_ridge
 from mindvis.config.loading import from_plain
 from mindvis.config.schemas import DataConfig
 from mindvis.data import PairedDataset
 from mindvis.data.open import open_pairs
+from mindvis.evaluation import n_way_accuracy
 from mindvis.evaluation.classifiers import Classifier
 from mindvis.evaluation.pictures import DecodedSet, read_controls, read_decoded
 
 LOGISTIC = "logistic regression"
+
+
+def class_scores(
+    fmri: np.ndarray, class_ids: Sequence[int] | np.ndarray, test_fmri: np.ndarray, num_classes: int
+) -> np.ndarray:
+    """Scores [m c] of the classes for test rows [m v], from a ridge regression of one-hot classes on fMRI [n v]."""
+    onehot = np.eye(num_classes)[np.asarray(class_ids)]  # [n c]
+    return fit_ridge(fmri, onehot).predict(test_fmri)
+
+
+def predict_classes(train: PairedDataset, test: PairedDataset) -> np.ndarray:
+    """The class that `class_scores` scores highest for every test row: int [n]."""
+    known, numbers = np.unique(np.asarray(train.class_ids), return_inverse=True)
+    return known[class_scores(np.asarray(train.fmri), numbers, np.asarray(test.fmri), len(known)).argmax(axis=1)]
+
+
+def ridge_accuracy(train: PairedDataset, test: PairedDataset, *, num_ways: int, top_k: int = 1) -> np.ndarray:
+    """n-way top-k accuracy [m] of the class read off each test row. Raises InputError where classes are unknown."""
+    if train.class_ids is None or test.class_ids is None:
+        raise InputError("ridge reference: the data set names no classes; needed: class_ids")
+    num_classes = max([*train.class_ids, *test.class_ids]) + 1
+    scores = class_scores(np.asarray(train.fmri), train.class_ids, np.asarray(test.fmri), num_classes)
+    return n_way_accuracy(scores, np.asarray(test.class_ids), num_ways=num_ways, top_k=top_k)
 
 
 @dataclass(frozen=True)

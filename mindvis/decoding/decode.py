@@ -24,6 +24,8 @@ from mindvis.dc_ldm.timesteps import nearest_start
 from mindvis.training import on_cpu
 
 Pair = tuple[int, int]  # (position among the stimuli, sample)
+# settings that are arguments of `decode` of the same name, of whatever generates pictures
+OPTIONS = ("num_samples", "sampler", "num_steps", "guidance", "batch_size", "seed", "compile", "matmul_precision")
 DTYPES = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16}  # of UNet and autoencoder
 
 
@@ -60,7 +62,6 @@ def decode(
     _check_sampling(ldm, sampler, guidance, strength)
     latent_shape = latent_shape_of(ldm, image_size)
     pairs = [(row, k) for row in range(len(fmri)) for k in range(num_samples)]
-    size = min(batch_size, len(pairs))
     ldm = make_ready(ldm, precision, compile=compile)
     images = []
     device = next(ldm.parameters()).device
@@ -69,18 +70,15 @@ def decode(
     arithmetic = devices.matmul_precision(matmul_precision) if device.type == "cuda" else nullcontext()
     with torch.no_grad(), arithmetic, Progress(total=len(pairs), unit="picture") as bar:
         times = time_embeddings(ldm, sampler, num_steps)
-        mean = None if guidance == 1 else context_of(ldm, mean_fmri[None])  # [1 77 c]
-        for batch in _batches(pairs, size):
-            count = len(batch)
-            batch = batch + [batch[-1]] * (size - count) if compile else batch  # one shape, one compilation
+        mean = _mean_context(ldm, guidance, mean_fmri)
+        for batch, count in _batches(pairs, batch_size, one_shape=compile):
             eps_model = _eps_model(ldm, _context(ldm, fmri, batch), times, mean, guidance)
             noise = torch.cat([noise_for(seed, stimuli[row], k, latent_shape) for row, k in batch])
             begun = None if latents is None else latents[[row for row, _ in batch]].to(device, non_blocking=True)
             latent = sample(eps_model, noise.to(device, non_blocking=True), begun)
             images.append(to_uint8(ldm.autoencoder.decode(latent, quantize=True).float())[:count])
             bar.update(count)
-    stacked = np.concatenate(images)
-    return stacked.reshape(len(fmri), num_samples, *stacked.shape[1:])
+    return np.concatenate(images).reshape(len(fmri), num_samples, *images[0].shape[1:])
 
 
 def latent_shape_of(ldm: LatentDiffusion, image_size: Sequence[int] | None) -> tuple[int, int, int]:
@@ -172,8 +170,22 @@ def context_of(ldm: LatentDiffusion, fmri: np.ndarray) -> Tensor:
     return context.to(unet.dtype)
 
 
-def _batches(pairs: list[Pair], size: int) -> Iterator[list[Pair]]:
-    return (pairs[start : start + size] for start in range(0, len(pairs), size))
+def _mean_context(ldm: LatentDiffusion, guidance: float, mean_fmri: np.ndarray | None) -> Tensor | None:
+    """Context [1 77 c] of the mean training row [v], which guidance leads away from; None: no guidance."""
+    if guidance == 1:
+        return None
+    if mean_fmri is None:
+        raise InputError(f"setting guidance is {guidance}, but no mean fMRI is given; needed: mean_fmri, or guidance 1")
+    return context_of(ldm, mean_fmri[None])
+
+
+def _batches(pairs: list[Pair], size: int, *, one_shape: bool) -> Iterator[tuple[list[Pair], int]]:
+    """Batches and how many of their pairs count: with `one_shape` the last is filled up, for one compilation."""
+    size = min(size, len(pairs))
+    for start in range(0, len(pairs), size):
+        batch = pairs[start : start + size]
+        fill = [batch[-1]] * (size - len(batch)) if one_shape else []
+        yield batch + fill, len(batch)
 
 
 def _as_input(ldm: LatentDiffusion, fmri: np.ndarray) -> Tensor:

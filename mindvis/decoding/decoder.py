@@ -15,7 +15,7 @@ from mindvis.data.row_format import FMRIFacts, RowFormat
 from mindvis.data.voxels import patched_length
 from mindvis.dc_ldm import LatentDiffusion
 from mindvis.decoding.decode import decode
-from mindvis.decoding.ridge_file import INITS, STRENGTH, home_of, predict_rows, read_ridge
+from mindvis.decoding.ridge import INITS, STRENGTH, home_of, predict_rows, read_ridge
 
 SCALINGS = ("stored", "none")
 

@@ -21,9 +21,9 @@ from mindvis.data.images import resize_all
 from mindvis.data.open import data_facts, open_extra, open_pairs, saved_data
 from mindvis.data.row_format import FMRIFacts
 from mindvis.dc_ldm import LatentDiffusion
-from mindvis.decoding.decode import decode, latent_shape_of
+from mindvis.decoding.decode import OPTIONS, decode, latent_shape_of
 from mindvis.decoding.decoder import Decoder
-from mindvis.decoding.output import GRID, TRAINING_GRID, ControlledFMRI, control_fmri, mean_fmri
+from mindvis.decoding.output import GRID, TRAINING_GRID, ControlledFMRI, control_fmri
 from mindvis.training.logging import show_pictures
 from mindvis.training.wandb_runs import check_wandb
 
@@ -109,7 +109,7 @@ def open_to_decode(
             raise InputError(f"setting guidance is {config.guidance}, but {config.run} keeps no mean fMRI; needed: 1")
         return dataset, ControlledFMRI(np.asarray(dataset.fmri), np.arange(dataset.num_rows)), facts.mean, None
     pairs, train = open_generation(config, ldm)
-    mean = mean_fmri(train) if facts.mean is None else facts.mean
+    mean = train.mean_row() if facts.mean is None else facts.mean
     return pairs, control_fmri(pairs, train, config.control, config.seed), mean, train
 
 
@@ -166,9 +166,7 @@ def _tuning_fmri(run: dict) -> str | None:
 
 def decode_options(config: GenerateConfig, ldm: LatentDiffusion, mean: np.ndarray | None) -> dict[str, Any]:
     """How `decode` is to work, the arguments after its first three; `mean` [v] is the mean training row."""
-    names = ("num_samples", "sampler", "num_steps", "guidance", "batch_size", "seed", "precision")
-    names += ("compile", "matmul_precision")
-    chosen = {name: getattr(config, name) for name in names}
+    chosen = {name: getattr(config, name) for name in (*OPTIONS, "precision")}
     return chosen | {"mean_fmri": mean, "image_size": picture_size(config.image_size, ldm)}
 
 
@@ -230,12 +228,6 @@ def output_folder(config: GenerateConfig) -> Path:
 def read_run_settings(path: str) -> dict:
     """Settings of the run behind a decoder; under `stage_a` those its encoder came from; {} where unknown."""
     return read_weights(path).config
-
-
-def known_data(run: str) -> dict | None:
-    """The data settings of a run, or None where it does not say which data it was tuned on."""
-    settings = describe_data(read_run_settings(run))
-    return plain(saved_data(settings)) if settings.get("name") else None
 
 
 def data_of(run: str) -> DataConfig:

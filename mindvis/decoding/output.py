@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -69,7 +70,7 @@ def control_fmri(dataset: PairedDataset, train: PairedDataset, control: str, see
         facts = {"shuffle": {"rows": len(rows), "kept_stimulus": 0, "kept_class": kept_class}}
         return ControlledFMRI(np.asarray(dataset.fmri)[rows], rows, facts)
     if control == "mean_fmri":
-        return ControlledFMRI(np.tile(mean_fmri(train), (len(own), 1)), np.full_like(own, -1))
+        return ControlledFMRI(np.tile(train.mean_row(), (len(own), 1)), np.full_like(own, -1))
     raise InputError(f"setting control is {control!r}; needed: one of {', '.join(CONTROLS)}")
 
 
@@ -85,11 +86,6 @@ def shuffled_rows(dataset: PairedDataset, seed: int) -> np.ndarray:
     most = int(np.bincount(dataset.stimulus).max())
     found = f"{most} of {dataset.num_rows} rows show the same stimulus"
     raise InputError(f"setting control is 'shuffled', but {found}; needed: no more than half of them")
-
-
-def mean_fmri(train: FMRIDataset) -> np.ndarray:
-    """Mean training row [v]."""
-    return train.mean_row()
 
 
 def check_output(folder: Path, overwrite: bool, control: str = "none") -> None:
@@ -126,9 +122,9 @@ def write_decoded(
     staging.mkdir(parents=True)
     ids = np.asarray(rows, np.int64)
     fmri_rows = ids if fmri_rows is None else np.asarray(fmri_rows, np.int64)
-    arrays = {"decoded": decoded, "stimulus_ids": ids, "fmri_rows": fmri_rows}
     shown = _shown(dataset, rows) if isinstance(dataset, PairedDataset) else {}
-    np.savez(staging / ARRAYS, **arrays, **shown)
+    arrays: dict[str, Any] = {"decoded": decoded, "stimulus_ids": ids, "fmri_rows": fmri_rows, **shown}
+    np.savez(staging / ARRAYS, **arrays)
     write_json(staging / SETTINGS, provenance | {"made": made_now()})
     for place, row in enumerate(rows):
         folder = staging / "pictures" / f"{row:04d}"

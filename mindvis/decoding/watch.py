@@ -6,7 +6,6 @@ and scored follows from settings, seed and epoch alone, so a run that is resumed
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pytorch_lightning as pl
@@ -15,8 +14,7 @@ import torch
 from mindvis.common.errors import InputError
 from mindvis.config.schemas import FinetuneLDMConfig, SelectionRuleConfig, WatchConfig
 from mindvis.data import PairedDataset
-from mindvis.decoding.decode import decode
-from mindvis.decoding.previews import DecodedStimuli, is_due, training_precision
+from mindvis.decoding.previews import DecodedStimuli, EveryFewEpochs, Sampling, decode_in_training
 from mindvis.evaluation.classifiers import Classifier, load_classifier
 from mindvis.evaluation.identification import identification_from_matrix, n_way_accuracy
 from mindvis.evaluation.similarity import LARGER_IS_CLOSER, similarity_matrix
@@ -24,15 +22,6 @@ from mindvis.evaluation.similarity import LARGER_IS_CLOSER, similarity_matrix
 log = logging.getLogger(__name__)
 
 SMALLEST_FOR_LPIPS = 64  # pixels: less does not pass AlexNet's pooling
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How pictures are decoded while training goes on."""
-
-    num_samples: int
-    sampler: str
-    num_steps: int
 
 
 class Scorer:
@@ -72,12 +61,11 @@ class Scorer:
         self, metric: str, decoded: np.ndarray, stimuli: np.ndarray, device: torch.device
     ) -> dict[str, np.ndarray]:
         """The metric of each picture and its stimulus, and pairwise identification by it: [k] each."""
-        options = {"device": device, "lpips_weights": self.settings.lpips_weights}
+        weights, larger = self.settings.lpips_weights, LARGER_IS_CLOSER[metric]
         values, identified = [], []
         for sample in np.moveaxis(decoded, 1, 0):
-            matrix = similarity_matrix(sample, stimuli, metric, **options)  # [n n]
+            matrix = similarity_matrix(sample, stimuli, metric, device=device, lpips_weights=weights)  # [n n]
             values.append(np.diagonal(matrix).mean())
-            larger = LARGER_IS_CLOSER[metric]
             identified.append(identification_from_matrix(matrix, larger_is_closer=larger).mean())
         return {metric: np.array(values), f"pairwise_{metric}": np.array(identified)}
 
@@ -112,7 +100,7 @@ class Scorer:
         return True
 
 
-class DecodingWatch(pl.Callback):
+class DecodingWatch(EveryFewEpochs):
     """Decodes watched rows every so many epochs and after the last, logs their scores, and keeps one for the choice.
 
     `score` names what the weights are chosen by, larger is better; `take` hands it over once. Of several processes
@@ -122,24 +110,15 @@ class DecodingWatch(pl.Callback):
     def __init__(
         self, dataset: PairedDataset, scorer: Scorer, sampling: Sampling, *, every_epochs: int, seed: int, score: str
     ):
+        super().__init__(every_epochs)
         self.dataset, self.scorer, self.sampling = dataset, scorer, sampling
-        self.every_epochs, self.seed, self.score = every_epochs, seed, score
+        self.seed, self.score = seed, score
         self._new: float | None = None
 
     def take(self) -> float | None:
         """How good the weights are, if they were judged since this was asked last."""
         score, self._new = self._new, None
         return score
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        if not trainer.fast_dev_run and self.due(trainer):
-            module.eval()
-            self.look(trainer, module)
-            module.train()
-
-    def due(self, trainer: pl.Trainer) -> bool:
-        """Whether to decode at the end of this epoch."""
-        return is_due(trainer, self.every_epochs)
 
     def look(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         scores = self.decode_and_score(trainer, module, range(self.dataset.num_rows), self.sampling)
@@ -151,7 +130,7 @@ class DecodingWatch(pl.Callback):
     ) -> dict[str, np.ndarray]:
         """Name -> [k] of each sample set, the same on every process."""
         decoded = decode_shared(trainer, module, self.dataset, rows, sampling, self.seed)
-        scores = self.scorer(decoded, rows, module.device) if trainer.is_global_zero else None
+        scores = self.scorer(decoded, rows, module.device) if trainer.is_global_zero else {}
         return trainer.strategy.broadcast(scores)
 
     def log_scores(self, trainer: pl.Trainer, values: dict[str, float], suffix: str = "") -> None:
@@ -213,7 +192,7 @@ def watch_stage_b(
         seed=config.seed,
     )
     watch = _watch(config, val, test)
-    callbacks = [grid] if watch is None else [grid, watch]
+    callbacks: list[pl.Callback] = [grid] if watch is None else [grid, watch]
     return callbacks, None if config.selection == "last" else watch
 
 
@@ -249,8 +228,8 @@ def decode_shared(
 ) -> np.ndarray:
     """Pictures uint8 [n k h w 3] of rows of the data set, on every process, each of which decodes a share."""
     mine = list(rows)[trainer.global_rank :: trainer.world_size]
-    part = _decode(module, dataset, mine, sampling, seed) if mine else None
-    if trainer.world_size == 1:
+    part = decode_in_training(module, dataset, mine, sampling, seed) if mine else None
+    if part is not None and trainer.world_size == 1:
         return part
     parts: list = [None] * trainer.world_size
     torch.distributed.all_gather_object(parts, part)
@@ -260,23 +239,6 @@ def decode_shared(
         if pictures is not None:
             decoded[rank :: trainer.world_size] = pictures
     return decoded
-
-
-def _decode(
-    module: pl.LightningModule, dataset: PairedDataset, rows: list[int], sampling: Sampling, seed: int
-) -> np.ndarray:
-    fmri = np.stack([dataset.fmri[row] for row in rows])
-    return decode(
-        module.ldm,
-        fmri,
-        rows,
-        num_samples=sampling.num_samples,
-        sampler=sampling.sampler,
-        num_steps=sampling.num_steps,
-        seed=seed,
-        precision=training_precision(module),
-        image_size=dataset.stimuli.shape[1:3],
-    )
 
 
 def _averages(dataset: PairedDataset, num_stimuli: int | None) -> PairedDataset:

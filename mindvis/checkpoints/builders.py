@@ -1,5 +1,6 @@
 """Networks with their weights, from published files or our own, and what the settings of a stage start from."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -8,14 +9,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mindvis.checkpoints.formats import read_kind, read_label2img_config, read_ldm, read_mbm, read_weights
-from mindvis.checkpoints.weights import IMAGE_DECODER, State, Weights
+from mindvis.checkpoints.weights import IMAGE_DECODER, State, Weights, context_flags
 from mindvis.common.errors import InputError
 from mindvis.common.loading import LoadReport, load_state
 from mindvis.config.schemas import FinetuneLDMConfig, MaskConfig, ModelConfig, OptimConfig, PretextConfig, plain
 from mindvis.dc_ldm import LatentDiffusion, build_ldm
+from mindvis.dc_ldm.context_losses import ContextLosses
 from mindvis.dc_ldm.module import LDMModule
 from mindvis.dc_ldm.published import autoencoder_resolution
 from mindvis.sc_mbm import FMRIEncoder, MaskedBrainModel, MBMModule
@@ -56,15 +58,13 @@ def build_mbm(
     return model, replace(report, dropped=[name for name in state if name not in kept])
 
 
-def build_label2img(
-    path: str | Path, encoder: FMRIEncoder, *, global_pool: bool = False, use_time_condition: bool = True
-) -> tuple[LatentDiffusion, LoadReport]:
+def build_label2img(path: str | Path, encoder: FMRIEncoder, **flags: Any) -> tuple[LatentDiffusion, LoadReport]:
     """LDM for tuning: UNet and autoencoder of a label-to-image model, conditioned by `encoder`, and what matched.
 
-    A text- or layout-to-image model serves as well, its config.yaml beside it.
+    A text- or layout-to-image model serves as well, its config.yaml beside it. `flags` are as of `build_ldm`.
     """
     weights = read_kind(path, "label2img")
-    ldm = build_ldm(weights.settings, encoder, global_pool=global_pool, use_time_condition=use_time_condition)
+    ldm = build_ldm(weights.settings, encoder, **flags)
     report = load_state(ldm, weights.state_dict, expected_missing=NOT_IN_LABEL2IMG, source=str(path))
     return ldm, replace(report, dropped=weights.dropped)
 
@@ -97,7 +97,7 @@ def blank_module(weights: Weights) -> nn.Module:
             return build_ldm(settings, FMRIEncoder())
         if settings["ldm_config"] is None:
             raise InputError("a decoder without its LDM config; needed: the label2img config.yaml")
-        flags = {name: settings[name] for name in ("global_pool", "use_time_condition")}
+        flags = context_flags(settings)
         encoder = FMRIEncoder(**settings["encoder"], global_pool=flags["global_pool"])
         return build_ldm(settings["ldm_config"], encoder, **flags)
 
@@ -156,6 +156,7 @@ def build_stage_b(
     `start` brings all. Raises InputError where that run is of another shape.
     """
     flags = {"global_pool": config.global_pool, "use_time_condition": config.use_time_condition}
+    flags |= {"context_tokens": config.context.tokens, "linear_context": config.context.ridge}
     path = find_ldm(config.ldm)
     with seeded(config.seed):
         encoder = FMRIEncoder(**encoder_settings, global_pool=config.global_pool)
@@ -184,8 +185,8 @@ def _read_start(path: str, settings: dict) -> State:
     return state
 
 
-def build_ldm_module(ldm: LatentDiffusion, config: FinetuneLDMConfig) -> LDMModule:
-    """Training module of Stage B."""
+def build_ldm_module(ldm: LatentDiffusion, config: FinetuneLDMConfig, class_targets: Tensor | None = None) -> LDMModule:
+    """Training module of Stage B; `class_targets` [n c] are the embeddings of the training rows' classes."""
     rates = {name: value for name, value in asdict(config.optim).items() if name != "clip"}
     return LDMModule(
         ldm,
@@ -193,8 +194,25 @@ def build_ldm_module(ldm: LatentDiffusion, config: FinetuneLDMConfig) -> LDMModu
         weighting=config.weighting,
         objective=config.objective,
         num_epochs=config.trainer.max_epochs,
+        context_losses=_context_losses(ldm, config, class_targets),
         **rates,
     )
+
+
+def _context_losses(
+    ldm: LatentDiffusion, config: FinetuneLDMConfig, class_targets: Tensor | None
+) -> ContextLosses | None:
+    context = config.context
+    if not context.regression and not context.consistency:
+        return None
+    with seeded(config.seed):
+        return ContextLosses(
+            regression=context.regression,
+            consistency=context.consistency,
+            class_targets=class_targets if context.target == "class" else None,
+            context_dim=ldm.unet.context_dim,
+            latent_dim=math.prod(ldm.latent_shape),
+        )
 
 
 def find_ldm(path: str) -> Path:

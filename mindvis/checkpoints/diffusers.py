@@ -26,6 +26,7 @@ from mindvis.checkpoints.weights import (
     State,
     Weights,
     check_state,
+    context_flags,
     envelope,
     from_envelope,
     part,
@@ -180,15 +181,17 @@ def diffusers_weights(folder: Path) -> Weights:
 def load_conditioner(folder: str | Path) -> Condition:
     """The conditioner of a folder of `export_diffusers`, in evaluation mode. Raises InputError as `read_diffusers`."""
     own = _conditioner(Path(folder))
-    settings, context_dim = own.settings, own.state_dict["conditioner.dim_mapper.weight"].shape[0]
-    pooled = settings["global_pool"]
-    encoder = FMRIEncoder(**settings["encoder"], global_pool=pooled)
-    conditioner = FMRIConditioner(encoder, context_dim=context_dim, global_pool=pooled)
+    context_dim = own.state_dict["conditioner.dim_mapper.weight"].shape[0]
+    context = context_flags(own.settings)
+    del context["use_time_condition"]  # its weights tell
+    pooled = context["global_pool"]
+    encoder = FMRIEncoder(**own.settings["encoder"], global_pool=pooled)
+    conditioner = FMRIConditioner(encoder, context_dim=context_dim, **context)
     load_state(conditioner, part(own.state_dict, OWN[0]), source=str(folder))
     condition, state = None, part(own.state_dict, OWN[1])
     if state:
         embedding_dim = state["weight" if pooled else "2.weight"].shape[0]
-        condition = time_condition(context_dim, embedding_dim, pooled)
+        condition = time_condition(context_dim, embedding_dim, pooled, context["context_tokens"])
         load_state(condition, state, source=str(folder))
     return Condition(conditioner, condition).eval().requires_grad_(False)
 

@@ -19,6 +19,7 @@ from mindvis.checkpoints.weights import (
     EXPORTED,
     State,
     Weights,
+    context_flags,
     envelope,
     from_envelope,
     safetensors_weights,
@@ -147,13 +148,12 @@ def read_ldm(
     """LDM config, encoder settings, flags and weights of a tuned decoder.
 
     From a run folder, an exported folder, our own file or finetuned.pth; for the last see `complete_ldm`.
-    Flags: `global_pool` and `use_time_condition`, as `build_ldm` takes them.
+    Flags: those of `CONTEXT`, as `build_ldm` takes them.
     Raises InputError where `path` holds another kind of model or a needed file is missing or does not fit.
     """
     weights = complete_ldm(read_kind(path, "ldm", checkpoint), path, fmri_encoder=fmri_encoder, label2img=label2img)
     settings = weights.settings
-    flags = {name: settings[name] for name in ("global_pool", "use_time_condition")}
-    return settings["ldm_config"], settings["encoder"], flags, weights.state_dict
+    return settings["ldm_config"], settings["encoder"], context_flags(settings), weights.state_dict
 
 
 def complete_ldm(

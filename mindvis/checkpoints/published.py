@@ -14,11 +14,13 @@ from torch import Tensor
 
 from mindvis.checkpoints.torch_files import load_torch
 from mindvis.checkpoints.weights import (
+    CONTEXT,
     DEFAULT_HEADS,
     IMAGE_DECODER,
     State,
     Weights,
     check_state,
+    context_flags,
     ldm_settings,
     mbm_settings,
 )
@@ -166,9 +168,12 @@ def read_ldm_yaml(path: Path) -> dict:
 def write_published(path: Path, weights: Weights) -> None:
     """Write a file that the published programs read, settings as attributes of a `types.SimpleNamespace`.
 
-    A 'label2img' gets its config.yaml beside it.
+    A 'label2img' gets its config.yaml beside it. Raises InputError for a decoder whose context they do not know.
     """
     settings = weights.settings
+    for name in ("context_tokens", "linear_context") if weights.kind == "ldm" else ():
+        if (found := context_flags(settings)[name]) != CONTEXT[name]:
+            raise InputError(f"{path}: {name} is {found}; the published programs know {CONTEXT[name]} alone")
     if weights.kind == "mbm":
         config = SimpleNamespace(**{**weights.config, **settings})
         content = {"model": export_mbm(weights.state_dict), "config": config}

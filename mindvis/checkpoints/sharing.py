@@ -8,7 +8,15 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from omegaconf import OmegaConf
 
-from mindvis.checkpoints.weights import EXPORTED, RIDGE_FILE, Weights, envelope, read_safetensors, save_safetensors
+from mindvis.checkpoints.weights import (
+    EXPORTED,
+    RIDGE_FILE,
+    Weights,
+    context_flags,
+    envelope,
+    read_safetensors,
+    save_safetensors,
+)
 from mindvis.common.errors import InputError
 from mindvis.common.files import write_text
 from mindvis.config.loading import flatten
@@ -72,7 +80,7 @@ def model_card(weights: Weights, data: Mapping[str, Any], report: Mapping[str, A
     """
     template = Environment(undefined=StrictUndefined, trim_blocks=True).from_string(CARD.read_text())
     settings = weights.settings
-    shape = {**settings["encoder"], **{name: settings[name] for name in ("global_pool", "use_time_condition")}}
+    shape = {**settings["encoder"], **context_flags(settings)}
     params = settings["ldm_config"]["model"]["params"]
     return template.render(
         form=form,

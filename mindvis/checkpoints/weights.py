@@ -29,6 +29,8 @@ State = dict[str, Tensor]
 KINDS = ("mbm", "label2img", "ldm")
 IMAGE_DECODER = "image_decoder."  # prefix of the pretext of image features in a masked brain model
 DEFAULT_HEADS = 16  # of the published encoder and decoder, which no shape tells
+# What a decoder's settings say of its context, and the published values, which hold where a file is silent.
+CONTEXT = {"global_pool": False, "use_time_condition": True, "context_tokens": 77, "linear_context": False}
 WRAPPED = re.compile(r"^(module\.|_orig_mod\.)+|(?<=\.)_orig_mod\.")  # by DataParallel or torch.compile
 ENVELOPE = "weights"  # key of {kind, settings, config, prefix} beside `state_dict` in our checkpoints
 EXPORTED = ("model.safetensors", "settings.yaml")  # files of an exported folder
@@ -40,8 +42,8 @@ class Weights:
     """Weights of one model under our names.
 
     `kind` is 'mbm' (settings: the arguments of MaskedBrainModel), 'label2img' (settings: the published config.yaml) or
-    'ldm' (settings: `encoder`, the arguments of FMRIEncoder; `global_pool`; `use_time_condition`; `ldm_config`, None
-    where the file names none). `config` is whatever else the file says about how it was made, `dropped` the names of
+    'ldm' (settings: `encoder`, the arguments of FMRIEncoder; those of `CONTEXT`; `ldm_config`, None where the file
+    names none). `config` is whatever else the file says about how it was made, `dropped` the names of
     weights in it that are not used here.
     """
 
@@ -50,6 +52,11 @@ class Weights:
     settings: dict
     config: dict = field(default_factory=dict)
     dropped: list[str] = field(default_factory=list)
+
+
+def context_flags(settings: Mapping) -> dict:
+    """What the settings of a decoder say of its context, as `build_ldm` takes it."""
+    return {name: settings.get(name, published) for name, published in CONTEXT.items()}
 
 
 def check_state(state: object, where: str) -> State:

@@ -191,6 +191,17 @@ class AugmentConfig:
 
 
 @dataclass
+class ContextConfig:
+    """The context of Stage B, beyond what is published: all off by default."""
+
+    tokens: int = number(77, 1, 77)  # context tokens; with global_pool there is one
+    ridge: bool = False  # add to every token a linear map of the fMRI that begins as ridge regression onto the class
+    regression: float = number(0.0, 0, 1000)  # weight of a loss that pulls the mean token to `target`; 0: off
+    target: str = "class"  # class (its embedding in the label-to-image model) | latent (of the picture)
+    consistency: float = number(0.0, 0, 1000)  # weight of a loss between two training rows of a stimulus; 0: off
+
+
+@dataclass
 class WatchConfig:
     """Decoding while Stage B trains: scores as val/..., by which selection=validation chooses the weights."""
 
@@ -232,6 +243,7 @@ class FinetuneLDMConfig(TrainingConfig):
     start: str | None = None  # run of finetune_ldm to go on from, of other subjects for instance; in place of `encoder`
     global_pool: bool = False  # one pooled token in place of the sequence
     use_time_condition: bool = True  # false: condition by cross-attention only
+    context: ContextConfig = field(default_factory=ContextConfig)
     tune: str = "all"  # all | encoder: leave the cross-attention heads as they are
     ema: float = number(0.0, 0, below=1)  # decay a step of the saved average of tuned weights; 0: none (published)
     weighting: str = "none"  # none (published) | levels: all noise levels count alike in the loss

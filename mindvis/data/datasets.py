@@ -34,6 +34,7 @@ class Augmentation:
     sparsify: float = 0.2
     crop_ratio: float = 0.2
     crop_probability: float = 0.5
+    pairs: bool = False  # an item holds a second row of its stimulus, as "other"
 
     def __post_init__(self):
         for name, value in vars(self).items():
@@ -133,7 +134,8 @@ class FMRIDataset(Dataset):
         """A copy with other attributes."""
         changed = copy.copy(self)
         if {"_stimuli", "stimulus"} & attributes.keys():
-            changed.__dict__.pop("images", None)  # made of these
+            for made in ("images", "_repeats"):  # of these
+                changed.__dict__.pop(made, None)
         vars(changed).update(attributes)
         return changed
 
@@ -232,6 +234,8 @@ class PairedDataset(FMRIDataset):
             row = sparsify(row, self.augmentation.sparsify, generator(key, "sparsify"))
         cropped = augmented and is_cropped(ratio, probability, generator(key, "crop"))
         item: dict[str, Any] = self._item(key, row)
+        if augmented and self.augmentation.pairs:
+            item["other"] = torch.from_numpy(self._other_row(key)[None])
         if self._latents is not None:
             latents = self._kept_crop(key) if cropped and self._crops else self._latents
             item |= {"latent": torch.from_numpy(np.array(latents[stimulus])), "cropped": cropped and not self._crops}
@@ -246,6 +250,21 @@ class PairedDataset(FMRIDataset):
         images = [item["image"] for item in items if "image" in item]
         batch = default_collate([{name: value for name, value in item.items() if name != "image"} for item in items])
         return batch | {"image": torch.stack(images)} if images else batch
+
+    @cached_property
+    def _repeats(self) -> dict[int, np.ndarray]:
+        """Rows of each stimulus."""
+        order = np.argsort(self.stimulus, kind="stable")
+        shown, first = np.unique(self.stimulus[order], return_index=True)
+        return dict(zip(shown.tolist(), np.split(order, first[1:]), strict=True))
+
+    def _other_row(self, key: Key) -> np.ndarray:
+        """Another row [v] of the stimulus of a row, or the same where it is the only one; other voxels are hidden."""
+        draw = generator(key, "other row")
+        rows = self._repeats[int(self.stimulus[key[2]])]
+        others = rows[rows != key[2]] if len(rows) > 1 else rows
+        row = self._fmri[int(draw.choice(others))]
+        return np.array(sparsify(row, self.augmentation.sparsify, draw), dtype=np.float32)
 
     def _kept_crop(self, key: Key) -> np.ndarray | MappedArray:
         return self._crops[int(generator(key, "kept crop").integers(len(self._crops)))]
@@ -275,10 +294,10 @@ class PairedDataset(FMRIDataset):
         return self._changed(_latents=_as_source(latents), _crops=[_as_source(kept) for kept in crops])
 
     def with_augmentation(
-        self, *, sparsify: float = 0.2, crop_ratio: float = 0.2, crop_probability: float = 0.5
+        self, *, sparsify: float = 0.2, crop_ratio: float = 0.2, crop_probability: float = 0.5, pairs: bool = False
     ) -> "PairedDataset":
         """The same pairs, augmented when they are asked for by key. InputError for shares outside 0 .. 1."""
-        return self._changed(augmentation=Augmentation(sparsify, crop_ratio, crop_probability))
+        return self._changed(augmentation=Augmentation(sparsify, crop_ratio, crop_probability, pairs))
 
 
 def join_for_pretraining(datasets: Sequence[FMRIDataset], *, pad_mode: str = "wrap") -> FMRIDataset:

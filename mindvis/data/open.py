@@ -235,7 +235,11 @@ def open_stage_b(
     train, test = (part.with_image_size(config.image_size) for part in (train, pairs[1]))
     val = None if val is None else val.with_image_size(config.image_size)
     shares = {name: value for name, value in asdict(config.augment).items() if name != "crops_per_image"}
-    return train.with_augmentation(**shares), val, test
+    pairs = config.context.consistency > 0
+    if pairs and not config.augment.sparsify and len(np.unique(train.stimulus)) == train.num_rows:
+        found = "setting context.consistency needs repeats: every training row is the only one of its stimulus"
+        raise InputError(f"{found}; needed: single trials, augment.sparsify above 0 (two views of a row), or 0")
+    return train.with_augmentation(**shares, pairs=pairs), val, test
 
 
 def choose_validation(

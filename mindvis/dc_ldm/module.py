@@ -10,6 +10,7 @@ from torch import Tensor
 from mindvis.common import draws
 from mindvis.common.errors import InputError
 from mindvis.dc_ldm.conditioner import FMRIConditioner
+from mindvis.dc_ldm.context_losses import ContextLosses
 from mindvis.dc_ldm.model import LatentDiffusion
 from mindvis.dc_ldm.precision import cast_frozen, channels_last
 from mindvis.dc_ldm.schedule import PARAMETERIZATIONS
@@ -57,6 +58,8 @@ class LDMModule(pl.LightningModule):
     compares ("eps", "v", "flow"; None: what the UNet predicts); with "flow" the steps are drawn evenly along the
     straight line from data to noise.
     `head_lr`, where given, is the rate of the cross-attention heads, which come trained, unlike the conditioner.
+    `context_losses` are added to the diffusion loss of training rows (not published); with a consistency loss a batch
+    holds "other" [b 1 v], another row of each stimulus.
     With `min_lr` the rate warms up over `warmup_epochs` and falls to it by half a cosine over `num_epochs`.
     The Trainer clips the gradient norm: `gradient_clip_val=0.5` is the published setting. A batch holds "fmri" [b 1 v],
     "key" long [b 3] and either "image" [b 3 h w] in [-1, 1] or a kept "latent" [b c h/f w/f]. With both and "cropped"
@@ -79,6 +82,7 @@ class LDMModule(pl.LightningModule):
         tune: str = "all",
         weighting: str = "none",
         objective: str | None = None,
+        context_losses: ContextLosses | None = None,
     ):
         super().__init__()
         self.ldm = ldm.freeze(heads=_tunes_heads(tune))
@@ -87,6 +91,7 @@ class LDMModule(pl.LightningModule):
         self.min_lr = lr if min_lr is None else min_lr
         self.warmup_epochs, self.num_epochs = warmup_epochs, num_epochs
         ldm.objective = _objective(ldm, objective)
+        self.context_losses = context_losses
         self.register_buffer("level_weights", _level_weights(ldm, weighting), persistent=False)
         channels, height, _ = ldm.latent_shape
         factor = ldm.autoencoder.encoder.resolution // height
@@ -105,11 +110,17 @@ class LDMModule(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Loss (scalar) of a batch, logged as train/loss beside train/lr."""
-        loss = self.loss(batch)
+        context, latent = self.ldm.conditioner(batch["fmri"]), self._latent(batch)
+        loss = self._diffusion_loss(batch, context, latent)
         size = len(batch["key"])
         self.log("train/loss", loss, batch_size=size)
         self.log("train/lr", learning_rate(self.trainer), batch_size=size)
-        return loss
+        if self.context_losses is None:
+            return loss
+        other = self.ldm.conditioner(batch["other"]) if "other" in batch else None
+        pull = self.context_losses(context, other, batch["key"][:, 2], latent)
+        self.log("train/context_loss", pull, batch_size=size)
+        return loss + pull
 
     def validation_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Loss (scalar), logged as val/loss; plain data set items have the same keys, and so draws, in every epoch."""
@@ -130,6 +141,7 @@ class LDMModule(pl.LightningModule):
         # those that no forward pass uses are frozen; the optimiser holds them as its earlier checkpoints do
         unused = {id(p) for p in self.ldm.unused_parameters()}
         tuned = [p for p in self.ldm.trainable_parameters().values() if p.requires_grad or id(p) in unused]
+        tuned += [] if self.context_losses is None else self.context_losses.parameters()
         decay = {"weight_decay": self.weight_decay}
         if self.head_lr == self.lr:
             return [{"params": tuned, **decay}]
@@ -153,12 +165,14 @@ class LDMModule(pl.LightningModule):
 
     def loss(self, batch: Batch) -> Tensor:
         """Loss (scalar) of a batch; steps and noise follow from its keys alone."""
-        latent = self._latent(batch)  # [b c h w]
+        return self._diffusion_loss(batch, self.ldm.conditioner(batch["fmri"]), self._latent(batch))
+
+    def _diffusion_loss(self, batch: Batch, context: Tensor, latent: Tensor) -> Tensor:
         drawn = batch if "eps" in batch else batch | self.draw(batch)
         t = drawn["t"].to(latent.device, non_blocking=True)  # [b]
         eps = drawn["eps"].to(latent.device, latent.dtype, non_blocking=True)  # [b c h w]
         weights = None if self.level_weights is None else self.level_weights[t].to(latent.dtype)
-        return self.ldm.loss(latent, self.ldm.conditioner(batch["fmri"]), t, eps, weights)
+        return self.ldm.loss(latent, context, t, eps, weights)
 
     def _latent(self, batch: Batch) -> Tensor:
         if "latent" not in batch:

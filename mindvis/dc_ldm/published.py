@@ -15,7 +15,7 @@ from mindvis.dc_ldm.conditioner import ClassEmbedder, FMRIConditioner
 from mindvis.dc_ldm.layers import GROUPS
 from mindvis.dc_ldm.model import LOSSES, LatentDiffusion
 from mindvis.dc_ldm.schedule import BETA_SCHEDULES, PARAMETERIZATIONS, NoiseSchedule
-from mindvis.dc_ldm.unet import UNet, level_widths, per_level
+from mindvis.dc_ldm.unet import CONTEXT_TOKENS, UNet, level_widths, per_level
 from mindvis.sc_mbm import FMRIEncoder
 
 Options = Mapping[str, Any]
@@ -136,17 +136,24 @@ CLASSES = Section("model.params.cond_stage_config.params", used=("n_classes", "e
 
 
 def build_ldm(
-    ldm_config: Options, encoder: FMRIEncoder, global_pool: bool = False, use_time_condition: bool = True
+    ldm_config: Options,
+    encoder: FMRIEncoder,
+    global_pool: bool = False,
+    use_time_condition: bool = True,
+    *,
+    context_tokens: int = CONTEXT_TOKENS,
+    linear_context: bool = False,
 ) -> LatentDiffusion:
     """Stage B model from the published config.yaml as a dict, with everything frozen that is not tuned.
 
     The label-, text- and layout-to-image models alike: `encoder` takes the place of their `cond_stage_config`.
-    The arguments win over `global_pool` and `use_time_cond` in the file. Raises InputError for an option that would
-    change the results and is not supported.
+    The arguments win over `global_pool` and `use_time_cond` in the file; the last two are as of `FMRIConditioner`.
+    Raises InputError for an option that would change the results and is not supported.
     """
     options = _part(ldm_config, "unet_config")
-    unet = build_unet(options, global_pool=global_pool, use_time_condition=use_time_condition)
-    conditioner = FMRIConditioner(encoder, context_dim=unet.context_dim, global_pool=global_pool)
+    context = {"global_pool": global_pool, "context_tokens": context_tokens}
+    unet = build_unet(options, use_time_condition=use_time_condition, **context)
+    conditioner = FMRIConditioner(encoder, context_dim=unet.context_dim, linear_context=linear_context, **context)
     return _assemble(ldm_config, unet, conditioner).freeze()
 
 
@@ -174,8 +181,10 @@ def build_schedule(ldm_config: Options) -> NoiseSchedule:
     return NoiseSchedule(**found, flow=params.get("parameterization") == "flow")
 
 
-def build_unet(options: Options, *, global_pool: bool = False, use_time_condition: bool = True) -> UNet:
+def build_unet(options: Options, *, use_time_condition: bool = True, **context: Any) -> UNet:
     """UNet from `unet_config.params` of a published config; the arguments win over the options of the same meaning.
+
+    `context` are `global_pool` and `context_tokens`, as the UNet takes them.
 
     Raises InputError for an option that would change the results and is not supported.
     """
@@ -184,7 +193,7 @@ def build_unet(options: Options, *, global_pool: bool = False, use_time_conditio
     if found.get("num_head_channels") in (-1, None):
         found.pop("num_head_channels", None)
     _check_widths(found)
-    unet = UNet(**found, global_pool=global_pool, use_time_condition=use_time_condition)
+    unet = UNet(**found, use_time_condition=use_time_condition, **context)
     unet.use_checkpoint = use_checkpoint
     return unet
 

@@ -95,6 +95,7 @@ class UNet(nn.Module):
         dropout: float = 0.0,
         use_time_condition: bool = True,
         global_pool: bool = False,
+        context_tokens: int = CONTEXT_TOKENS,
     ) -> None:
         super().__init__()
         self.in_channels, self.model_channels, self.context_dim = in_channels, model_channels, context_dim
@@ -117,7 +118,7 @@ class UNet(nn.Module):
             nn.Linear(model_channels, embedding_dim), nn.SiLU(), nn.Linear(embedding_dim, embedding_dim)
         )
         self.time_embed_condtion = (
-            time_condition(context_dim, embedding_dim, global_pool) if use_time_condition else None
+            time_condition(context_dim, embedding_dim, global_pool, context_tokens) if use_time_condition else None
         )
         first = UNetBlock(nn.Conv2d(in_channels, model_channels, 3, padding=1))
         self.input_blocks, skips = _down_path(first, model_channels, layers)
@@ -228,12 +229,14 @@ def _up_path(skips: list[int], layers: Layers) -> nn.ModuleList:
     return nn.ModuleList(blocks)
 
 
-def time_condition(context_dim: int, embedding_dim: int, global_pool: bool) -> nn.Module:
-    """Context [b 77 context_dim], or [b 1 context_dim] with global_pool -> [b 1 embedding_dim]."""
+def time_condition(
+    context_dim: int, embedding_dim: int, global_pool: bool, context_tokens: int = CONTEXT_TOKENS
+) -> nn.Module:
+    """Context [b context_tokens context_dim], or [b 1 context_dim] with global_pool -> [b 1 embedding_dim]."""
     if global_pool:
         return nn.Linear(context_dim, embedding_dim)
     return nn.Sequential(
-        nn.Conv1d(CONTEXT_TOKENS, CONTEXT_TOKENS // 2, 1),
-        nn.Conv1d(CONTEXT_TOKENS // 2, 1, 1),
+        nn.Conv1d(context_tokens, max(1, context_tokens // 2), 1),
+        nn.Conv1d(max(1, context_tokens // 2), 1, 1),
         nn.Linear(context_dim, embedding_dim),
     )

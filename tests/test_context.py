@@ -7,7 +7,6 @@ import ldm_cases
 import numpy as np
 import pytest
 import torch
-from mindvis.decoding.ridge_pictures import RidgeConditioner, fit_class, load_class_ldm
 from torch.nn import functional as F
 
 from mindvis.checkpoints import export_model, read_weights, write_weights
@@ -16,6 +15,7 @@ from mindvis.config.schemas import ContextConfig, FinetuneLDMConfig
 from mindvis.data import PairedDataset
 from mindvis.dc_ldm import FMRIConditioner, LDMModule, build_ldm
 from mindvis.dc_ldm.context_losses import ContextLosses, distance_of_repeats
+from mindvis.decoding.baselines import RidgeConditioner, fit_class, load_class_ldm
 from mindvis.decoding.decoder import load
 from mindvis.decoding.ridge_context import class_targets, start_context
 from mindvis.sc_mbm import FMRIEncoder

@@ -10,7 +10,7 @@ from mindvis.common.ridge import ALPHAS, fit_ridge
 from mindvis.config.schemas import FinetuneLDMConfig
 from mindvis.data import PairedDataset
 from mindvis.dc_ldm import LatentDiffusion
-from mindvis.decoding.ridge_pictures import class_table, embeddings_of, linear_map
+from mindvis.decoding.baselines import RidgeConditioner, class_embeddings, load_class_ldm
 
 
 def start_context(ldm: LatentDiffusion, config: FinetuneLDMConfig, train: PairedDataset) -> Tensor | None:
@@ -34,16 +34,19 @@ def class_targets(config: FinetuneLDMConfig, train: PairedDataset) -> Tensor | N
     if train.class_ids is None:
         found = "context.ridge" if context.ridge else "context.target=class"
         raise InputError(f"setting {found} needs the classes of the training pictures, which this data set has not")
-    return torch.from_numpy(embeddings_of(class_table(find_ldm(config.ldm)), train))
+    ldm = load_class_ldm(find_ldm(config.ldm))
+    if not hasattr(ldm.conditioner, "embedding"):
+        raise InputError(f"{config.ldm}: a diffusers folder has no embedding of classes; needed: the model.ckpt")
+    return torch.from_numpy(class_embeddings(ldm, train))
 
 
 def start_from_ridge(ldm: LatentDiffusion, train: PairedDataset, targets: Tensor) -> None:
     """Let contexts begin as the ridge regression of `targets` [n c] on the fMRI, and the time condition at 0.
 
-    The model then begins as ridge regression onto the class embedding with the untuned model (see `ridge_pictures`).
+    The model then begins as ridge regression onto the class embedding with the untuned model (see `baselines`).
     """
-    weight, bias = linear_map(fit_ridge(np.asarray(train.fmri), targets.numpy(), ALPHAS))
-    ldm.conditioner.start_from_linear(weight, bias)
+    linear = RidgeConditioner(fit_ridge(np.asarray(train.fmri), targets.numpy(), ALPHAS))
+    ldm.conditioner.start_from_linear(linear.weights.T, linear.bias)
     condition = ldm.unet.time_embed_condtion
     last = condition[-1] if isinstance(condition, nn.Sequential) else condition
     for parameter in [] if last is None else last.parameters():

@@ -9,7 +9,7 @@ Examples:
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from mindvis.common.files import write_json
@@ -27,20 +27,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     from mindvis.benchmarks.solvers import benchmark_solvers
     from mindvis.benchmarks.table import benchmark, heading, row_line
     from mindvis.benchmarks.through_fit import benchmark_fit
-    from mindvis.benchmarks.works import check, complete
+    from mindvis.benchmarks.works import Limit, check, complete
     from mindvis.common.devices import describe_device, use_threads
 
-    studies = {"solvers": benchmark_solvers, "growth": benchmark_growth, "fit": benchmark_fit}
-    config = complete(config)
+    config, measured = complete(config), {}
+    limit = Limit(config.max_seconds)
+    through_fit = partial(benchmark_fit, measured=measured, limit=limit)
+    studies = {"solvers": benchmark_solvers, "growth": benchmark_growth}
+    studies |= {"fit": through_fit, "fit_stage_b": partial(through_fit, stage="stage_b")}
     check(config, tuple(studies))
     use_threads(config.num_threads)
-    compared = [part for part in config.parts if part not in studies]
     rows = []
-    if compared:
-        print("\n".join(heading()), flush=True)
-    for row in benchmark(replace(config, parts=compared)):
+    for row in benchmark(config, limit):
+        print(row_line(row) if rows else "\n".join([*heading(), row_line(row)]), flush=True)
+        measured[row.variant] = row.ours
         rows.append(row.as_json())
-        print(row_line(row), flush=True)
     if config.output and rows:
         Path(config.output).mkdir(parents=True, exist_ok=True)
         device = describe_device(torch.device(config.device))

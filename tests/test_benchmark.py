@@ -8,13 +8,13 @@ import torch
 from script_runner import run
 
 from mindvis.benchmarks.growth import CURVES, Point, growth_plot
-from mindvis.benchmarks.libraries import DrawnPictures
-from mindvis.benchmarks.measure import count_flops, matmul_rate, peak_bytes, timed
+from mindvis.benchmarks.measure import WORKS, Measured, Timing, Usage, count_flops, matmul_rate, peak_bytes, timed
 from mindvis.benchmarks.networks import build_diffusion, stage_b
 from mindvis.benchmarks.plain import CopyingModel, correlation, unfused, with_all_gradients
 from mindvis.benchmarks.solvers import SolverRow, suggestion
 from mindvis.benchmarks.table import benchmark
-from mindvis.benchmarks.works import ON_A_GPU, Variant, complete
+from mindvis.benchmarks.through_fit import benchmark_fit
+from mindvis.benchmarks.works import DrawnPictures, Limit, Variant, batches, complete
 from mindvis.config.schemas import ModelConfig
 from mindvis.config.tools import BenchmarkConfig
 from mindvis.dc_ldm.attention import CrossAttention
@@ -134,7 +134,9 @@ def test_a_gpu_is_timed_between_events(monkeypatch):
 
 def test_parts_without_networks_are_timed_on_the_cpu(config):
     """Whatever the device: a GPU has no part in them, and no memory of its own to compare."""
-    small = replace(config, device="cuda", parts=["evaluation"], num_stimuli=2, num_samples=1, size=16, repetitions=1)
+    small = replace(
+        config, device="cuda", parts=["evaluation"], plain=True, num_stimuli=2, num_samples=1, size=16, repetitions=1
+    )
     ssim, n_way = benchmark(small)
     assert ssim.ratio > 0 and n_way.ours.timing.median > 0
     assert ssim.memory_ratio is None or ssim.memory_ratio > 0
@@ -149,12 +151,63 @@ def test_fit_beside_the_bare_step(tmp_path):
     assert 0 <= row["loader_share"] < 1 and "Stage A through fit, 32-true" in outcome.out
 
 
+def test_stage_b_through_fit(tmp_path):
+    """Pairs with kept latents, some of whose pictures are cropped and encoded."""
+    outcome = run("benchmark", "parts=[fit_stage_b]", *TINY, "precisions=[32-true]", f"output={tmp_path}")
+    assert outcome.status == 0, outcome.err
+    (row,) = json.loads((tmp_path / "fit_stage_b.json").read_text())["rows"]
+    assert row["stage"] == "stage_b" and row["seconds"] > 0
+    assert "Stage B through fit, 32-true, batch 1" in outcome.out
+
+
 def test_a_gpu_has_sizes_of_its_own():
     """Those of the README's table; what is given stays."""
     found = complete(BenchmarkConfig(device="cuda", stage_b_batch=5))
-    assert (found.stage_a_batch, found.stage_b_batch, found.plain) == (ON_A_GPU["stage_a_batch"], 5, False)
-    assert found.parts == ["stage_a", "stage_b", "sampling", "fit"] and found.repetitions == 30
+    assert (batches(found, "stage_a"), batches(found, "stage_b"), found.plain) == ((100, 62), (5,), False)
+    assert found.parts == ["stage_a", "stage_b", "sampling", "fit", "fit_stage_b"] and found.repetitions == 30
+    assert found.precisions == ["bf16-mixed"] and found.max_seconds == 390
     assert complete(BenchmarkConfig()).parts == ["evaluation"] and complete(BenchmarkConfig()).plain
+
+
+@pytest.fixture
+def in_this_process(monkeypatch):
+    """Works of a GPU made on the CPU, eager, and called once; which ones."""
+    made = []
+
+    def measure(config, variants):
+        made.extend(variants)
+        found = {}
+        for variant in variants:
+            sizes = replace(config, device="cpu", sampling_batch=2, num_pictures=2, num_steps=2)
+            work = WORKS[variant.work](sizes, replace(variant, compiled=False, batch=variant.batch and 2))
+            work.call()
+            usage = Usage(10, 0.0 if variant.compiled else 8.0)
+            found[variant] = Measured((work.name, work.items, work.unit), Timing.of([2.0]), usage, 1.0)
+        return found
+
+    monkeypatch.setattr("mindvis.benchmarks.table.measure_variants", measure)
+    monkeypatch.setattr("mindvis.benchmarks.networks.PLAIN_STEPS", 2)
+    return made
+
+
+def test_one_command_fills_every_cell_of_the_table_of_a_gpu(config, in_this_process):
+    """Both stages with both of their batches, the UNet, pictures by both samplers: eager first, then compiled."""
+    on_gpu = complete(replace(config, device="cuda", parts=None, plain=None, precisions=None, num_pictures=None))
+    rows = list(benchmark(on_gpu))
+    wanted = [("stage_a", 100), ("stage_a", 62), ("stage_b", 25), ("stage_b", 5)]
+    wanted += [("unet_evaluation", None), ("pictures", None), ("pictures_plms", None)]
+    assert [(each.work, each.batch) for each in in_this_process] == 2 * wanted
+    assert [row.variant.compiled for row in rows] == 7 * [False] + 7 * [True]
+    assert {row.ours.usage.flops for row in rows} == {8.0}, "those of a compiled work are those of the eager one"
+    assert {row.variant.precision for row in rows} == {"bf16-mixed"}
+
+
+def test_what_the_time_does_not_suffice_for_is_left_out_and_named(config, in_this_process, caplog):
+    """Compiled works are expected to take a minute, and a minute is kept for each part that trains."""
+    on_gpu = complete(replace(config, device="cuda", parts=["stage_a", "fit"], precisions=None))
+    assert [row.variant.compiled for row in benchmark(on_gpu, Limit(100))] == [False, False]
+    assert caplog.text.count("left out, as max_seconds=390 are nearly over") == 2
+    assert benchmark_fit(on_gpu, limit=Limit(0)) == []
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="without a GPU only")

@@ -4,8 +4,10 @@ import importlib.util
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
-from mindvis.benchmarks.memory_estimate import estimate, measure
+from mindvis.benchmarks.memory_estimate import config_of, estimate, measure, stage_model
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "estimate_memory.py"
 
@@ -32,6 +34,35 @@ def test_frozen_weights_take_half_in_mixed_precision():
     frozen = whole.num_parameters - whole.num_tuned
     assert half.weights == pytest.approx(4 * whole.num_tuned + 2 * frozen, rel=0.01)
     assert (half.gradients, half.moments) == (whole.gradients, whole.moments)
+
+
+def test_a_frozen_weight_counts_once_in_half_precision(monkeypatch):
+    """Cast once it counts as a weight; else autocast casts it in every step, and its copy counts as an activation."""
+    cast = estimate("B", 1, precision="bf16-mixed", ldm="demo")
+    monkeypatch.setattr("mindvis.benchmarks.memory_estimate.cast_frozen", lambda model: None)
+    uncast = estimate("B", 1, precision="bf16-mixed", ldm="demo")
+    ldm = stage_model("B", config_of("demo")).ldm
+    layers = [each for each in ldm.unet.modules() if isinstance(each, nn.Linear | nn.Conv2d)]
+    frozen = sum(p.numel() for layer in layers for p in layer.parameters() if not p.requires_grad and p.ndim > 1)
+    # but for the first layers, before which nothing needs a gradient
+    assert uncast.activations - cast.activations == pytest.approx(2 * frozen, rel=0.05)
+    assert uncast.weights > cast.weights
+
+
+def test_activations_are_what_autograd_keeps():
+    """On the CPU in float32, where attention takes its fused kernel too: storages that hooks of autograd see, once."""
+    model = stage_model("B", config_of("demo"))
+    weights, kept = {p.data_ptr() for p in model.parameters()}, {}
+
+    def pack(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss = model(2)
+    found = sum(storage.nbytes() for place, storage in kept.items() if place not in weights)
+    del loss
+    assert estimate("B", 2, ldm="demo").activations == pytest.approx(found, rel=0.02)
 
 
 @pytest.mark.parametrize("item", ["C:1", "A", "A:0"])

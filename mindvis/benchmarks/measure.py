@@ -19,17 +19,17 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from mindvis.benchmarks.libraries import audit, first_batch, n_way, pairwise_ssim
-from mindvis.benchmarks.networks import pictures, stage_a, stage_b, unet_evaluation
-from mindvis.benchmarks.works import Variant, Work, complete
+from mindvis.benchmarks.networks import pictures, pictures_plms, stage_a, stage_b, unet_evaluation
+from mindvis.benchmarks.works import Variant, Work, audit, complete, first_batch, n_way, pairwise_ssim
 from mindvis.common.devices import use_threads
 from mindvis.config.tools import BenchmarkConfig
 from mindvis.training import on_cpu
 
 WORKS = {
     work.__name__: work
-    for work in (stage_a, stage_b, unet_evaluation, pictures, pairwise_ssim, n_way, audit, first_batch)
+    for work in (stage_a, stage_b, unet_evaluation, pictures, pictures_plms, pairwise_ssim, n_way, audit, first_batch)
 }
+WHOLE_PICTURES = ("pictures", "pictures_plms")
 FOLLOWS_ITSELF = ("stage_a", "stage_b", "unet_evaluation")  # a step comes after a step, not after a rest of its process
 WARM_UPS = {"cpu": 1, "cuda": 10}  # calls before the first timed one: optimiser state, the choice of kernels
 SIDES = {"cpu": 2048, "cuda": 8192}  # of the square matrices whose product shows what the machine can do
@@ -51,7 +51,10 @@ class Timing:
 
 @dataclass(frozen=True)
 class Usage:
-    """What a work takes besides time: peak bytes of its process (None: not known) and operations of a call."""
+    """What a work takes besides time: peak bytes of its process (None: not known) and operations of a call.
+
+    Those of a compiled one cannot be counted (0): they are those of the same work, eager.
+    """
 
     peak_bytes: int | None
     flops: float
@@ -108,7 +111,7 @@ class Worker:
 def measure_variants(config: BenchmarkConfig, variants: Sequence[Variant]) -> dict[Variant, Measured]:
     """Time variants of a work by turns; whole pictures, which are long, three times at most."""
     config = complete(config)
-    repetitions = min(config.repetitions, 3) if variants[0].work == "pictures" else config.repetitions
+    repetitions = min(config.repetitions, 3) if variants[0].work in WHOLE_PICTURES else config.repetitions
     seconds: dict[Variant, list[float]] = {variant: [] for variant in variants}
     rates: dict[str, list[float]] = {variant.precision: [] for variant in variants}
     workers: dict[Variant, Worker] = {}
@@ -190,7 +193,7 @@ def _context() -> BaseContext:
 def _prepare(config: BenchmarkConfig, variant: Variant) -> tuple[str, float, str]:
     use_threads(config.num_threads)
     Worker.made = work = WORKS[variant.work](config, variant)
-    for _ in range(1 if variant.work == "pictures" else WARM_UPS[config.device]):
+    for _ in range(1 if variant.work in WHOLE_PICTURES else WARM_UPS[config.device]):
         work.call()
     return work.name, work.items, work.unit
 
@@ -204,7 +207,8 @@ def _time(config: BenchmarkConfig, variant: Variant) -> float:
 
 def _use(config: BenchmarkConfig, variant: Variant) -> Usage:
     peak = peak_bytes(config.device)  # before counting, which keeps tensors of its own
-    return Usage(peak, Worker.made.scale * count_flops(Worker.made.call))
+    flops = 0.0 if variant.compiled else count_flops(Worker.made.call)
+    return Usage(peak, Worker.made.scale * flops)
 
 
 def _clear_away(config: BenchmarkConfig, variant: Variant) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mindvis.benchmarks import plain
 from mindvis.benchmarks.memory_estimate import LABEL2IMG
-from mindvis.benchmarks.works import Variant, Work
+from mindvis.benchmarks.works import Variant, Work, batches
 from mindvis.checkpoints import DEMO_LDM, ENCODER_SETTINGS
 from mindvis.common.errors import InputError
 from mindvis.config.loading import read_yaml
@@ -34,7 +34,8 @@ def stage_a(config: BenchmarkConfig, variant: Variant) -> Work:
     network = build(num_voxels=config.num_voxels, **vars(config.model))
     module = MBMModule(network).to(config.device)
     _make_ready(module, config, variant)
-    batch = seeded_rows(config, config.stage_a_batch)
+    batch_size = batch_of(config, variant)
+    batch = seeded_rows(config, batch_size)
     optimizer = _optimizer(decay_groups(network, module.weight_decay), variant, lr=module.lr, betas=module.betas)
 
     def loss() -> Tensor:
@@ -48,8 +49,7 @@ def stage_a(config: BenchmarkConfig, variant: Variant) -> Work:
     def step() -> None:
         _optimise(loss, optimizer, CLIP["stage_a"], config.device, variant.precision)
 
-    name = f"Stage A step, {config.num_voxels} voxels, batch {config.stage_a_batch}"
-    return Work(name, step, config.stage_a_batch, "rows")
+    return Work(f"Stage A step, {config.num_voxels} voxels, batch {batch_size}", step, batch_size, "rows")
 
 
 def stage_b(config: BenchmarkConfig, variant: Variant) -> Work:
@@ -69,16 +69,17 @@ def stage_b(config: BenchmarkConfig, variant: Variant) -> Work:
     _make_ready(module, config, variant)
     groups = [{"params": list(ldm.trainable_parameters().values()), "weight_decay": module.weight_decay}]
     optimizer = _optimizer(groups, variant, lr=module.lr, betas=(0.9, 0.999))
-    batches = _pair_batches(config, ldm.latent_shape, plain_way=variant.plain)
+    batch_size = batch_of(config, variant)
+    pairs = _pair_batches(config, ldm.latent_shape, batch_size, plain_way=variant.plain)
 
     def steps() -> None:
-        for batch in batches:
+        for batch in pairs:
             loss = lambda batch=batch: module.loss(batch)  # noqa: E731
             _optimise(loss, optimizer, CLIP["stage_b"], config.device, variant.precision)
             ldm.zero_grad()
 
-    name = f"Stage B step, {config.num_voxels} voxels, latents of {ldm.latent_shape[-1]}, batch {config.stage_b_batch}"
-    return Work(name, steps, config.stage_b_batch, "pairs", scale=1 / len(batches))
+    name = f"Stage B step, {config.num_voxels} voxels, latents of {ldm.latent_shape[-1]}, batch {batch_size}"
+    return Work(name, steps, batch_size, "pairs", scale=1 / len(pairs))
 
 
 def unet_evaluation(config: BenchmarkConfig, variant: Variant) -> Work:
@@ -103,22 +104,38 @@ def unet_evaluation(config: BenchmarkConfig, variant: Variant) -> Work:
 
 def pictures(config: BenchmarkConfig, variant: Variant) -> Work:
     """Pictures of one stimulus each: in batches by averaged UniPC, or one at a time by PLMS with 250 steps."""
+    own = ("unipc_averaged", config.num_steps, config.sampling_batch)
+    draw = _drawing(config, variant, *(("plms", PLAIN_STEPS, 1) if variant.plain else own))
+    ways = f"averaged UniPC {config.num_steps} in batches, PLMS {PLAIN_STEPS} one by one"
+    return Work(f"{config.num_pictures} pictures: {ways}", draw, config.num_pictures, "pictures")
+
+
+def pictures_plms(config: BenchmarkConfig, variant: Variant) -> Work:
+    """Pictures of one stimulus each in batches, by PLMS with 250 steps as published."""
+    draw = _drawing(config, variant, "plms", PLAIN_STEPS, config.sampling_batch)
+    name = f"{config.num_pictures} pictures: PLMS {PLAIN_STEPS} in batches of {config.sampling_batch}"
+    return Work(name, draw, config.num_pictures, "pictures")
+
+
+def _drawing(
+    config: BenchmarkConfig, variant: Variant, sampler: str, num_steps: int, batch_size: int
+) -> Callable[[], None]:
     ldm = build_diffusion(config).eval().to(config.device)
     fmri = seeded_rows(config, config.num_pictures)["fmri"][:, 0].cpu().numpy()
     options = {"num_samples": 1, "seed": config.seed, "precision": variant.precision, "compile": variant.compiled}
-    as_it_is = nullcontext()
-    if variant.plain:
-        options |= {"sampler": "plms", "num_steps": PLAIN_STEPS, "batch_size": 1}
-        as_it_is = patch.object(decoding, "make_ready", lambda ldm, _, **__: plain.unfused(ldm))
-    else:
-        options |= {"sampler": "unipc_averaged", "num_steps": config.num_steps, "batch_size": config.sampling_batch}
+    options |= {"sampler": sampler, "num_steps": num_steps, "batch_size": batch_size}
+    plainly = patch.object(decoding, "make_ready", lambda ldm, _, **__: plain.unfused(ldm))
 
     def draw() -> None:
-        with as_it_is:
+        with plainly if variant.plain else nullcontext():
             decoding.decode(ldm, fmri, range(len(fmri)), **options)
 
-    ways = f"averaged UniPC {config.num_steps} in batches, PLMS {PLAIN_STEPS} one by one"
-    return Work(f"{config.num_pictures} pictures: {ways}", draw, config.num_pictures, "pictures")
+    return draw
+
+
+def batch_of(config: BenchmarkConfig, variant: Variant) -> int:
+    """Samples of a training step: of the variant, else as the settings say."""
+    return variant.batch or batches(config, variant.work)[0]
 
 
 def build_diffusion(config: BenchmarkConfig) -> LatentDiffusion:
@@ -155,18 +172,20 @@ def _make_ready(module: torch.nn.Module, config: BenchmarkConfig, variant: Varia
         on_cpu.attach(module, mixed=variant.precision == "bf16-mixed")
 
 
-def _pair_batches(config: BenchmarkConfig, latent_shape: tuple, *, plain_way: bool) -> list[dict[str, Tensor]]:
+def _pair_batches(
+    config: BenchmarkConfig, latent_shape: tuple, batch_size: int, *, plain_way: bool
+) -> list[dict[str, Tensor]]:
     """A batch whose images are all cropped and one whose images are whole."""
     size = 4 * latent_shape[-1]
-    batches = []
+    found = []
     for cropped in (True, False):
-        batch = seeded_rows(config, config.stage_b_batch)
-        batch["image"] = torch.rand(config.stage_b_batch, 3, size, size, device=config.device) * 2 - 1
+        batch = seeded_rows(config, batch_size)
+        batch["image"] = torch.rand(batch_size, 3, size, size, device=config.device) * 2 - 1
         if not plain_way:
-            batch["latent"] = torch.randn(config.stage_b_batch, *latent_shape, device=config.device)
-            batch["cropped"] = torch.full((config.stage_b_batch,), cropped and not config.crops_per_image)
-        batches.append(batch)
-    return batches
+            batch["latent"] = torch.randn(batch_size, *latent_shape, device=config.device)
+            batch["cropped"] = torch.full((batch_size,), cropped and not config.crops_per_image)
+        found.append(batch)
+    return found
 
 
 def _optimizer(groups: list[dict], variant: Variant, **options: object) -> torch.optim.Optimizer:

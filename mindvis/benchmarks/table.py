@@ -1,13 +1,19 @@
 """The benchmark as rows of a table: a work in one precision beside the plain version of it."""
 
+import logging
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from mindvis.benchmarks.measure import Measured, measure_variants
-from mindvis.benchmarks.works import COMPILED, ON_THE_CPU, PARTS, WITHOUT_PLAIN, Variant, complete
+from mindvis.benchmarks.measure import WHOLE_PICTURES, Measured, measure_variants
+from mindvis.benchmarks.works import ON_THE_CPU, PARTS, WITHOUT_PLAIN, Limit, Variant, batches, complete
 from mindvis.config.tools import BenchmarkConfig
 
+log = logging.getLogger(__name__)
+
+FIT_SECONDS = 60.0  # of a limit, which are kept for the parts that train through `fit`
+COMPILE_SECONDS = 60.0  # what the first compiled work is expected to take
 COLUMNS = ("work", "precision", "s (fastest to slowest)", "items/s", "GB", "GFLOP/s (of matmul)")
 COLUMNS += ("plain: s", "plain: GB", "times faster", "memory ratio")
 
@@ -16,12 +22,14 @@ COLUMNS += ("plain: s", "plain: GB", "times faster", "memory ratio")
 class Row:
     """One line of the table: a work in one precision, and the plain version of it (None: there is none)."""
 
-    work: str
-    precision: str
-    items: float
-    unit: str
+    variant: Variant
     ours: Measured
     plain: Measured | None = None
+
+    @property
+    def precision(self) -> str:
+        """The precision, and whether it is compiled, in words."""
+        return f"{self.variant.precision}, compiled" if self.variant.compiled else self.variant.precision
 
     @property
     def ratio(self) -> float | None:
@@ -39,22 +47,64 @@ class Row:
         measured = asdict(self)
         for part in (measured["ours"], measured["plain"] or {}):
             part.pop("work", None)
-        derived = {"ratio": self.ratio, "memory_ratio": self.memory_ratio}
-        derived["items_per_second"] = self.items / self.ours.timing.median
+        work, items, unit = self.ours.work
+        measured |= {"work": work, "precision": self.precision, "items": items, "unit": unit}
+        measured |= {"ratio": self.ratio, "memory_ratio": self.memory_ratio}
+        measured |= {"items_per_second": items / self.ours.timing.median}
         rates = {"flops_per_second": self.ours.flops_per_second, "share_of_matmul": self.ours.share_of_matmul}
-        return measured | derived | rates
+        return measured | rates
 
 
-def benchmark(config: BenchmarkConfig) -> Iterator[Row]:
-    """Rows of the parts in `config.parts`, as they are measured. Raises InputError for settings that cannot be."""
+def benchmark(config: BenchmarkConfig, limit: Limit | None = None) -> Iterator[Row]:
+    """Rows of the parts in `config.parts`, as they are measured; eager ones first, and on a GPU then compiled ones.
+
+    What would not end within the limit, as far as that can be told, is left out with a line in the log. Raises
+    InputError for settings that cannot be.
+    """
     config = complete(config)
-    for part in config.parts:
-        without_networks = part in ON_THE_CPU
-        sizes = replace(config, device="cpu") if without_networks else config
-        precisions = config.precisions[:1] if without_networks else config.precisions
+    limit = limit or Limit(config.max_seconds)
+    kept = FIT_SECONDS * len([part for part in config.parts if part.startswith("fit")])
+    eager: dict[Variant, Row] = {}
+    longest = {False: 0.0, True: COMPILE_SECONDS}  # seconds a work has taken, by whether it was compiled
+    for sizes, ours, plain in comparisons(config):
+        if limit.left < kept + longest[ours[0].compiled]:
+            log.warning("left out, as max_seconds=%s are nearly over: %s", config.max_seconds, ours)
+            continue
+        begun = time.monotonic()
+        measured = measure_variants(sizes, [*ours, *plain])
+        longest[ours[0].compiled] = max(longest[ours[0].compiled], time.monotonic() - begun)
+        for variant in ours:
+            row = Row(variant, measured[variant], measured[plain[0]] if plain else None)
+            if not variant.compiled:
+                eager[variant] = row
+            yield _with_operations_of(eager.get(replace(variant, compiled=False)), row)
+
+
+def comparisons(config: BenchmarkConfig) -> list[tuple[BenchmarkConfig, list[Variant], list[Variant]]]:
+    """What is timed by turns, in order: settings, variants of one work, and its plain version where there is one."""
+    found: list[tuple[BenchmarkConfig, list[Variant], list[Variant]]] = []
+    for part in (part for part in config.parts if part in PARTS):
+        alone = part in ON_THE_CPU
+        sizes = replace(config, device="cpu") if alone else config
         for work in PARTS[part]:
-            if work != "pictures" or config.num_pictures:
-                yield from _compare(sizes, work, precisions)
+            if work in WHOLE_PICTURES and not config.num_pictures:
+                continue
+            if work == "pictures_plms" and config.device == "cpu":
+                continue  # there it is the plain version of the other pictures
+            for batch in batches(config, work):
+                ours = [Variant(work, way, batch=batch) for way in config.precisions[: 1 if alone else None]]
+                plain = [Variant(work, plain=True, batch=batch)] if config.plain and work not in WITHOUT_PLAIN else []
+                found.append((sizes, ours, plain))
+    networks = [(sizes, ours) for sizes, ours, _ in found if sizes.device == "cuda"]
+    return found + [(sizes, [replace(each, compiled=True) for each in ours], []) for sizes, ours in networks]
+
+
+def _with_operations_of(eager: Row | None, row: Row) -> Row:
+    """A compiled row with the operations, and the plain version, of the eager one."""
+    if eager is None or not row.variant.compiled:
+        return row
+    usage = replace(row.ours.usage, flops=eager.ours.usage.flops)
+    return replace(row, ours=replace(row.ours, usage=usage), plain=eager.plain)
 
 
 def heading() -> list[str]:
@@ -68,26 +118,13 @@ def line(cells: Sequence[str]) -> str:
 
 def row_line(row: Row) -> str:
     """One row of the table."""
-    rate = f"{row.items / row.ours.timing.median:.3g} {row.unit}"
+    work, items, unit = row.ours.work
+    rate = f"{items / row.ours.timing.median:.3g} {unit}"
     beside = ["", ""] if row.plain is None else [_seconds(row.plain), _gigabytes(row.plain)]
     ratios = ["" if ratio is None else f"{ratio:.2f}" for ratio in (row.ratio, row.memory_ratio)]
     return line(
-        [row.work, row.precision, _seconds(row.ours), rate, _gigabytes(row.ours), _flops(row.ours), *beside, *ratios]
+        [work, row.precision, _seconds(row.ours), rate, _gigabytes(row.ours), _flops(row.ours), *beside, *ratios]
     )
-
-
-def _compare(config: BenchmarkConfig, work: str, precisions: list[str]) -> list[Row]:
-    compiled = (False, True) if config.device == "cuda" and work in COMPILED else (False,)
-    ours = [Variant(work, precision, compiled=way) for precision in precisions for way in compiled]
-    plain = [] if work in WITHOUT_PLAIN or not config.plain else [Variant(work, plain=True)]
-    measured = measure_variants(config, [*ours, *plain])
-    beside = measured[plain[0]] if plain else None
-    name, items, unit = measured[ours[0]].work
-    return [Row(name, _way(variant), items, unit, measured[variant], beside) for variant in ours]
-
-
-def _way(variant: Variant) -> str:
-    return f"{variant.precision}, compiled" if variant.compiled else variant.precision
 
 
 def _seconds(part: Measured) -> str:

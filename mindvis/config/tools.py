@@ -91,11 +91,10 @@ class LookInsideConfig:
 class BenchmarkConfig:
     """Sizes are the published ones by default; Stage A, Stage B and sampling then take up to 20 GB and 20 minutes."""
 
-    # of stage_a, stage_b, sampling, evaluation, audit, data (beside plain versions), fit, solvers, growth;
-    parts: list[str] | None = None  # parts to time; null: evaluation, or on a GPU stage_a, stage_b, sampling, fit
-    precisions: list[str] = field(
-        default_factory=lambda: ["32-true", "bf16-mixed"]
-    )  # stages and sampling: ours in each; the plain version is always in 32-true
+    # of stage_a, stage_b, sampling, evaluation, audit, data (beside plain versions), fit, fit_stage_b, solvers, growth;
+    parts: list[str] | None = None  # parts to time; null: evaluation, or on a GPU both stages, sampling and both fits
+    precisions: list[str] | None = None  # 32-true, bf16-mixed (plain: always 32-true); null: both, on a GPU bf16-mixed
+    max_seconds: int | None = number(None, 1, 10**6)  # what is left out, and named, after that; null: on a GPU 390
     plain: bool | None = None  # time plain versions too; null: on a CPU
     repetitions: int | None = number(None, 1, 10**4)  # timed calls by turns, of which the median; null: 3, on a GPU 30
     device: str = "cpu"  # cpu | cuda
@@ -105,8 +104,8 @@ class BenchmarkConfig:
     num_voxels: int = number(4656, 1, 10**6)  # stages and sampling: length of the fMRI, a multiple of model.patch_size
     model: ModelConfig = field(default_factory=ModelConfig)  # stage_a, stage_b, sampling: the masked brain model
     ldm: str = "published"  # stage_b, sampling: published | demo | path of a config.yaml; weights are random
-    stage_a_batch: int | None = number(None, 1, 10**5)  # stage_a, fit: rows a step; null: 8, on a GPU 100
-    stage_b_batch: int | None = number(None, 1, 10**5)  # stage_b: pairs a step; null: 1, on a GPU 25
+    stage_a_batch: int | None = number(None, 1, 10**5)  # stage_a, fit: rows a step; null: 8, on a GPU 100 and 62
+    stage_b_batch: int | None = number(None, 1, 10**5)  # stage_b, fit_stage_b: pairs a step; null: 1, on a GPU 25 and 5
     crops_per_image: int = number(0, 0, 10**4)  # stage_b: crops of an image kept as latents; 0: encoded when drawn
     sampling_batch: int | None = number(None, 1, 10**4)  # sampling: pictures at once; null: 5, on a GPU 25
     num_pictures: int | None = number(None, 0, 10**4)  # sampling: pictures decoded whole; null: none, on a GPU 25

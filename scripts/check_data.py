@@ -34,8 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     # imported once the options are right: torch takes seconds
     from mindvis.prepare.check import Settings
     from mindvis.prepare.check_datasets import check_bold5000, check_god, check_hcp
-    from mindvis.prepare.check_own import check_npz
-    from mindvis.prepare.check_trials import check_mosaic, check_nsd
+    from mindvis.prepare.check_trials import check_mosaic, check_npz, check_nsd
 
     checks = {"hcp": check_hcp, "god": check_god, "bold5000": check_bold5000, "npz": check_npz}
     checks |= {"mosaic": check_mosaic, "nsd": check_nsd}

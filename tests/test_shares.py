@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from mindvis.common.errors import InputError
-from mindvis.common.shares import Process, Shares, parts_folder
+from mindvis.common.launched import Process
+from mindvis.common.shares import Shares, parts_folder
 
 
 def squares(rows: np.ndarray) -> np.ndarray:

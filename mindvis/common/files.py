@@ -62,6 +62,11 @@ def write_npz(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
     write_atomic(path, lambda file: np.savez(file, **arrays))
 
 
+def write_npy(path: str | Path, array: np.ndarray) -> None:
+    """Atomic file of one array; errors as in `write_atomic`."""
+    write_atomic(path, lambda file: np.save(file, array))
+
+
 def append_text(path: Path, text: str) -> None:
     """Add lines to a file that is cut back when a run resumes. Raises `InputError` when the disk is full."""
     try:
@@ -116,6 +121,15 @@ def sha256(path: str | Path) -> str:
     """Hexadecimal SHA-256 of a file, read in pieces."""
     with Path(path).open("rb") as file:
         return sha256_of(file).hexdigest()
+
+
+def digest(parts: Iterable[str | bytes | np.ndarray]) -> str:
+    """Hexadecimal SHA-256 of texts, bytes and the numbers of arrays, one after another."""
+    found = hashlib.sha256()
+    for part in parts:
+        part = part.encode() if isinstance(part, str) else part
+        found.update(np.ascontiguousarray(part).data if isinstance(part, np.ndarray) else part)
+    return found.hexdigest()
 
 
 def sha256_of(file: BinaryIO, num_bytes: float = float("inf")) -> "hashlib._Hash":

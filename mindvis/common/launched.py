@@ -6,12 +6,43 @@ step of more than one (`srun`) are processes that SLURM has started to work toge
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from mindvis.common.errors import InputError
 
 COUNTED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "NODE_RANK", "GROUP_RANK")
 COUNTED += ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID", "SLURM_NTASKS", "SLURM_STEP_NUM_TASKS")
+# The tasks of the step, not of the job: a command in a job file without srun is one process.
 PLACES = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"))
+
+
+@dataclass(frozen=True)
+class Process:
+    """One of `count` processes that share work, as torchrun and SLURM number them."""
+
+    rank: int = 0
+    count: int = 1
+
+    @staticmethod
+    def from_environment(environment: Mapping[str, str] = os.environ) -> "Process":
+        for rank, count in PLACES:
+            if rank in environment and count in environment:
+                return Process(int(environment[rank]), int(environment[count]))
+        return Process()
+
+    @property
+    def leads(self) -> bool:
+        return self.rank == 0
+
+
+def global_rank(environment: Mapping[str, str] = os.environ) -> int:
+    """Rank of this process among all of a training, before any process group exists.
+
+    Lightning too starts processes, of which it says the number but not how many they are.
+    """
+    if "RANK" in environment:
+        return int(environment["RANK"])
+    return max(int(environment.get(name) or 0) for name in ("NODE_RANK", "LOCAL_RANK", "SLURM_PROCID"))
 
 
 def check_environment(environment: Mapping[str, str] = os.environ) -> None:

@@ -4,9 +4,7 @@ No process group is needed, only a folder that all of them see; they need not ru
 is kept, so that what is done before a crash is not done again.
 """
 
-import hashlib
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable
@@ -16,31 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from mindvis.common.errors import InputError
-from mindvis.common.files import write_atomic
+from mindvis.common.files import digest, write_npy
+from mindvis.common.launched import Process
 
 Compute = Callable[[np.ndarray], np.ndarray]  # rows: int [m] -> values [m ...]
 POLL_SECONDS = 0.2
-
-
-@dataclass(frozen=True)
-class Process:
-    """One of `count` processes that share the work, as torchrun and SLURM number them."""
-
-    rank: int = 0
-    count: int = 1
-
-    @staticmethod
-    def from_environment() -> "Process":
-        # The tasks of the step, not of the job: a command in a job file without srun is one process.
-        names = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"))
-        for rank, count in names:
-            if rank in os.environ and count in os.environ:
-                return Process(int(os.environ[rank]), int(os.environ[count]))
-        return Process()
-
-    @property
-    def leads(self) -> bool:
-        return self.rank == 0
 
 
 @dataclass(frozen=True)
@@ -65,17 +43,12 @@ class Shares:
         if not path.is_file():
             self.folder.mkdir(parents=True, exist_ok=True)
             values = compute(rows) if len(rows) else np.zeros(0, np.uint8)
-            write_atomic(path, lambda file: np.save(file, values))
+            write_npy(path, values)
         return lambda: self._gather(name, num_rows, block)
 
     def key(self, *arrays: np.ndarray) -> str:
         """Ending for the name of a part that depends on these arrays, empty where no parts are written."""
-        if self.folder is None:
-            return ""
-        digest = hashlib.sha256()
-        for array in arrays:
-            digest.update(np.ascontiguousarray(array).data)
-        return "-" + digest.hexdigest()[:12]
+        return "" if self.folder is None else f"-{digest(arrays)[:12]}"
 
     def remove(self) -> None:
         """Remove the parts, once they have been read."""
@@ -113,4 +86,4 @@ def parts_folder(output: Path, settings: dict | list, process: Process) -> Path:
     if isinstance(settings, dict):
         settings = {name: value for name, value in settings.items() if name != "machine"}
     text = json.dumps([settings, process.count], sort_keys=True, default=str)
-    return output.with_name(f".{output.name}.parts-{hashlib.sha256(text.encode()).hexdigest()[:12]}")
+    return output.with_name(f".{output.name}.parts-{digest([text])[:12]}")

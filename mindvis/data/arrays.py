@@ -53,16 +53,20 @@ class Array:
         return f"{TYPES[self.kind][1]} [{self.shape}]"
 
 
+FMRI, IMAGES = Array("fmri", "real", "n v"), Array("images", "images", "n h w 3")
+
 Rows = Any  # an array, or rows that stay in their file: anything with shape, dtype, len() and slices
 Sizes = Mapping[str, tuple[int, str]]  # letter -> its size, and what says so
 
 
-def check_shapes(arrays: Mapping[str, Any], declared: Sequence[Array], where: str | Path, sizes: Sizes) -> Sizes:
+def check_shapes(
+    arrays: Mapping[str, Any], declared: Sequence[Array], where: str | Path, sizes: Sizes | None = None
+) -> Sizes:
     """Names, types and shapes of `arrays` (anything with `shape` and `dtype`); gives the sizes of all letters.
 
     `sizes` are those known from elsewhere. Raises InputError.
     """
-    known = dict(sizes)
+    known = dict(sizes or {})
     for item in declared:
         if item.name in arrays:
             _check_shape(arrays[item.name], item, f"{where}: array {item.name!r}", known)
@@ -73,10 +77,10 @@ def check_shapes(arrays: Mapping[str, Any], declared: Sequence[Array], where: st
 
 def check_values(values: Rows, item: Array, label: str, sizes: Sizes) -> Any:
     """The array itself, indices as int64. Raises InputError for values that its kind does not have."""
-    if item.kind == "real":
-        return check_real(values, label, ndim=len(values.shape))
+    if item.kind in ("real", "index"):
+        _check_finite(values, label)
     if item.kind == "index":
-        return check_indices(values, label, sizes.get(item.below or "", (LARGEST_EXACT, ""))[0])
+        return _whole_numbers(values, label, sizes.get(item.below or "", (LARGEST_EXACT, ""))[0])
     if item.kind == "mask" and not item.optional and not values.any():
         raise InputError(f"{label} selects none of {values.shape[-1]} voxels")
     return values
@@ -124,12 +128,13 @@ def require_rows(array: Sequence | np.ndarray, num_rows: int, label: str, counte
         raise InputError(f"{label} has {len(array)} rows, {counterpart} has {num_rows}: they must agree")
 
 
-def check_real(array: Rows, label: str, ndim: int = 2) -> Any:
-    """Numeric, finite (in float32 too), not empty, of `ndim` dimensions; read block by block. Raises InputError."""
-    if array.dtype.kind not in "fiu":
-        raise InputError(f"{label} is of type {array.dtype}, needs real numbers")
-    if len(array.shape) != ndim or 0 in array.shape:
-        raise InputError(f"{label} has shape {list(array.shape)}, needs {ndim} dimensions, none of them empty")
+def check_indices(indices: Sequence[int] | np.ndarray, name: str, high: int) -> np.ndarray:
+    """Whole numbers [n] in 0 .. high - 1, as int64. Raises InputError."""
+    return check_array(np.asarray(indices), Array(name, "index", "n", below="i"), name, i=(high, ""))
+
+
+def _check_finite(array: Rows, label: str) -> None:
+    """Raises InputError for values that are not finite, in float32 too; read block by block."""
     bound = float(np.finfo(np.float32).max) if array.dtype.kind == "f" else LARGEST_EXACT
     starts = range(0, len(array), BLOCK)
     faults = [fault for start in starts if (fault := _fault(array[start : start + BLOCK], bound))]
@@ -139,7 +144,6 @@ def check_real(array: Rows, label: str, ndim: int = 2) -> Any:
         raise InputError(f"{label} has {num_bad} NaN or infinite of {total} values, needs finite values")
     if faults:
         raise InputError(f"{label} has values up to {largest:.3g}, needs values of at most {bound:.3g}")
-    return array
 
 
 def _fault(block: np.ndarray, bound: float) -> tuple[int, float] | None:
@@ -150,16 +154,7 @@ def _fault(block: np.ndarray, bound: float) -> tuple[int, float] | None:
     return int((~np.isfinite(block)).sum()), max(-lowest, highest)
 
 
-def check_images(array: np.ndarray, label: str) -> np.ndarray:
-    """uint8 [n h w 3]. Raises InputError."""
-    if array.dtype != np.uint8 or array.ndim != 4 or array.shape[-1] != 3 or 0 in array.shape:
-        raise InputError(f"{label} is {array.dtype} {list(array.shape)}, needs uint8 images [n h w 3]")
-    return array
-
-
-def check_indices(array: np.ndarray, label: str, high: int) -> np.ndarray:
-    """Integers [n] in 0 .. high - 1 (whole numbers kept as floats too). Raises InputError."""
-    check_real(array, label, ndim=1)
+def _whole_numbers(array: np.ndarray, label: str, high: int) -> np.ndarray:
     indices = array.astype(np.int64)
     if (indices != array).any():
         raise InputError(f"{label} has values that are no whole numbers, needs indices")
@@ -276,6 +271,11 @@ def load_npy(path: str | Path, mmap: bool = False) -> np.ndarray:
     if not isinstance(array, np.ndarray):
         raise InputError(f"{path}: an archive of arrays, needs a single .npy array")
     return array
+
+
+def as_texts(labels: np.ndarray) -> np.ndarray:
+    """Labels as text: bytes as UTF-8, numbers as they are written, blanks at the ends left out."""
+    return np.char.strip(np.char.decode(labels, "utf-8", "replace") if labels.dtype.kind == "S" else labels.astype(str))
 
 
 def check_expansion(label: str, *, stored: int, declared: int) -> None:

@@ -9,12 +9,12 @@ import numpy as np
 
 from mindvis.common.errors import InputError
 from mindvis.common.safe_pickle import load_object_npy
-from mindvis.data.arrays import Array, check_array, check_arrays, check_images, load_npy, require_rows
+from mindvis.data.arrays import FMRI, IMAGES, Array, check_array, check_arrays, load_npy, require_rows
 from mindvis.data.datasets import PairedDataset
 from mindvis.data.reading import Names, PassedOver, list_folder, read_json, read_lines, require_folder
 from mindvis.data.regions import masks_within, region_columns
 from mindvis.data.row_format import subject_format
-from mindvis.data.subjects import SubjectRows, averages_then_trials, chosen_subjects, join_subjects
+from mindvis.data.subjects import SubjectRows, averages_then_trials, chosen_share, chosen_subjects, join_subjects
 from mindvis.data.voxels import moments, normalise, pad_to_patches
 
 REGIONS = ("EarlyVis", "LOC", "OPA", "PPA", "RSC")
@@ -36,13 +36,16 @@ def load_bold5000(
     *,
     roi: str | Sequence[str] = "VC",
     pad_mode: str = "wrap",
+    fraction: float = 1.0,
+    fraction_seed: int = 0,
 ) -> tuple[PairedDataset, PairedDataset]:
     """Training and test pairs of BOLD5000 subjects ("CSI1"; all that are there, unless given) from `BOLD5000`.
 
     fmri float32 [n v]: both hemispheres of the regions of `roi` ("VC" and "all" are all five), wrap-padded to patches
     (and, among subjects, to the longest), scaled by the subject's one mean and deviation over training and test trials
     together, as published. The images listed as repeated are the test set: their averages in the order of that list,
-    then (`include_single_trials`) the trials image by image. Raises InputError.
+    then (`include_single_trials`) the trials image by image. A `fraction` of the training images can be drawn: mean and
+    deviation are then those of its trials and the test trials. Raises InputError.
     """
     folder = require_folder(root, "BOLD5000_GLMsingle_ROI_betas and BOLD5000_Stimuli")
     passed = PassedOver()
@@ -54,15 +57,17 @@ def load_bold5000(
     shown = {image for trials in presented.values() for image in trials}
     test_names = [image for image in dict.fromkeys(read_repeated(folder, known)) if image in shown]
     row_of = {name: row for row, name in enumerate(image_names)}
+    left_out = _left_out(presented, row_of, set(test_names), fraction, fraction_seed)
     train, test = [], []
     for name in names:
         fmri, masks = _read_responses(folder, name, len(presented[name]), roi)
         padded = pad_to_patches(fmri, patch_size, pad_mode)
-        scaling = moments(padded, f"{folder / RESPONSES}: fMRI of {name}")
+        used = [image not in left_out for image in presented[name]]
+        scaling = moments(padded if all(used) else padded[used], f"{folder / RESPONSES}: fMRI of {name}")
         form = subject_format(fmri.shape[1], None, pad_mode, scaling)
         fmri = normalise(padded, *scaling)
         masks = masks_within(masks, None, fmri.shape[1])
-        rows = _training_rows(name, fmri, masks, presented[name], row_of, set(test_names))
+        rows = _training_rows(name, fmri, masks, presented[name], row_of, left_out.union(test_names))
         train.append(replace(rows, format=form))
         rows = _test_rows(name, fmri, masks, presented[name], test_names, include_single_trials)
         test.append(replace(rows, format=form))
@@ -70,12 +75,24 @@ def load_bold5000(
     return join_subjects(train, images, pad_mode), join_subjects(test, test_images, pad_mode)
 
 
+def _left_out(
+    presented: dict[str, list[str]], row_of: dict[str, int], repeated: set[str], fraction: float, seed: int
+) -> set[str]:
+    """The training images that are in no share of those that any of the subjects has seen."""
+    images = sorted({image for trials in presented.values() for image in trials} - repeated, key=row_of.__getitem__)
+    kept = chosen_share(np.arange(len(images)), fraction, seed)
+    return {image for image, is_kept in zip(images, kept, strict=True) if not is_kept}
+
+
 def _training_rows(
-    subject: str, fmri: np.ndarray, masks: dict, presented: list[str], row_of: dict[str, int], repeated: set[str]
+    subject: str, fmri: np.ndarray, masks: dict, presented: list[str], row_of: dict[str, int], others: set[str]
 ) -> SubjectRows:
-    trials = np.array([i for i, image in enumerate(presented) if image not in repeated], dtype=np.int64)
+    """The trials of all images but `others`."""
+    trials = np.array([i for i, image in enumerate(presented) if image not in others], dtype=np.int64)
     if not len(trials):
-        raise InputError(f"{subject}: every presented image is in the list of repeated ones, no training trial is left")
+        raise InputError(
+            f"{subject}: every presented image is a repeated one or outside data.fraction, no training trial is left"
+        )
     stimulus = np.array([row_of[presented[i]] for i in trials])
     return SubjectRows(subject, fmri[trials], stimulus, np.zeros(len(trials), np.int64), masks)
 
@@ -112,7 +129,7 @@ def _read_responses(folder: Path, subject: str, num_trials: int, roi: str | Sequ
     trials = {"n": (num_trials, f"the presentation lists of {subject}")}
     columns, region_of = [], []
     for region, path in response_files(folder, subject):
-        columns.append(check_array(load_npy(path), Array(region, "real", "n v"), str(path), **trials))  # [n v]
+        columns.append(check_array(load_npy(path), FMRI, str(path), **trials))  # [n v]
         region_of += [region[2:]] * columns[-1].shape[1]
     fmri, masks = np.concatenate(columns, axis=1), {name: np.array(region_of) == name for name in REGIONS}
     chosen = None if roi == "VC" else region_columns(roi, masks, folder / RESPONSES)
@@ -172,7 +189,7 @@ def read_images(folder: Path) -> tuple[np.ndarray, list[str]]:
         raise InputError(f"{folder}: no {IMAGE_FILE} with {NAME_FILE} in it ({made}), and no {PICKLE_FILE}")
     if not (folder / IMAGE_FILE).is_file():
         return _read_pickle(folder / PICKLE_FILE)
-    images = check_images(load_npy(folder / IMAGE_FILE, mmap=True), str(folder / IMAGE_FILE))
+    images = check_array(load_npy(folder / IMAGE_FILE, mmap=True), IMAGES, str(folder / IMAGE_FILE))
     names = read_json(folder / NAME_FILE)
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise InputError(f"{folder / NAME_FILE}: needs a JSON list of names")

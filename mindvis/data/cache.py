@@ -3,7 +3,6 @@
 Memory and start-up stay flat in the number of rows and of files.
 """
 
-import hashlib
 import json
 import logging
 import math
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from mindvis.common.errors import InputError
-from mindvis.common.files import TEMPORARY
+from mindvis.common.files import TEMPORARY, digest
 from mindvis.common.progress import Progress
 from mindvis.data.arrays import load_npy
 from mindvis.data.rows import MappedArray
@@ -42,7 +41,7 @@ class RowCache:
 
     def __init__(self, sources: Sequence[Path], settings: dict, cache_dir: str | Path | None, beside: Path):
         stats = [(*path.parts[-2:], path.stat().st_size, path.stat().st_mtime_ns) for path in sources]
-        self.key = hashlib.sha256(json.dumps([FORMAT, stats, settings]).encode()).hexdigest()[:24]
+        self.key = digest([json.dumps([FORMAT, stats, settings])])[:24]
         self.places = [beside, *_user_cache()] if cache_dir is None else [Path(cache_dir)]
 
     def open(self) -> tuple[MappedArray, dict] | None:

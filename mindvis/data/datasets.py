@@ -17,7 +17,7 @@ from torch.utils.data import Dataset, default_collate
 
 from mindvis.common.draws import generator
 from mindvis.common.errors import InputError
-from mindvis.data.arrays import check_images, check_indices, check_real, require_rows
+from mindvis.data.arrays import FMRI, IMAGES, check_array, check_indices, require_rows
 from mindvis.data.images import LazyImages, Size, height_and_width, is_cropped, random_crop, resize_all, to_float
 from mindvis.data.row_format import RowFormat
 from mindvis.data.rows import MappedArray, VoxelRows
@@ -100,7 +100,7 @@ class FMRIDataset(Dataset):
 
         Mapped rows are read only when asked for.
         """
-        indices = check_indices(np.asarray(indices), "subset indices", self.num_rows)
+        indices = check_indices(indices, "subset indices", self.num_rows)
         rows = VoxelRows([self._fmri]) if isinstance(self._fmri, MappedArray) else self._fmri
         columns = {
             name: [column[i] for i in indices] if isinstance(column, list) else column[indices]
@@ -198,12 +198,12 @@ class PairedDataset(FMRIDataset):
         augmentation: Augmentation | None = None,
     ):
         super().__init__(fmri, subject=subject, roi_masks=roi_masks, formats=formats)
-        images = check_images(images, "images")
+        images = check_array(images, IMAGES, "images")
         self._stimuli = _as_source(images if image_size is None else _sized(images, image_size))
         if stimulus is None:
             require_rows(images, self.num_rows, "images", "fmri")
             stimulus = np.arange(self.num_rows)
-        self.stimulus = check_indices(np.asarray(stimulus), "stimulus", len(images))
+        self.stimulus = check_indices(stimulus, "stimulus", len(images))
         self.repeat = np.zeros(self.num_rows, np.int64) if repeat is None else np.asarray(repeat)
         self.class_ids = None if class_ids is None else [int(i) for i in class_ids]
         self.class_names = None if class_names is None else [str(name) for name in class_names]
@@ -332,7 +332,7 @@ def _as_source(array: Any) -> Any:
 def _as_rows(fmri: np.ndarray | MappedArray | VoxelRows) -> np.ndarray | MappedArray | VoxelRows:
     """Rows that give float32; arrays are checked here, as this is where they enter."""
     if isinstance(fmri, np.ndarray):
-        fmri = _as_source(check_real(fmri, "fmri"))
+        fmri = _as_source(check_array(fmri, FMRI, "fmri"))
     if isinstance(fmri, MappedArray) and fmri.dtype != np.float32:
         return VoxelRows([fmri])
     return fmri.astype(np.float32, copy=False) if isinstance(fmri, np.ndarray) else fmri

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +12,8 @@ from mindvis.data.arrays import Array, NpzReader, require_choice, require_rows
 from mindvis.data.datasets import PairedDataset
 from mindvis.data.reading import PassedOver, list_folder, read_json, read_table, require_folder
 from mindvis.data.regions import masks_within, region_columns
-from mindvis.data.row_format import RowFormat, subject_format
-from mindvis.data.subjects import SubjectRows, averages_then_trials, chosen_subjects, join_subjects
+from mindvis.data.row_format import subject_format
+from mindvis.data.subjects import SubjectRows, averages_then_trials, chosen_share, chosen_subjects, join_subjects
 from mindvis.data.voxels import moments, normalise, pad_to_patches
 
 IMAGE_FILE, INDEX_FILE = "images_256.npz", "imagenet_class_index.json"
@@ -41,27 +41,24 @@ def load_god(
     *,
     scale_test: str = "none",
     pad_mode: str = "wrap",
+    fraction: float = 1.0,
+    fraction_seed: int = 0,
 ) -> tuple[PairedDataset, PairedDataset]:
     """Training and test pairs of GOD subjects ("sbj_3"; all that are there, unless given) from `Kamitani/npz`.
 
     fmri float32 [n v]: the voxels of `roi` (a region, several, or "all"), wrap-padded to patches and, among subjects,
     to the longest. Training rows are scaled by the subject's one mean and deviation; test rows are left as they are,
     because the released ones are scaled already (`scale_test="train"` scales them by the moments of the training rows:
-    for newly prepared files). Test rows are the averages, then (`include_single_trials`) the trials image by image.
-    Raises InputError.
+    for newly prepared files). Test rows are the averages, then (`include_single_trials`) the trials image by image. A
+    `fraction` of the training pictures can be drawn: mean and deviation are then those of its rows. Raises InputError.
     """
-    require_choice(scale_test, ("none", "train"), "scale_test")
-    study = _Study(Path(root), subjects)
+    study = _Study(Path(root), subjects, roi, patch_size, pad_mode, scale_test)
     parts: dict[str, list[SubjectRows]] = {"train": [], "test": []}
-    for name in study.names:
-        one = _read_fitted(study, name, AVERAGES + SINGLE_TRIALS * include_single_trials, roi, patch_size, pad_mode)
-        form = one.format_of(scale_test)
-        fmri = normalise(one.rows["arr_0"], *one.moments)
-        train_images = one.rows["arr_3"]
-        parts["train"].append(SubjectRows(name, fmri, train_images, np.zeros(len(fmri), np.int64), one.masks, form))
+    for one in study.read(AVERAGES + SINGLE_TRIALS * include_single_trials, fraction, fraction_seed):
+        fmri, images = normalise(one.training, *one.moments), one.rows["arr_3"][one.kept]
+        parts["train"].append(one.subject_rows(fmri, images, np.zeros(len(fmri), np.int64)))
         fmri, stimulus, repeat = _test_rows(one.rows)
-        fmri = normalise(fmri, *one.moments) if scale_test == "train" else fmri
-        parts["test"].append(SubjectRows(name, fmri, stimulus, repeat, one.masks, form))
+        parts["test"].append(one.subject_rows(one.scaled(fmri), stimulus, repeat))
     train, test = (join_subjects(parts[kind], study.images[kind], pad_mode, study.classes[kind]) for kind in parts)
     return train, test
 
@@ -75,6 +72,8 @@ def load_god_imagery(
     *,
     scale_test: str = "none",
     pad_mode: str = "wrap",
+    fraction: float = 1.0,
+    fraction_seed: int = 0,
 ) -> PairedDataset:
     """What GOD subjects imagined, as `load_god` gives test rows: means over the trials of a category, then the trials.
 
@@ -82,24 +81,32 @@ def load_god_imagery(
     category. `sbj_N.npz` of prepare_god hold these rows, those of the SelfSuperReconst release do not. Raises
     InputError.
     """
-    require_choice(scale_test, ("none", "train"), "scale_test")
-    study = _Study(Path(root), subjects)
-    parts = []
+    study = _Study(Path(root), subjects, roi, patch_size, pad_mode, scale_test)
     for name in study.names:
         _require_imagery(study.folder / f"{name}.npz")
-        one = _read_fitted(study, name, AVERAGES + IMAGERY, roi, patch_size, pad_mode)
-        fmri = normalise(one.rows["imagery"], *one.moments) if scale_test == "train" else one.rows["imagery"]
-        shown = np.unique(one.rows["imagery_images"])
-        trials = [fmri[one.rows["imagery_images"] == image] for image in shown]
-        rows, position, repeat = averages_then_trials(trials, include_single_trials)
-        parts.append(SubjectRows(name, rows, shown[position], repeat, one.masks, one.format_of(scale_test)))
+    parts = []
+    for one in study.read(AVERAGES + IMAGERY, fraction, fraction_seed):
+        fmri, images = one.scaled(one.rows["imagery"]), one.rows["imagery_images"]
+        shown = np.unique(images)
+        rows, position, repeat = averages_then_trials([fmri[images == i] for i in shown], include_single_trials)
+        parts.append(one.subject_rows(rows, shown[position], repeat))
     return join_subjects(parts, study.images["test"], pad_mode, study.classes["test"])
 
 
 class _Study:
     """A folder of GOD: its subjects, and images and classes of "train" and "test". Raises InputError."""
 
-    def __init__(self, root: Path, subjects: Sequence[str] | str):
+    def __init__(
+        self,
+        root: Path,
+        subjects: Sequence[str] | str,
+        roi: str | Sequence[str],
+        patch_size: int,
+        pad_mode: str,
+        scale_test: str,
+    ):
+        self.roi, self.patch_size, self.pad_mode = roi, patch_size, pad_mode
+        self.scale_test = require_choice(scale_test, ("none", "train"), "scale_test")
         self.folder = require_folder(root, "the GOD files (sbj_1.npz, images_256.npz, ...)")
         passed = PassedOver()
         found = [path.stem for path in find_subjects(self.folder, passed)]
@@ -110,39 +117,51 @@ class _Study:
             letter: (len(self.images[kind]), f"{kind}_images of {IMAGE_FILE}") for letter, kind in IMAGE_LETTERS.items()
         }
 
-
-@dataclass(frozen=True)
-class _Fitted:
-    """Arrays of one subject, those of fMRI [n v] cut to the regions and padded; moments of the training rows."""
-
-    rows: dict[str, np.ndarray]
-    masks: dict[str, np.ndarray]
-    moments: tuple[float, float]
-    columns: np.ndarray | None
-    num_recorded: int
-    pad_mode: str
-
-    def format_of(self, scale_test: str) -> RowFormat:
-        """How rows of the test set, and others like them, became input."""
-        scaling = self.moments if scale_test == "train" else None
-        return subject_format(self.num_recorded, self.columns, self.pad_mode, scaling)
+    def read(self, declared: list[Array], fraction: float, seed: int) -> list["_Subject"]:
+        """All subjects, with those training rows whose picture is in the share."""
+        subjects = [_Subject(self, name, declared) for name in self.names]
+        shown = np.concatenate([one.rows["arr_3"] for one in subjects])
+        share = shown[chosen_share(shown, fraction, seed)]
+        for one in subjects:
+            one.kept = np.isin(one.rows["arr_3"], share)
+        return subjects
 
 
-def _read_fitted(
-    study: _Study, name: str, declared: list[Array], roi: str | Sequence[str], patch_size: int, pad_mode: str
-) -> _Fitted:
-    path = study.folder / f"{name}.npz"
-    arrays, masks = read_subject(path, study.counts, declared)
-    columns = region_columns(roi, masks, path)
-    fitted = {
-        key: rows
-        if rows.ndim == 1
-        else pad_to_patches(rows if columns is None else rows[:, columns], patch_size, pad_mode)  # [n v]
-        for key, rows in arrays.items()
-    }
-    scales = moments(fitted["arr_0"], f"{path}: array 'arr_0'")
-    masks = masks_within(masks, columns, fitted["arr_0"].shape[1])
-    return _Fitted(fitted, masks, scales, columns, arrays["arr_0"].shape[1], pad_mode)
+class _Subject:
+    """Arrays of one subject, those of fMRI [n v] cut to the regions and padded; which training rows are `kept`."""
+
+    kept: np.ndarray
+
+    def __init__(self, study: _Study, name: str, declared: list[Array]):
+        self.study, self.name, self.path = study, name, study.folder / f"{name}.npz"
+        arrays, masks = read_subject(self.path, study.counts, declared)
+        self.num_recorded = arrays["arr_0"].shape[1]
+        self.columns = region_columns(study.roi, masks, self.path)
+        self.rows = {key: rows if rows.ndim == 1 else self._fitted(rows) for key, rows in arrays.items()}
+        self.masks = masks_within(masks, self.columns, self.rows["arr_0"].shape[1])
+
+    def _fitted(self, fmri: np.ndarray) -> np.ndarray:
+        within = fmri if self.columns is None else fmri[:, self.columns]
+        return pad_to_patches(within, self.study.patch_size, self.study.pad_mode)
+
+    @property
+    def training(self) -> np.ndarray:
+        return self.rows["arr_0"] if self.kept.all() else self.rows["arr_0"][self.kept]
+
+    @cached_property
+    def moments(self) -> tuple[float, float]:
+        """Mean and deviation of the training rows."""
+        return moments(self.training, f"{self.path}: array 'arr_0'")
+
+    def scaled(self, fmri: np.ndarray) -> np.ndarray:
+        """Test rows, or others like them, as `scale_test` says."""
+        return normalise(fmri, *self.moments) if self.study.scale_test == "train" else fmri
+
+    def subject_rows(self, fmri: np.ndarray, stimulus: np.ndarray, repeat: np.ndarray) -> SubjectRows:
+        """Rows ready to be joined, with how rows of the test set became input."""
+        scaling = self.moments if self.study.scale_test == "train" else None
+        form = subject_format(self.num_recorded, self.columns, self.study.pad_mode, scaling)
+        return SubjectRows(self.name, fmri, stimulus, repeat, self.masks, form)
 
 
 def _require_imagery(path: Path) -> None:

@@ -97,7 +97,7 @@ class _Recipe:
         """Windows of a run and voxels of its regions, from the headers alone."""
         with NpzReader(path) as npz:
             self._require_regions(npz)
-            sizes = check_shapes(npz, region_arrays(self.regions), path, {})
+            sizes = check_shapes(npz, region_arrays(self.regions), path)
         num_frames = sizes["f"][0]
         if num_frames < self.frames_per_window:
             raise InputError(f"{path}: {num_frames} frames, needs at least one window of {self.frames_per_window}")

@@ -3,7 +3,6 @@
 `LazyImages` stay where they are: read, squared and resized when they are indexed, so memory stays flat.
 """
 
-import hashlib
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from mindvis.common.errors import InputError, one_line
+from mindvis.common.files import digest
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".gif", ".webp"})
 MODES = frozenset({"RGB", "L", "1", "P", "RGBA", "LA", "CMYK", "YCbCr"})
@@ -189,14 +189,13 @@ class LazyImages:
         """A text that changes when the pictures may have changed, without reading them."""
         own = getattr(self.source, "identity", None)
         if own is not None:
-            return f"{own} {self.shape} {hashlib.sha256(self.index.tobytes()).hexdigest()}"
+            return f"{own} {self.shape} {digest([self.index])}"
         files = getattr(self.source, "paths", None) or [self.source.path]  # type: ignore[attr-defined]
-        digest = hashlib.sha256(f"{self.shape} {getattr(self.source, 'offset', 0)}".encode())
+        parts = [f"{self.shape} {getattr(self.source, 'offset', 0)}"]
         for path in [files[i] for i in self.index] if len(files) > 1 else files:
             status = Path(path).stat()
-            digest.update(f"{Path(path).name} {status.st_size} {status.st_mtime_ns} ".encode())
-        digest.update(self.index.tobytes())
-        return digest.hexdigest()
+            parts.append(f"{Path(path).name} {status.st_size} {status.st_mtime_ns} ")
+        return digest([*parts, self.index])
 
     def __len__(self) -> int:
         return len(self.index)

@@ -28,7 +28,7 @@ from mindvis.data.mosaic_files import (
 from mindvis.data.reading import Names, PassedOver, list_folder, require_folder
 from mindvis.data.regions import EVERY, NUM_GRAYORDINATES, VISUAL_CORTEX, grayordinates, region_names
 from mindvis.data.rows import MappedArray
-from mindvis.data.subjects import Recorded, SubjectTrials, TrialOptions, chosen_subjects, join_trials
+from mindvis.data.subjects import Recorded, TrialOptions, chosen_subjects, join_trials, open_trials
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +65,8 @@ def load_mosaic(
     splits: str | Path | None = None,
     min_noise_ceiling: float | None = None,
     pad_mode: str = "wrap",
+    fraction: float = 1.0,
+    fraction_seed: int = 0,
     image_size: int = 256,
     cache_dir: str | Path | None = None,
     num_workers: int = 4,
@@ -78,9 +80,12 @@ def load_mosaic(
     then (`include_single_trials`) the trials picture by picture. `stimuli`: the folder of all pictures, within `root`
     unless it is absolute; they are read when asked for, squared to `image_size`. A trial is of the split its file says,
     or of that of the JSON files in the folder `splits` (trials in none of them are left out). `min_noise_ceiling`:
-    voxels that explain less of their variance, 0 to 1, are left out. Raises InputError.
+    voxels that explain less of their variance, 0 to 1, as the file says, are left out. A `fraction` of the training
+    pictures of all subjects can be drawn: scaling is then by these. Raises InputError.
     """
-    options = TrialOptions(patch_size, average, include_single_trials, min_noise_ceiling, pad_mode)
+    options = TrialOptions(
+        patch_size, average, include_single_trials, min_noise_ceiling, pad_mode, fraction, fraction_seed
+    )
     choice = Choice(roi, options, splits, image_size, cache_dir, num_workers)
     train, test = load_mosaic_splits(root, subjects, stimuli, choice, ("train", "test"))
     return train, test
@@ -99,8 +104,7 @@ def load_mosaic_splits(
     passed.log(root)
     names = chosen_subjects(subjects, list(found), Path(root))
     splits = None if choice.splits is None else read_splits(choice.splits)
-    recorded = [_recorded(name, found[name], choice, splits) for name in names]
-    parts = [SubjectTrials(one, choice.options) for one in recorded]
+    parts = open_trials([_recorded(name, found[name], choice, splits) for name in names], choice.options)
     pictures = Pictures(Path(root) / stimuli, choice.image_size)
     return [join_trials(parts, split, pictures.open, choice.options.pad_mode) for split in wanted]
 

@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 
 from mindvis.common.errors import InputError
-from mindvis.data.arrays import Array, NpzReader, load_npy
+from mindvis.data.arrays import IMAGES, Array, NpzReader, check_array, load_npy
 from mindvis.data.datasets import PairedDataset
 from mindvis.data.hdf5 import open_hdf5, require_member, rows_of
 from mindvis.data.images import LazyImages
 from mindvis.data.reading import PassedOver, list_folder, require_folder
-from mindvis.data.regions import EVERY, region_columns, region_names
+from mindvis.data.regions import EVERY, named_masks, region_columns, region_names
 from mindvis.data.rows import MappedArray
-from mindvis.data.subjects import Recorded, SubjectTrials, TrialOptions, chosen_subjects, join_trials
+from mindvis.data.subjects import Recorded, TrialOptions, chosen_subjects, join_trials, open_trials
 
 TRIALS = 750  # of a session
 SUBJECT_FILE, STIMULI, BRICK = "subject.npz", "nsd_stimuli.hdf5", "imgBrick"
@@ -45,6 +45,8 @@ def load_nsd(
     stimuli: str | Path | None = None,
     min_noise_ceiling: float | None = None,
     pad_mode: str = "wrap",
+    fraction: float = 1.0,
+    fraction_seed: int = 0,
 ) -> tuple[PairedDataset, PairedDataset]:
     """Training and test pairs of NSD subjects ("subj01"; all that are there, unless given), prepared in `root`.
 
@@ -54,13 +56,16 @@ def load_nsd(
     test set: means over their repeats, then (`include_single_trials`) the trials picture by picture. Training rows are
     means, or (`average=False`) single trials in time. `stimuli`: the file of the pictures, which stay in it; default
     `<root>/nsd_stimuli.hdf5`. `min_noise_ceiling`: voxels that explain less of their variance, 0 to 1, in the repeats
-    of training pictures, are left out. Raises InputError.
+    of training pictures (of all, as prepare_nsd has measured it), are left out. A `fraction` of the training pictures
+    can be drawn: scaling is then by these. Raises InputError.
     """
     folder = require_folder(root, f"folders <subject>/{SUBJECT_FILE}, made by scripts/prepare_nsd.py")
     names = chosen_subjects(subjects, list(find_subjects(folder, PassedOver())), folder)
     images = open_stimuli(Path(stimuli) if stimuli else folder / STIMULI)
-    options = TrialOptions(patch_size, average, include_single_trials, min_noise_ceiling, pad_mode)
-    parts = [SubjectTrials(read_subject(folder / name, roi, len(images)), options) for name in names]
+    options = TrialOptions(
+        patch_size, average, include_single_trials, min_noise_ceiling, pad_mode, fraction, fraction_seed
+    )
+    parts = open_trials([read_subject(folder / name, roi, len(images)) for name in names], options)
 
     def open_images(shown: Sequence[str]) -> LazyImages:
         return LazyImages(images.source, np.array([number_of(name) for name in shown]))
@@ -80,8 +85,7 @@ def read_subject(folder: Path, roi: str | Sequence[str], num_images: int | None 
     path = folder / SUBJECT_FILE
     with NpzReader(path) as npz:
         arrays = npz.read(LAYOUT)
-    names = [str(name) for name in arrays["roi_names"]]
-    masks = dict(zip(names, arrays["roi_masks"], strict=True))
+    masks = named_masks(arrays, path)
     image, shared = arrays["image"], set(arrays["shared"].tolist())
     if num_images is not None and image.max() >= num_images:
         raise InputError(f"{path}: shows picture {image.max()} (from 0), the file of the pictures has {num_images}")
@@ -134,6 +138,5 @@ def open_stimuli(path: Path) -> LazyImages:
     """All pictures of NSD, uint8 [73000 425 425 3], none of them read. Raises InputError."""
     with open_hdf5(path, f"the pictures of NSD, {STIMULI}") as file:
         brick = require_member(path, file, BRICK)
-        if brick.dtype != np.uint8 or len(brick.shape) != 4 or brick.shape[-1] != 3 or 0 in brick.shape:
-            raise InputError(f"{path}: {BRICK} is {brick.dtype} {list(brick.shape)}, needs uint8 images [n h w 3]")
+        check_array(brick, IMAGES, f"{path}: {BRICK}")
         return LazyImages(rows_of(path, brick))

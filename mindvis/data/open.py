@@ -1,8 +1,7 @@
 """Data sets from settings: which rows a stage trains on, which it is watched by."""
 
-import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,6 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from mindvis.common.errors import InputError
+from mindvis.common.files import digest
 from mindvis.config.schemas import DataConfig, FinetuneLDMConfig, PretextConfig
 from mindvis.data import (
     FMRIDataset,
@@ -26,7 +26,7 @@ from mindvis.data import (
 from mindvis.data.arrays import require_choice
 from mindvis.data.mosaic import Choice, load_mosaic_splits
 from mindvis.data.pairs import overlap, swap_categories, to_common_space, warn_of_overlap
-from mindvis.data.subjects import TrialOptions, chosen_share
+from mindvis.data.subjects import TrialOptions
 
 NSD = ("average", "stimuli", "min_noise_ceiling")
 MOSAIC = (*NSD, "splits", "cache_dir")
@@ -47,7 +47,7 @@ def open_pairs(config: DataConfig, patch_size: int) -> Pairs:
     A test picture that is a training picture too is said in the log. Raises `InputError` for hcp, which shows no
     images, and for an unknown data set.
     """
-    opened = _open_share if config.reference is None else _in_one_space
+    opened = _open_swapped if config.reference is None else _in_one_space
     train, test, val = opened(config, patch_size)
     warn_of_overlap(train, test, config.root)
     return train, test, val
@@ -62,8 +62,8 @@ def _in_one_space(config: DataConfig, patch_size: int) -> Pairs:
         everybody = _open_parts(config, patch_size)[0].subject
         names = [] if everybody is None else list(dict.fromkeys(everybody.tolist()))
     if names == [config.reference]:
-        return _open_share(config, patch_size)
-    parts = {name: _open_share(replace(config, subjects=[name]), patch_size) for name in names}
+        return _open_swapped(config, patch_size)
+    parts = {name: _open_swapped(replace(config, subjects=[name]), patch_size) for name in names}
     if config.reference in parts:
         target = parts[config.reference][0]
     else:  # all of it: a share is of the subjects that are decoded
@@ -71,12 +71,9 @@ def _in_one_space(config: DataConfig, patch_size: int) -> Pairs:
     return to_common_space(parts, target, str(config.reference), config.adapter_rank)
 
 
-def _open_share(config: DataConfig, patch_size: int) -> Pairs:
-    """The pairs as they lie in their files, with a share of the training pictures."""
+def _open_swapped(config: DataConfig, patch_size: int) -> Pairs:
+    """The pairs as they lie in their files, with the categories swapped that are to be tested."""
     train, test, val = _open_parts(config, patch_size)
-    if config.fraction < 1 and config.name != "npz":  # own data is scaled by its share alone
-        kept = chosen_share(train.stimulus, config.fraction, config.fraction_seed)
-        train = train.subset(np.flatnonzero(kept))
     if config.test_category:
         train, test = swap_categories(train, test, config.test_category, config.test_category_seed)
     return train, test, val
@@ -85,7 +82,7 @@ def _open_share(config: DataConfig, patch_size: int) -> Pairs:
 def _open_parts(config: DataConfig, patch_size: int) -> Pairs:
     _refuse_noise_ceiling(config)
     options: dict[str, Any] = {"patch_size": patch_size, "include_single_trials": config.include_single_trials}
-    options |= {"pad_mode": config.pad_mode}
+    options |= {"pad_mode": config.pad_mode, "fraction": config.fraction, "fraction_seed": config.fraction_seed}
     if config.name == "god":
         return *load_god(config.root, config.subjects, config.roi, scale_test=config.scale_test, **options), None
     if config.name == "bold5000":
@@ -95,16 +92,7 @@ def _open_parts(config: DataConfig, patch_size: int) -> Pairs:
     if config.name == "nsd":
         return *load_nsd(config.root, config.subjects, config.roi, **_of_trials(config, NSD), **options), None
     if config.name == "npz":
-        train, test, val = load_npz(
-            _own_file(config),
-            config.subjects,
-            config.roi,
-            scale=config.scale,
-            fraction=config.fraction,
-            fraction_seed=config.fraction_seed,
-            **options,
-        )
-        return train, test, val
+        return tuple(load_npz(_own_file(config), config.subjects, config.roi, scale=config.scale, **options))
     if config.name == "hcp":
         raise InputError(
             "setting data.name is 'hcp', resting-state fMRI without images; needed: god, bold5000, mosaic, nsd or npz"
@@ -136,10 +124,19 @@ def open_extra(config: DataConfig, split: str, patch_size: int) -> PairedDataset
     """
     single = config.include_single_trials
     if (config.name, split) == ("god", "imagery"):
-        options = {"scale_test": config.scale_test, "pad_mode": config.pad_mode}
+        options = {"scale_test": config.scale_test, "pad_mode": config.pad_mode, "fraction": config.fraction}
+        options |= {"fraction_seed": config.fraction_seed}
         return load_god_imagery(config.root, config.subjects, config.roi, patch_size, single, **options)
     if (config.name, split) == ("mosaic", "artificial"):
-        options = TrialOptions(patch_size, config.average, single, config.min_noise_ceiling, config.pad_mode)
+        options = TrialOptions(
+            patch_size=patch_size,
+            average=config.average,
+            include_single_trials=single,
+            min_noise_ceiling=config.min_noise_ceiling,
+            pad_mode=config.pad_mode,
+            fraction=config.fraction,
+            fraction_seed=config.fraction_seed,
+        )
         choice = Choice(config.roi, options, config.splits, cache_dir=config.cache_dir)
         return load_mosaic_splits(config.root, config.subjects, config.stimuli or "stimuli", choice, [split])[0]
     known = "train, test, imagery (data.name=god) or artificial (data.name=mosaic)"
@@ -293,11 +290,14 @@ def _split(dataset: Rows, held: np.ndarray) -> tuple[Rows, Rows | None]:
 
 
 def _facts(dataset: FMRIDataset) -> dict:
-    digest, first = hashlib.sha256(), dataset.fmri[0]
-    varies = np.zeros(dataset.num_voxels, dtype=bool)
-    for start in range(0, dataset.num_rows, 1024):
-        block = np.ascontiguousarray(dataset.fmri[start : start + 1024])
-        digest.update(block.tobytes())
-        varies |= (block != first).any(axis=0)
-    facts = {"rows": dataset.num_rows, "voxels": dataset.num_voxels, "constant_voxels": int((~varies).sum())}
-    return facts | {"sha256": digest.hexdigest()}
+    first, varies = dataset.fmri[0], np.zeros(dataset.num_voxels, dtype=bool)
+
+    def blocks() -> Iterator[np.ndarray]:
+        for start in range(0, dataset.num_rows, 1024):
+            block = dataset.fmri[start : start + 1024]
+            varies[(block != first).any(axis=0)] = True
+            yield block
+
+    sha256 = digest(blocks())  # read once
+    constant = int((~varies).sum())
+    return {"rows": dataset.num_rows, "voxels": dataset.num_voxels, "constant_voxels": constant, "sha256": sha256}

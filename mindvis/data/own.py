@@ -16,7 +16,7 @@ Test and validation rows of one stimulus are averaged. Every voxel is z-scored b
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,17 +25,16 @@ import numpy as np
 
 from mindvis.common.errors import InputError
 from mindvis.common.files import write_npz
-from mindvis.data.arrays import BLOCK, Array, NpzReader, check_arrays, require_choice
+from mindvis.data.arrays import Array, NpzReader, as_texts, check_arrays, require_choice
 from mindvis.data.datasets import PairedDataset
-from mindvis.data.regions import masks_within, region_columns
+from mindvis.data.regions import masks_within, named_masks, region_columns
 from mindvis.data.row_format import SCALES, RowFormat
-from mindvis.data.rows import MappedArray, VoxelRows
+from mindvis.data.rows import MappedArray, VoxelRows, streamed_moments, voxel_moments
 from mindvis.data.subjects import averages_then_trials, chosen_share
 from mindvis.data.voxels import patched_length
 
 log = logging.getLogger(__name__)
 
-ROUND_OFF = 2e-7  # of its mean: a deviation below it is what float32 is off by, not a signal
 SPLITS = ("train", "test", "val")  # or their places 0, 1, 2
 MAPPED_BYTES = 64 * 2**20  # arrays below it are simply read
 LAYOUT = [
@@ -127,10 +126,7 @@ def save_npz(
     if roi_masks:
         arrays |= {"roi_names": np.array(list(roi_masks)), "roi_masks": np.stack(list(roi_masks.values()))}
     _checked(arrays, str(path))
-    try:
-        write_npz(path, arrays)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
+    write_npz(path, arrays)
 
 
 def read_own(path: str | Path) -> "OwnArrays":
@@ -175,45 +171,25 @@ def _checked(arrays: Mapping[str, np.ndarray], where: str) -> OwnArrays:
         images=found["images"],
         split=_split_names(found["split"], f"{where}: array 'split'"),
         stimulus=found.get("stimulus", np.arange(num_rows)),
-        subject=_texts(found.get("subject", np.full(num_rows, ""))),
+        subject=as_texts(found.get("subject", np.full(num_rows, ""))),
         class_ids=found.get("class_ids"),
-        class_names=_texts(found["class_names"]) if "class_names" in found else None,
-        roi_masks=_roi_masks(found, where),
+        class_names=as_texts(found["class_names"]) if "class_names" in found else None,
+        roi_masks=named_masks(found, where),
     )
     _require_one_class_per_stimulus(data, f"{where}: array 'class_ids'")
     return data
 
 
-def _texts(labels: np.ndarray) -> np.ndarray:
-    """Labels as text: bytes as UTF-8, numbers as they are written, blanks at the ends left out."""
-    return np.char.strip(np.char.decode(labels, "utf-8", "replace") if labels.dtype.kind == "S" else labels.astype(str))
-
-
 def _split_names(split: np.ndarray, label: str) -> np.ndarray:
     """ "train", "test" or "val" of every row, [n]."""
     whole = split.astype(np.int64) if split.dtype.kind == "f" and (split == np.round(split)).all() else split
-    names = np.char.lower(_texts(whole))
+    names = np.char.lower(as_texts(whole))
     for place, name in enumerate(SPLITS):
         names = np.where(names == str(place), name, names)
     unknown = sorted(set(names.tolist()) - set(SPLITS))
     if unknown:
         raise InputError(f"{label} has {unknown[0]!r}, needs train, test or val (or 0, 1, 2)")
     return names
-
-
-def _roi_masks(arrays: Mapping[str, np.ndarray], where: str) -> dict[str, np.ndarray]:
-    if ("roi_names" in arrays) != ("roi_masks" in arrays):
-        raise InputError(f"{where}: roi_names and roi_masks only together, one is missing")
-    if "roi_names" not in arrays:
-        return {}
-    names = _texts(arrays["roi_names"]).tolist()
-    masks = dict(zip(names, arrays["roi_masks"], strict=True))
-    if len(masks) < len(names):
-        raise InputError(f"{where}: roi_names {', '.join(names)}, needs every name once")
-    empty = [name for name, mask in masks.items() if not mask.any()]
-    if empty:
-        raise InputError(f"{where}: ROI {empty[0]!r} selects none of {arrays['roi_masks'].shape[1]} voxels")
-    return masks
 
 
 def _require_one_class_per_stimulus(data: OwnArrays, label: str) -> None:
@@ -271,7 +247,7 @@ def _formats(
             _report_constant(moments[1], scale, label)
         if scale == "subject":
             _require_one_level(*moments, label)
-            moments = _moments(VoxelRows([data.fmri], **padding).subset(training), label)
+            moments = np.array(streamed_moments(VoxelRows([data.fmri], **padding).subset(training)))[:, None]
         formats[subject] = RowFormat(
             num_voxels=data.fmri.shape[1] if columns is None else len(columns),
             scale=scale,
@@ -282,21 +258,6 @@ def _formats(
             pad_mode=padding["pad_mode"],
         )
     return formats
-
-
-def voxel_moments(rows: VoxelRows, label: str) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and deviation of every voxel, [v] each; one that does not vary gets infinity, so that it becomes 0."""
-    total, squares = np.zeros(rows.num_voxels), np.zeros(rows.num_voxels)
-    for block in _blocks(rows):
-        total += block.sum(axis=0)
-    mean = total / len(rows)
-    for block in _blocks(rows):
-        squares += np.square(block - mean).sum(axis=0)
-    deviation = np.sqrt(squares / len(rows))
-    constant = deviation <= ROUND_OFF * np.abs(mean)
-    if constant.all():
-        raise InputError(f"{label}: all voxels are constant in its {len(rows)} training rows, it cannot be scaled")
-    return mean, np.where(constant, np.inf, deviation)
 
 
 def _report_constant(deviation: np.ndarray, scale: str, label: str) -> None:
@@ -316,19 +277,6 @@ def _require_one_level(mean: np.ndarray, deviation: np.ndarray, label: str) -> N
             f"{label}: {found}, so that one mean and deviation would leave little of the signal; needed: "
             "data.scale=voxel, or responses that are z-scored a voxel"
         )
-
-
-def _moments(rows: VoxelRows, label: str) -> tuple[np.ndarray, np.ndarray]:
-    """One mean and one deviation of all values, [1] each."""
-    count = len(rows) * rows.num_voxels
-    mean = sum(block.sum() for block in _blocks(rows)) / count
-    squares = sum(np.square(block - mean).sum() for block in _blocks(rows))
-    return np.array([mean]), np.array([np.sqrt(squares / count)])
-
-
-def _blocks(rows: VoxelRows) -> Iterator[np.ndarray]:
-    for start in range(0, len(rows), BLOCK):
-        yield rows[start : start + BLOCK].astype(np.float64)  # [m v]
 
 
 def _averaged(data: OwnArrays, rows: VoxelRows, chosen: np.ndarray, about: dict, single: bool) -> PairedDataset:

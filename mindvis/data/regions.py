@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from mindvis.common.errors import InputError
-from mindvis.data.arrays import read_npz, require_choice
+from mindvis.data.arrays import as_texts, read_npz, require_choice
 
 EVERY = "all"  # the name that takes every voxel
 NUM_GRAYORDINATES = 91_282
@@ -46,6 +46,25 @@ def region_columns(roi: str | Sequence[str], masks: Mapping[str, np.ndarray], wh
     if not len(columns):
         raise InputError(f"{where}: ROI {', '.join(names)!r} selects none of {len(chosen[0])} voxels")
     return columns
+
+
+def named_masks(arrays: Mapping[str, np.ndarray], where: str | Path) -> dict[str, np.ndarray]:
+    """Region -> boolean [v], of the arrays `roi_names` [r] and `roi_masks` [r v] of a file; {} where it has neither.
+
+    Raises InputError for one without the other, a name that is there twice and a region without a voxel.
+    """
+    if ("roi_names" in arrays) != ("roi_masks" in arrays):
+        raise InputError(f"{where}: roi_names and roi_masks only together, one is missing")
+    if "roi_names" not in arrays:
+        return {}
+    names = as_texts(arrays["roi_names"]).tolist()
+    masks = dict(zip(names, arrays["roi_masks"], strict=True))
+    if len(masks) < len(names):
+        raise InputError(f"{where}: roi_names {', '.join(names)}, needs every name once")
+    empty = [name for name, mask in masks.items() if not mask.any()]
+    if empty:
+        raise InputError(f"{where}: ROI {empty[0]!r} selects none of {arrays['roi_masks'].shape[1]} voxels")
+    return masks
 
 
 def masks_within(masks: Mapping[str, np.ndarray], columns: np.ndarray | None, num_voxels: int) -> dict[str, np.ndarray]:

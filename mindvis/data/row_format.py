@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mindvis.common.errors import InputError
-from mindvis.data.arrays import Array, check_array
+from mindvis.data.arrays import FMRI, check_array
 from mindvis.data.rows import VoxelRows
 
 SCALES = ("voxel", "subject", "none")
@@ -67,7 +67,7 @@ class RowFormat:
         Taken are rows of `num_voxels`, or whole recordings of `num_recorded`. `scaled`: they are scaled already.
         Raises InputError for another length, values that are no numbers, and rows that this scaling does not fit.
         """
-        rows = check_array(rows, Array("fmri", "real", "n v"), label)
+        rows = check_array(rows, FMRI, label)
         columns = self._columns_of(rows, label)
         moments = NO_CHANGE if scaled or self.scale == "none" else (self.mean, self.deviation)
         mean, deviation = (np.atleast_2d(moment) for moment in moments)  # [1 v] or [1 1]

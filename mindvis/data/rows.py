@@ -1,12 +1,16 @@
 """Rows that stay on disk: mapped arrays read one row at a time, so that memory stays flat in their number."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from mindvis.common.errors import InputError
+from mindvis.data.arrays import BLOCK
 from mindvis.data.voxels import common_length, pad_to
+
+ROUND_OFF = 2e-7  # of its mean: a deviation below it is what float32 is off by, not a signal
 
 
 @dataclass(frozen=True)
@@ -133,13 +137,29 @@ class MeanRows:
         return rows.astype(np.float32, copy=False).mean(axis=0)
 
 
+def voxel_moments(rows: "VoxelRows", label: str) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation of every voxel, [v] each; one that does not vary gets infinity, so that it becomes 0.
+
+    Raises InputError where none varies.
+    """
+    mean = sum(block.sum(axis=0) for block in _blocks(rows, BLOCK)) / len(rows)
+    deviation = np.sqrt(sum(np.square(block - mean).sum(axis=0) for block in _blocks(rows, BLOCK)) / len(rows))
+    constant = deviation <= ROUND_OFF * np.abs(mean)
+    if constant.all():
+        raise InputError(f"{label}: all voxels are constant in its {len(rows)} training rows, it cannot be scaled")
+    return mean, np.where(constant, np.inf, deviation)
+
+
 def streamed_moments(rows: "VoxelRows", block: int = 256) -> tuple[float, float]:
     """Mean and deviation over all rows and voxels in float64, some rows in memory at a time (Chan et al. 1983)."""
     count, mean, squares = 0, 0.0, 0.0
-    for start in range(0, len(rows), block):
-        part = rows[start : start + block].astype(np.float64)
+    for part in _blocks(rows, block):
         shift, total = part.mean() - mean, count + part.size
         squares += ((part - part.mean()) ** 2).sum() + shift**2 * count * part.size / total
         mean += shift * part.size / total
         count = total
     return mean, math.sqrt(squares / count)
+
+
+def _blocks(rows: "VoxelRows", size: int) -> Iterator[np.ndarray]:
+    return (rows[start : start + size].astype(np.float64) for start in range(0, len(rows), size))  # [m v]

@@ -6,7 +6,7 @@ repeats, or trials, when they are read.
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +100,8 @@ class TrialOptions:
     include_single_trials: bool = False
     min_noise_ceiling: float | None = None
     pad_mode: str = "wrap"
+    fraction: float = 1.0
+    fraction_seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -208,6 +210,19 @@ class SubjectTrials:
                 f"{num_bad} are no signal in some trial, data.min_noise_ceiling is {least}"
             )
         return kept
+
+
+def open_trials(recorded: Sequence[Recorded], options: TrialOptions) -> list[SubjectTrials]:
+    """The subjects, with a share of the training pictures of all where one is asked for. Raises InputError."""
+    shown = [np.array(one.stimuli)[np.array(one.splits) == "train"] for one in recorded]
+    order = np.array(list(dict.fromkeys(np.concatenate(shown).tolist())))  # as they first appear
+    kept = set(order[chosen_share(np.arange(len(order)), options.fraction, options.fraction_seed)].tolist())
+    opened = []
+    for one in recorded:
+        pairs = zip(one.splits, one.stimuli, strict=True)
+        splits = [None if split == "train" and stimulus not in kept else split for split, stimulus in pairs]
+        opened.append(SubjectTrials(replace(one, splits=splits), options))
+    return opened
 
 
 def join_trials(

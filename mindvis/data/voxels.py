@@ -115,22 +115,6 @@ def at_least_float32(fmri: np.ndarray) -> np.ndarray:
     return fmri.astype(np.float32) if fmri.dtype == np.float16 else fmri
 
 
-def bad_voxels(series: np.ndarray) -> np.ndarray:
-    """Voxels with a value that is no measurement (NaN, infinite, absurd) or no variation: [frames v] -> bool [v]."""
-    measured = (np.abs(series) <= ABSURD).all(axis=0)  # [v]
-    constant = series.max(axis=0) == series.min(axis=0)
-    return ~measured | constant
-
-
-def zscore(series: np.ndarray, bad: np.ndarray) -> np.ndarray:
-    """Mean 0, deviation 1 of every voxel in time; bad voxels become 0. [frames v], bool [v] -> float32 [frames v]."""
-    kept = np.where(bad, 0, series).astype(np.float64)
-    centred = kept - kept.mean(axis=0)
-    deviation = np.where(bad, 1, centred.std(axis=0))
-    # A deviation that underflows leaves round-off, not signal.
-    return (centred / np.where(deviation > 0, deviation, 1)).astype(np.float32)
-
-
 def window_average(frames: np.ndarray, frames_per_window: int = 10) -> np.ndarray:
     """Average frames [f v] over `f // frames_per_window` consecutive windows -> [w v].
 

@@ -11,10 +11,10 @@ import torch
 from mindvis.common.draws import generator
 from mindvis.common.errors import InputError
 from mindvis.common.files import sync
+from mindvis.common.launched import global_rank
 from mindvis.common.progress import Progress
 from mindvis.data.images import LazyImages, random_crop, to_float
 from mindvis.dc_ldm.autoencoder import Autoencoder
-from mindvis.training.runs import global_rank
 
 
 def kept_latents(

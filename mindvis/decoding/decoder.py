@@ -10,7 +10,7 @@ from mindvis.checkpoints import build_ldm_from, find_ldm, read_weights
 from mindvis.checkpoints.weights import RIDGE_FILE
 from mindvis.common.devices import choose_device, use_threads
 from mindvis.common.errors import InputError
-from mindvis.data.arrays import Array, check_array
+from mindvis.data.arrays import FMRI, check_array
 from mindvis.data.row_format import FMRIFacts, RowFormat
 from mindvis.data.voxels import patched_length
 from mindvis.dc_ldm import LatentDiffusion
@@ -113,7 +113,7 @@ class Decoder:
         """Rows of fMRI [n v] as the encoder takes them, float32 [n num_voxels]. Raises InputError as `decode`."""
         if scaling not in SCALINGS:
             raise InputError(f"scaling is {scaling!r}; needed: one of {', '.join(SCALINGS)}")
-        rows = check_array(np.asarray(fmri), Array("fmri", "real", "n v"), label)
+        rows = check_array(np.asarray(fmri), FMRI, label)
         names = self._subjects_of(len(rows), subject)
         num_input = self.ldm.conditioner.encoder.num_voxels
         given = np.empty((len(rows), num_input), np.float32)

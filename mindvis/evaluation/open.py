@@ -8,7 +8,8 @@ import numpy as np
 
 from mindvis.common.devices import choose_device
 from mindvis.common.errors import InputError
-from mindvis.common.shares import Process, Shares, parts_folder
+from mindvis.common.launched import Process
+from mindvis.common.shares import Shares, parts_folder
 from mindvis.config.decoding import AuditConfig, EvaluateConfig
 from mindvis.config.invocation import made_now
 from mindvis.config.loading import part

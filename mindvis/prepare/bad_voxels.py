@@ -1,9 +1,22 @@
-"""What preparing does with voxels that carry no signal."""
+"""Voxels that carry no signal: found, treated as the policy says, and left out of the z-scores of the others."""
 
 import numpy as np
 
 from mindvis.common.errors import InputError
 from mindvis.config.tools import BadVoxels
+from mindvis.data.voxels import ABSURD
+
+BLOCK = 64  # rows gone through at a time: they may be mapped
+
+
+def bad_voxels(series: np.ndarray) -> np.ndarray:
+    """Voxels with a value that is no measurement (NaN, infinite, absurd) or no variation: [frames v] -> bool [v]."""
+    measured, lowest, highest = np.ones(series.shape[1], bool), np.array(series[0]), np.array(series[0])
+    for start in range(0, len(series), BLOCK):
+        block = series[start : start + BLOCK]
+        measured &= (np.abs(block) <= ABSURD).all(axis=0)
+        lowest, highest = np.minimum(lowest, block.min(axis=0)), np.maximum(highest, block.max(axis=0))
+    return ~measured | (lowest == highest)
 
 
 def check_bad(bad: np.ndarray, policy: BadVoxels, where: str) -> None:
@@ -15,3 +28,12 @@ def check_bad(bad: np.ndarray, policy: BadVoxels, where: str) -> None:
         )
     if bad.all():
         raise InputError(f"{where}: all {bad.size} voxels are constant or not finite; needs a signal")
+
+
+def zscore(series: np.ndarray, bad: np.ndarray) -> np.ndarray:
+    """Mean 0, deviation 1 of every voxel in time; bad voxels become 0. [frames v], bool [v] -> float32 [frames v]."""
+    kept = np.where(bad, 0, series).astype(np.float64)
+    centred = kept - kept.mean(axis=0)
+    deviation = np.where(bad, 1, centred.std(axis=0))
+    # A deviation that underflows leaves round-off, not signal.
+    return (centred / np.where(deviation > 0, deviation, 1)).astype(np.float32)

@@ -5,7 +5,7 @@ a time; rows and pictures are gathered in files beside the result.
 """
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,12 +20,10 @@ from mindvis.config.tools import BadVoxels
 from mindvis.data.images import check_side, read_square
 from mindvis.data.own import SPLITS, save_npz
 from mindvis.data.reading import read_table
-from mindvis.data.voxels import ABSURD
-from mindvis.prepare.bad_voxels import check_bad
+from mindvis.prepare.bad_voxels import bad_voxels, check_bad
 from mindvis.prepare.nifti import NIFTI_ERRORS, load_label_image, open_cifti, open_nifti, read_labels, require_grid
 from mindvis.prepare.parcellation import load_parcellation
 
-BLOCK = 64  # rows gone through at a time
 # column of the table -> other names for it; `stim_file` is that of BIDS
 COLUMNS = {
     "beta_file": ("beta", "file", "filename"),
@@ -211,7 +209,7 @@ def prepare_betas(
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
         rows = _gather_rows(trials, source, Path(folder) / "rows.npy")
-        masks, bad = source.masks, _bad(rows)
+        masks, bad = source.masks, bad_voxels(rows)
         check_bad(bad, policy, f"{trials[0].beta.parent}: betas")
         if policy == "drop":
             rows = _copy(rows, Path(folder) / "kept.npy", (len(rows), int((~bad).sum())), lambda row: row[~bad])
@@ -267,16 +265,3 @@ def _copy(rows: np.ndarray, path: Path, shape: tuple, change: Callable[[np.ndarr
     for i, row in enumerate(rows):
         copied[i] = change(row)
     return copied
-
-
-def _bad(rows: np.ndarray) -> np.ndarray:
-    """Voxels with a value that is no measurement, or the same in all rows: bool [v], some rows in memory at a time."""
-    measured, lowest, highest = np.ones(rows.shape[1], bool), np.array(rows[0]), np.array(rows[0])
-    for block in _blocks(rows):
-        measured &= (np.abs(block) <= ABSURD).all(axis=0)
-        lowest, highest = np.minimum(lowest, block.min(axis=0)), np.maximum(highest, block.max(axis=0))
-    return ~measured | (lowest == highest)
-
-
-def _blocks(rows: np.ndarray) -> Iterator[np.ndarray]:
-    return (rows[start : start + BLOCK] for start in range(0, len(rows), BLOCK))

@@ -1,13 +1,16 @@
 """What is there, what is missing and where it is obtained, what is broken: the report of one data set."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from mindvis.common.errors import InputError
 from mindvis.common.files import sha256
 from mindvis.data.reading import PassedOver
+from mindvis.data.voxels import find_outlier
 
 Level = Literal["ok", "differs", "missing", "broken"]
 COMPLETE, INCOMPLETE, BROKEN = 0, 1, 2
@@ -80,6 +83,14 @@ NSD = Origin(
     "python scripts/prepare_nsd.py raw/NSD --out data/NSD --subjects subj01",
 )
 
+OWN = Origin(
+    "own data, one .npz file as docs/data.md describes it",
+    "docs/data.md, Your own data",
+    "yours",
+    "yours",
+    "python scripts/check_data.py --datasets npz --root my_data.npz",
+)
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -117,6 +128,20 @@ class Report:
             check(self, *args)
         except InputError as error:
             self.add("broken", str(error))
+
+    def attempt_file(self, path: Path, check: Callable[..., None], *args: object) -> None:
+        """Run the check of a file; one that is not there is a finding "missing"."""
+        if path.is_file():
+            self.attempt(check, path, *args)
+        else:
+            self.add("missing", str(path))
+
+    def outliers(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """A finding "differs" for every array, by what it is called, with a value that no measurement has."""
+        for name, rows in arrays.items():
+            outlier = find_outlier(rows)
+            if outlier:
+                self.add("differs", f"{name} {outlier}")
 
     def expect(self, what: str, found: object, published: object) -> None:
         """A finding "differs" when a size is not the published one."""

@@ -1,23 +1,21 @@
 """The checks of HCP, GOD and BOLD5000, each a report; what a loader refuses is broken."""
 
-import hashlib
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from mindvis.common.errors import InputError
-from mindvis.common.files import sha256
+from mindvis.common.files import digest, sha256
 from mindvis.common.progress import Progress
 from mindvis.data import bold5000 as bold
 from mindvis.data import god, hcp
-from mindvis.data.arrays import NpzReader, check_real, check_shapes, load_npy
-from mindvis.data.voxels import bad_voxels, find_outlier
+from mindvis.data.arrays import FMRI, NpzReader, check_array, check_shapes, load_npy
+from mindvis.data.regions import KNOWN_COUNTS, VISUAL_CORTEX
+from mindvis.prepare.bad_voxels import bad_voxels
 from mindvis.prepare.bold5000 import check_subject, find_subjects
 from mindvis.prepare.check import BOLD5000, GOD, GOD_RELEASED, HCP, Report, Settings, short_hash
 from mindvis.prepare.god import unique_labels
-from mindvis.prepare.parcellation import KNOWN_COUNTS
 
 NUM_HCP_SUBJECTS = 1091
 VC_VOXELS = {1: 4466, 2: 4404, 3: 4643, 4: 4133, 5: 4370}
@@ -49,11 +47,12 @@ class _HcpSubjects:
     def __init__(self) -> None:
         self.frames: list[int] = []
         self.sizes: dict[tuple[tuple[str, int], ...], int] = {}
-        self.constant, self.digest = 0, hashlib.sha256()
+        self.constant = 0
+        self.hashes: list[str] = []
 
     def add(self, report: Report, path: Path, settings: Settings) -> None:
         with NpzReader(path) as npz:
-            regions = hcp.VISUAL_CORTEX if settings.published_sizes else tuple(npz)
+            regions = VISUAL_CORTEX if settings.published_sizes else tuple(npz)
             missing = [name for name in regions if name not in npz]
             if missing:
                 raise InputError(f"{path}: no {', '.join(missing)}, has {', '.join(npz)}; --any-size takes any regions")
@@ -61,12 +60,12 @@ class _HcpSubjects:
                 raise InputError(
                     f"{path}: {', '.join(str(npz[name].dtype) for name in regions)}; needs z-scored floats"
                 )
-            sizes = check_shapes(npz, hcp.region_arrays(regions), path, {})
+            sizes = check_shapes(npz, hcp.region_arrays(regions), path)
             arrays = npz.read(hcp.region_arrays(regions)) if settings.read_values else {}
         if settings.read_values:
-            _report_outliers(report, path, arrays)
+            report.outliers({f"{path}: {name}": rows for name, rows in arrays.items()})
             self.constant += sum(int(bad_voxels(rows).sum()) for rows in arrays.values())
-            self.digest.update(sha256(path).encode())
+            self.hashes.append(sha256(path))
         self.frames.append(sizes["f"][0])
         size = tuple((name, sizes[name][0]) for name in regions)
         self.sizes[size] = self.sizes.get(size, 0) + 1
@@ -85,28 +84,21 @@ class _HcpSubjects:
             frames = f"{min(self.frames)} to {max(self.frames)} frames"
             report.add("ok", f"{frames} (published: {NUM_HCP_SUBJECTS} subjects, runs of 1200 frames)")
         if self.frames and settings.read_values:
-            digest = self.digest.hexdigest()[:16]
-            report.add("ok", f"finite, {self.constant} constant voxels in all, sha256 of all files {digest}")
+            all_files = f"sha256 of all files {digest(self.hashes)[:16]}"
+            report.add("ok", f"finite, {self.constant} constant voxels in all, {all_files}")
 
 
 def check_god(root: Path, settings: Settings) -> Report:
     """Subjects with their rows and regions, pictures, label tables, class index."""
     report = Report("GOD", root, [GOD, GOD_RELEASED])
-    checks = {god.IMAGE_FILE: _check_images, god.LABEL_TABLES["train"]: _check_labels, god.INDEX_FILE: _check_index}
-    for name, check in checks.items():
-        _each(report, root / name, check, settings)
+    report.attempt_file(root / god.IMAGE_FILE, _check_images, settings)
+    report.attempt_file(root / god.LABEL_TABLES["train"], _check_labels)
+    report.attempt_file(root / god.INDEX_FILE, _check_index)
     found = {path.name for path in god.find_subjects(root, report.passed)} if root.is_dir() else set()
     published = [f"sbj_{number}.npz" for number in VC_VOXELS]
     for name in sorted(found | set(published if settings.published_sizes or not found else ())):
-        _each(report, root / name, _check_god_subject, settings)
+        report.attempt_file(root / name, _check_god_subject, settings)
     return report
-
-
-def _each(report: Report, path: Path, check: Callable[..., None], settings: Settings) -> None:
-    if path.is_file():
-        report.attempt(check, path, settings)
-    else:
-        report.add("missing", str(path))
 
 
 def _check_god_subject(report: Report, path: Path, settings: Settings) -> None:
@@ -115,7 +107,7 @@ def _check_god_subject(report: Report, path: Path, settings: Settings) -> None:
     sizes = {name: int(mask.sum()) for name, mask in masks.items()}
     if not sizes.get("VC"):
         raise InputError(f"{path}: no voxel in a mask VC; it has {', '.join(sizes) or 'no mask'}")
-    _report_outliers(report, path, {name: rows for name, rows in arrays.items() if name != "arr_3"})
+    report.outliers({f"{path}: {name}": rows for name, rows in arrays.items() if name != "arr_3"})
     train, single, averages = (arrays[name] for name in ("arr_0", "arr_1", "arr_2"))
     rows = f"{len(train)} training, {len(single)} single and {len(averages)} averaged test rows"
     regions = " ".join(f"{name} {size}" for name, size in sizes.items())
@@ -127,14 +119,6 @@ def _check_god_subject(report: Report, path: Path, settings: Settings) -> None:
         published = VC_VOXELS.get(int(number[1]) if number else 0, sizes["VC"])
         report.expect(f"{path.name}: voxels in VC", sizes["VC"], published)
         report.expect(f"{path.name}: rows", [len(train), len(single), len(averages)], [NUM_TRAIN, NUM_SINGLE, NUM_TEST])
-
-
-def _report_outliers(report: Report, path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """A finding "differs" for every array with a value that no measurement has."""
-    for name, rows in arrays.items():
-        outlier = find_outlier(rows)
-        if outlier:
-            report.add("differs", f"{path}: {name} {outlier}")
 
 
 def _image_counts(folder: Path) -> dict[str, tuple[int, str]]:
@@ -169,7 +153,7 @@ def _check_images(report: Report, path: Path, settings: Settings) -> None:
         report.expect(f"{path.name}: images", [sizes["i"][0], sizes["m"][0]], [NUM_TRAIN, NUM_TEST])
 
 
-def _check_labels(report: Report, path: Path, settings: Settings) -> None:
+def _check_labels(report: Report, path: Path) -> None:
     test = path.with_name(god.LABEL_TABLES["test"])
     if not test.is_file():
         report.add("missing", str(test))
@@ -178,7 +162,7 @@ def _check_labels(report: Report, path: Path, settings: Settings) -> None:
     report.add("ok", ", ".join(f"{name}: {count} images" for name, count in counts.items()))
 
 
-def _check_index(report: Report, path: Path, settings: Settings) -> None:
+def _check_index(report: Report, path: Path) -> None:
     index = god.read_class_index(path)
     known = {wnid for entry in index.values() for wnid in entry[:-1]}
     tables = [path.with_name(name) for name in god.LABEL_TABLES.values()]
@@ -246,7 +230,7 @@ def _check_bold5000_subject(report: Report, root: Path, name: str, settings: Set
 def _bold5000_values(report: Report, root: Path, subject: str) -> str:
     constant = 0
     for path in (path for _, path in bold.response_files(root, subject) if path.is_file()):
-        rows = check_real(load_npy(path, mmap=True), str(path))
-        _report_outliers(report, path, {"array": rows})
+        rows = check_array(load_npy(path, mmap=True), FMRI, str(path))
+        report.outliers({f"{path}: array": rows})
         constant += int(bad_voxels(rows).sum())
     return f", finite, {constant} constant voxels"

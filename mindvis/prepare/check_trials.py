@@ -1,4 +1,4 @@
-"""The checks of MOSAIC and NSD, each a report; what a loader refuses is broken."""
+"""The checks of MOSAIC, NSD and own data, each a report; what a loader refuses is broken."""
 
 from collections import Counter
 from pathlib import Path
@@ -9,11 +9,14 @@ from mindvis.common.errors import InputError
 from mindvis.common.progress import Progress
 from mindvis.data import mosaic, nsd
 from mindvis.data import mosaic_files as files
-from mindvis.data.arrays import check_real
+from mindvis.data.arrays import BLOCK, FMRI, check_array
 from mindvis.data.hdf5 import open_hdf5
+from mindvis.data.own import SPLITS, OwnArrays, load_npz, read_own
+from mindvis.data.pairs import overlap
 from mindvis.data.regions import EVERY, NUM_GRAYORDINATES
-from mindvis.data.voxels import bad_voxels
-from mindvis.prepare.check import MOSAIC, NSD, Report, Settings
+from mindvis.data.rows import VoxelRows, voxel_moments
+from mindvis.prepare.bad_voxels import bad_voxels
+from mindvis.prepare.check import MOSAIC, NSD, OWN, Report, Settings, short_hash
 
 SUBJECTS = {"BOLD5000": 4, "BMD": 10, "NSD": 8, "GOD": 5, "NOD": 30, "HAD": 30, "THINGS": 3, "deeprecon": 3}
 SESSIONS = {"subj03": 32, "subj04": 30, "subj06": 32, "subj08": 30}  # 40 of the others
@@ -103,11 +106,7 @@ def _check_splits(report: Report, folder: Path) -> None:
 def check_nsd(root: Path, settings: Settings) -> Report:
     """What prepare_nsd.py made of each subject, and the pictures."""
     report = Report("NSD", root, [NSD])
-    path = root / nsd.STIMULI
-    if path.is_file():
-        report.attempt(_check_nsd_pictures, path, settings)
-    else:
-        report.add("missing", str(path))
+    report.attempt_file(root / nsd.STIMULI, _check_nsd_pictures, settings)
     found = nsd.find_subjects(root, report.passed) if root.is_dir() else {}
     if not found:
         report.add("missing", f"no <subject>/{nsd.SUBJECT_FILE} in {root}")
@@ -128,7 +127,7 @@ def _check_nsd_subject(report: Report, folder: Path, settings: Settings) -> None
     constant = 0
     if settings.read_values:
         for rows in Progress(subject.sources, desc=name, unit="session"):
-            check_real(rows, rows.path)
+            check_array(rows, FMRI, rows.path)
             constant += int(bad_voxels(rows[:]).sum())
     splits, sizes = Counter(subject.splits), {region: int(mask.sum()) for region, mask in subject.masks.items()}
     regions = " ".join(f"{region} {size}" for region, size in sizes.items())
@@ -141,3 +140,63 @@ def _check_nsd_subject(report: Report, folder: Path, settings: Settings) -> None
         report.expect(f"{name}: sessions", len(subject.sources), SESSIONS.get(name, 40))
         if nsd.GENERAL in sizes and name in GENERAL:
             report.expect(f"{name}: voxels in {nsd.GENERAL}", sizes[nsd.GENERAL], GENERAL[name])
+
+
+def check_npz(path: Path, settings: Settings) -> Report:
+    """Rows, pictures, voxels and regions of one file; constant voxels; test pictures that are training pictures too."""
+    report = Report("npz", path, [OWN])
+    if not path.is_file():
+        report.add("missing", f"no file {path}; --root names the .npz file itself")
+        return report
+    report.attempt(_check_own_arrays, path, settings)
+    return report
+
+
+def _check_own_arrays(report: Report, path: Path, settings: Settings) -> None:
+    data = read_own(path)
+    counts = ", ".join(f"{int((data.split == split).sum())} {split}" for split in SPLITS)
+    report.add("ok", f"{len(data.fmri)} rows ({counts}), {data.fmri.shape[1]} voxels{short_hash(path, settings)}")
+    regions = " ".join(f"{name} {int(mask.sum())}" for name, mask in data.roi_masks.items())
+    report.add("ok", f"regions: {regions or 'none named, data.roi=all takes every voxel'}")
+    shown = f"{len(np.unique(data.stimulus))} of {len(data.images)}"
+    side = "x".join(map(str, data.images.shape[1:3]))
+    report.add("ok", f"{shown} images of {side} shown, {_classes(data)}")
+    subjects = sorted(set(data.subject.tolist()))
+    report.add("ok", f"subjects: {', '.join(filter(None, subjects)) or 'none named, so all rows are of one'}")
+    if settings.read_values:
+        for subject in subjects:
+            _check_voxels(report, data, subject, str(path))
+    _check_overlap(report, path)
+
+
+def _classes(data: OwnArrays) -> str:
+    if data.class_ids is None:
+        return "no class_ids: the classifier's class of the true picture is taken"
+    return f"{len(np.unique(data.class_ids))} classes"
+
+
+def _check_voxels(report: Report, data: OwnArrays, subject: str, where: str) -> None:
+    """Constant voxels and the level of the responses of one subject's training rows."""
+    name = subject or "all rows"
+    rows = VoxelRows([data.fmri]).subset(np.flatnonzero((data.subject == subject) & (data.split == "train")))
+    if not len(rows):
+        raise InputError(f"{where}: {name}: no training row")
+    mean, deviation = voxel_moments(rows, f"{where}: {name}")
+    varies = np.isfinite(deviation)
+    within = float(np.sqrt(np.square(deviation[varies]).mean()))
+    found = (
+        f"{name}: finite, {int((~varies).sum())} constant voxels, voxels differ in mean by {mean.std():.3g} and vary by"
+    )
+    hint = " (raw responses: data.scale=voxel, the default, z-scores them)" if mean.std() > within else ""
+    report.add("ok", f"{found} {within:.3g}{hint}")
+    report.outliers({f"{name}: fmri": rows[: 4 * BLOCK]})
+
+
+def _check_overlap(report: Report, path: Path) -> None:
+    train, test, _ = load_npz(path, patch_size=1, scale="none")
+    found = overlap(train, test)
+    if found["also_in_training"]:
+        counts = f"{found['also_in_training']} of {found['test_pictures']}"
+        report.add("differs", f"{counts} test pictures are training pictures too: their scores are of no worth")
+    else:
+        report.add("ok", f"none of {found['test_pictures']} test pictures is a training picture")

@@ -17,8 +17,7 @@ from mindvis.config.tools import BadVoxels, Scaling
 from mindvis.data.god import IMAGE_FILE, INDEX_FILE, LABEL_TABLES, read_class_index, read_labels, wnid_of
 from mindvis.data.images import is_picture, read_square
 from mindvis.data.reading import PassedOver, files_below, list_folder, original_of, read_lines, require_folder
-from mindvis.data.voxels import bad_voxels, zscore
-from mindvis.prepare.bad_voxels import check_bad
+from mindvis.prepare.bad_voxels import bad_voxels, check_bad, zscore
 from mindvis.prepare.bdata import BData, is_bdata, read_bdata
 
 TRAIN, TEST, IMAGERY = 1, 2, 3  # DataType

@@ -19,8 +19,7 @@ from mindvis.common.progress import Progress
 from mindvis.config.tools import HCP_PATTERN, BadVoxels
 from mindvis.data.hcp import FILE_NAME, VOLUMETRIC, regions_of
 from mindvis.data.reading import PassedOver, files_below, require_folder
-from mindvis.data.voxels import bad_voxels, zscore
-from mindvis.prepare.bad_voxels import check_bad
+from mindvis.prepare.bad_voxels import bad_voxels, check_bad, zscore
 from mindvis.prepare.nifti import load_label_image, read_series, read_volumes
 from mindvis.prepare.parcellation import load_parcellation
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from mindvis.common.errors import InputError, unreadable
-from mindvis.common.files import write_atomic, write_npz
+from mindvis.common.files import write_npy, write_npz
 from mindvis.common.progress import Progress
 from mindvis.config.tools import BadVoxels
 from mindvis.data.arrays import load_npy
@@ -23,8 +23,8 @@ from mindvis.data.hdf5 import open_hdf5, require_member
 from mindvis.data.nsd import GENERAL, STIMULI, SUBJECT_FILE, TRIALS, open_stimuli, session_file
 from mindvis.data.regions import NUM_AREAS, area_names, require_area
 from mindvis.data.rows import MappedArray, VoxelRows
-from mindvis.data.voxels import bad_voxels, noise_ceiling, zscore
-from mindvis.prepare.bad_voxels import check_bad
+from mindvis.data.voxels import noise_ceiling
+from mindvis.prepare.bad_voxels import bad_voxels, check_bad, zscore
 from mindvis.prepare.nifti import read_labels
 
 SCALE = 300.0  # betas are integers of 300 x per cent signal change
@@ -186,7 +186,7 @@ def prepare_session(path: Path, target: Path, mask: np.ndarray, policy: BadVoxel
     bad = bad_voxels(series)
     check_bad(bad, policy, str(path))
     scaled = zscore(series, bad)
-    write_atomic(target, lambda file: np.save(file, scaled))
+    write_npy(target, scaled)
 
 
 def prepare_subject(
@@ -248,7 +248,7 @@ def _begin(folder: Path, mask: np.ndarray) -> None:
     if note.is_file() and not np.array_equal(load_npy(note), mask):
         raise InputError(f"{folder}: was prepared with other regions; needs another --out, or the folder removed")
     if not note.is_file():
-        write_atomic(note, lambda file: np.save(file, mask))
+        write_npy(note, mask)
 
 
 def _prepare_sessions(paths: list[Path], folder: Path, mask: np.ndarray, policy: BadVoxels, workers: int) -> None:

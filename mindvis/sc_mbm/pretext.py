@@ -14,11 +14,11 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from mindvis.common.errors import InputError
-from mindvis.common.files import write_atomic
+from mindvis.common.files import write_npy
+from mindvis.common.launched import global_rank
 from mindvis.common.progress import Progress
 from mindvis.sc_mbm.blocks import transformer, unshuffle
 from mindvis.sc_mbm.positions import sincos_positions
-from mindvis.training.runs import global_rank
 
 DEPTH = 2  # blocks of the decoder
 FEATURE_SHAPE = (512, 28, 28)  # of layer2 at 224 pixels
@@ -102,7 +102,7 @@ def kept_features(pictures: np.ndarray, resnet: Path, folder: Path, *, batch_siz
         features = np.concatenate(list(feature_batches(load_resnet(resnet), pictures, batch_size)))
         if global_rank() > 0:
             return features
-        write_atomic(path, lambda file: np.save(file, features))
+        write_npy(path, features)
     return np.load(path, mmap_mode="r")
 
 

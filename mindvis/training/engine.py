@@ -20,10 +20,10 @@ from torch import nn
 
 from mindvis.common.devices import MATMUL_PRECISIONS, choose_device, matmul_precision, num_gpus
 from mindvis.common.errors import InputError
-from mindvis.common.launched import check_count, started_by_slurm
+from mindvis.common.launched import check_count, global_rank, started_by_slurm
 from mindvis.config.schemas import TrainerConfig
 from mindvis.training.checkpointing import WholeCheckpointIO
-from mindvis.training.runs import Run, global_rank
+from mindvis.training.runs import Run
 
 log = logging.getLogger(__name__)
 

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from mindvis.common.devices import describe_device, use_threads
 from mindvis.common.errors import InputError
+from mindvis.common.launched import global_rank
 from mindvis.config.invocation import now
 from mindvis.config.schemas import (
     FinetuneLDMConfig,
@@ -27,7 +28,7 @@ from mindvis.training.checkpointing import Checkpoints, Judge
 from mindvis.training.engine import check_trainer, compile_networks, is_on_gpu, kernels, largest_batch_size, make_engine
 from mindvis.training.loaders import Loaders
 from mindvis.training.logging import MetricsFile, make_loggers
-from mindvis.training.runs import Run, create_run, global_rank
+from mindvis.training.runs import Run, create_run
 from mindvis.training.signals import SignalWatch
 from mindvis.training.wandb_runs import check_wandb
 

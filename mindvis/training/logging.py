@@ -18,8 +18,9 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from mindvis.common.errors import InputError
 from mindvis.common.files import append_text, to_csv, write_atomic, write_text
+from mindvis.common.launched import global_rank
 from mindvis.config.schemas import LoggingConfig
-from mindvis.training.runs import Run, global_rank
+from mindvis.training.runs import Run
 from mindvis.training.wandb_runs import check_wandb, new_identity, open_wandb, origin, source_runs, staged_in
 
 

@@ -8,7 +8,6 @@ checkpoints/    last, previous, best-<step>    figures/       pictures made on t
 import atexit
 import json
 import logging
-import os
 import shutil
 import sys
 import tempfile
@@ -22,6 +21,7 @@ from omegaconf import OmegaConf
 
 from mindvis.common.errors import InputError, beside
 from mindvis.common.files import remove_temporaries, write_json, write_text
+from mindvis.common.launched import global_rank
 from mindvis.common.tensor_files import find_fault
 from mindvis.config.invocation import git_revision, now, this_command
 from mindvis.config.loading import read_yaml
@@ -163,14 +163,6 @@ def newest_checkpoint(folder: Path) -> Path | None:
     if faults:
         raise InputError(f"{'; '.join(faults)}; needed: one whole checkpoint, or a new run_dir")
     return None
-
-
-def global_rank() -> int:
-    """Rank of this process among all of the training, before any process group exists (torchrun, SLURM, Lightning)."""
-    named = [os.environ.get(name) for name in ("RANK", "NODE_RANK", "LOCAL_RANK", "SLURM_PROCID")]
-    if named[0] is not None:
-        return int(named[0])
-    return max(int(rank or 0) for rank in named)
 
 
 def _make_folders(run: Run) -> None:

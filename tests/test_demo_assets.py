@@ -11,9 +11,8 @@ from mindvis.config.tools import DemoRecipe
 from mindvis.data.images import to_float
 from mindvis.dc_ldm import build_class_ldm
 from mindvis.evaluation.classifiers import DEMO_ASSETS, load_demo_classifier
-from mindvis.simulation.demo_models import draw_pictures, judge
+from mindvis.simulation.demo_models import PREFIXES, draw_pictures, judge, sample_classes
 from mindvis.simulation.stimuli import CLASS_NAMES
-from mindvis.simulation.train_denoiser import PREFIXES, sample_classes
 from mindvis.simulation.train_image_models import accuracy, encode_all, peak_signal_to_noise, reconstruct
 
 FRESH_SEED = 123_456  # neither an experiment's nor a training's

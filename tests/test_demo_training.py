@@ -9,9 +9,16 @@ from mindvis.config.tools import DemoRecipe
 from mindvis.dc_ldm import build_class_ldm
 from mindvis.dc_ldm.attention import TransformerBlock
 from mindvis.evaluation.classifiers import DEMO_ASSETS, load_demo_classifier
-from mindvis.simulation.demo_models import draw_pictures, train_demo
+from mindvis.simulation.demo_models import (
+    LevelLoss,
+    draw_pictures,
+    move_average,
+    sample_classes,
+    scale_context,
+    train_demo,
+    train_denoiser,
+)
 from mindvis.simulation.stimuli import CLASS_NAMES
-from mindvis.simulation.train_denoiser import LevelLoss, move_average, sample_classes, scale_context, train_denoiser
 from mindvis.simulation.train_image_models import (
     Fit,
     degrade,

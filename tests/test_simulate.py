@@ -20,8 +20,17 @@ from mindvis.simulation.cortex import (
     picture_features,
     surfaces,
 )
-from mindvis.simulation.experiment import PROTOCOLS, Experiment, Protocol, draw_experiment
-from mindvis.simulation.scanner import haemodynamic_response, resting_run, trial_noise, view, voxel_snr
+from mindvis.simulation.experiment import (
+    PROTOCOLS,
+    Experiment,
+    Protocol,
+    draw_experiment,
+    haemodynamic_response,
+    resting_run,
+    trial_noise,
+    view,
+    voxel_snr,
+)
 from mindvis.simulation.simulate import simulate
 from mindvis.simulation.stimuli import CLASS_NAMES, draw_stimuli
 

@@ -30,7 +30,7 @@ def make_figures(config: PaperFiguresConfig) -> list[Path]:
     subjects = find_subjects(config.decoded, config.labels)
     drawn: dict[str, Figure] = {}
     for name in Progress(config.figures, desc="figures"):
-        drawn |= DRAWN_FROM[name](config, subjects)
+        drawn |= _draw(name, config, subjects)
     return [path for name, figure in drawn.items() for path in save_png_and_pdf(figure, Path(config.output) / name)]
 
 
@@ -44,30 +44,20 @@ def _check_inputs(config: PaperFiguresConfig) -> None:
             raise InputError(f"figure {name!r} has no input; needed: {NEEDED[name]}, or figures=[...] without it")
 
 
-def _masked(config: PaperFiguresConfig, subjects: list[Subject]) -> dict[str, Figure]:
-    options = {"checkpoint": config.checkpoint, "num_rows": config.num_rows, "seed": config.seed}
-    return {"masked": masked_figure(config.run, **options)}
-
-
-def _subjects(config: PaperFiguresConfig, subjects: list[Subject]) -> dict[str, Figure]:
-    ids = shared_stimuli(subjects, config.stimuli, config.num_stimuli)
-    return {"subjects": subjects_figure(subjects, ids, num_samples=config.num_samples, pixels=config.pixels)}
-
-
-def _consistency(config: PaperFiguresConfig, subjects: list[Subject]) -> dict[str, Figure]:
-    options = {"pixels": config.pixels}
-    return _each(
-        "consistency", subjects, lambda s: consistency_figure(s, config.stimuli, config.num_stimuli, **options)
-    )
-
-
-def _failures(config: PaperFiguresConfig, subjects: list[Subject]) -> dict[str, Figure]:
-    options = {"pixels": config.pixels}
-    return _each("failures", subjects, lambda s: failures_figure(s, config.score, config.num_stimuli, **options))
-
-
-def _accuracy(config: PaperFiguresConfig, subjects: list[Subject]) -> dict[str, Figure]:
-    return {"accuracy": accuracy_figure(subjects, config.score)}
+def _draw(name: str, config: PaperFiguresConfig, subjects: list[Subject]) -> dict[str, Figure]:
+    """A figure by name, or those of every subject."""
+    chosen, count, pixels = config.stimuli, config.num_stimuli, config.pixels
+    if name == "masked":
+        run = str(config.run)
+        return {name: masked_figure(run, checkpoint=config.checkpoint, num_rows=config.num_rows, seed=config.seed)}
+    if name == "accuracy":
+        return {name: accuracy_figure(subjects, config.score)}
+    if name == "subjects":
+        ids = shared_stimuli(subjects, chosen, count)
+        return {name: subjects_figure(subjects, ids, num_samples=config.num_samples, pixels=pixels)}
+    if name == "consistency":
+        return _each(name, subjects, lambda subject: consistency_figure(subject, chosen, count, pixels=pixels))
+    return _each(name, subjects, lambda subject: failures_figure(subject, config.score, count, pixels=pixels))
 
 
 def _each(name: str, subjects: list[Subject], draw: Callable[[Subject], Figure]) -> dict[str, Figure]:
@@ -79,12 +69,3 @@ def _each(name: str, subjects: list[Subject], draw: Callable[[Subject], Figure])
 
 def _file_name(label: str) -> str:
     return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in label)
-
-
-DRAWN_FROM: dict[str, Callable[[PaperFiguresConfig, list[Subject]], dict[str, Figure]]] = {
-    "masked": _masked,
-    "subjects": _subjects,
-    "consistency": _consistency,
-    "failures": _failures,
-    "accuracy": _accuracy,
-}

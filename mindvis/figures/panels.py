@@ -5,12 +5,12 @@ from textwrap import shorten
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mindvis.common.errors import InputError
-from mindvis.common.plots import INK, PAPER_DPI, interval_bars, masked_reconstruction_plot, score_label
+from mindvis.common.plots import INK, PAPER_DPI, image_grid, interval_bars, masked_reconstruction_plot, score_label
 from mindvis.evaluation.similarity import between_sample_ssim
-from mindvis.figures.layout import draw_blocks
 from mindvis.figures.subjects import Subject, at_most, spread
 from mindvis.inspection.hidden_voxels import open_held_out
 
@@ -18,6 +18,10 @@ SHOWN = "shown"  # heading over the stimuli
 MAX_NAME = 22  # letters of a class beside its pictures
 AGREEMENT = "consistency_class/"  # what the report calls agreement by a classifier
 CONTROL = "shuffled"  # fMRI rows permuted among the stimuli
+# the layout of blocks of pictures, all in inches
+MAX_WIDTH, MAX_CELL = 10.0, 0.72  # of the page, of a picture
+GAP, MARGIN, HEAD, NOTE = 0.12, 0.08, 0.36, 1.4  # between blocks, around all, of the headings, of the notes
+BETWEEN = 0.04  # between pictures, of a picture's side
 
 
 def subjects_figure(subjects: Sequence[Subject], ids: Sequence[str], *, num_samples: int, pixels: int) -> Figure:
@@ -39,7 +43,7 @@ def consistency_figure(subject: Subject, chosen: Sequence[str] | None, count: in
     if pictures.decoded.shape[1] < 2:
         raise InputError(f"{subject.folder}: one sample a stimulus; needed: two or more for the figure 'consistency'")
     agreement = dict(zip(pictures.stimulus_ids, between_sample_ssim(pictures.decoded), strict=True))
-    ids = chosen if chosen is not None else spread(sorted(agreement, key=agreement.get, reverse=True), count)
+    ids = chosen if chosen is not None else spread(sorted(agreement, key=agreement.__getitem__, reverse=True), count)
     classes = _class_agreement(subject)
     notes = [f"SSIM {agreement[i]:.2f}" + (f"\nsame class {classes[i]:.0%}" if i in classes else "") for i in ids]
     return _all_samples(subject, ids, pixels, notes=notes, notes_head="agreement")
@@ -69,27 +73,28 @@ def accuracy_figure(subjects: Sequence[Subject], score: str | None) -> Figure:
     axis = figure.axes[0]
     if found[0]["chance"] is not None:
         axis.axhline(found[0]["chance"], color=INK, ls="--", lw=0.8, label=f"chance {found[0]['chance']:.3g}")
-    controls = [score_of(subject, score, CONTROL) for subject in subjects]
-    places = [place for place, item in enumerate(controls) if item is not None]
-    if places:
-        heights = [controls[place]["value"] for place in places]
-        axis.plot(places, heights, ls="", marker="D", ms=5, mfc="white", mec=INK, label="shuffled fMRI")
+    controls = [_find_score(subject, score, CONTROL) for subject in subjects]
+    heights = {place: item["value"] for place, item in enumerate(controls) if item is not None}
+    if heights:
+        axis.plot(
+            list(heights), list(heights.values()), ls="", marker="D", ms=5, mfc="white", mec=INK, label="shuffled fMRI"
+        )
     if axis.get_legend_handles_labels()[0]:
         axis.legend(frameon=False, fontsize=8, loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0.2)
     return figure
 
 
-def score_of(subject: Subject, name: str, of: str = "decoded") -> dict | None:
-    """The figure of that name and set in a subject's report; None for a control that is not there.
-
-    Raises InputError where the decoded pictures have no such figure.
-    """
-    figures = subject.report["figures"]
-    found = next((item for item in figures if (item["name"], item["set"]) == (name, of)), None)
-    if found is None and of == "decoded":
-        have = ", ".join(item["name"] for item in figures if item["set"] == of)
+def score_of(subject: Subject, name: str) -> dict:
+    """The figure of that name of the decoded pictures in a subject's report. Raises InputError where there is none."""
+    found = _find_score(subject, name, "decoded")
+    if found is None:
+        have = ", ".join(item["name"] for item in subject.report["figures"] if item["set"] == "decoded")
         raise InputError(f"{subject.source}: no score {name!r}; needed: one of {have}, the same for every subject")
     return found
+
+
+def _find_score(subject: Subject, name: str, of: str) -> dict | None:
+    return next((item for item in subject.report["figures"] if (item["name"], item["set"]) == (name, of)), None)
 
 
 @torch.no_grad()
@@ -131,3 +136,43 @@ def _class_agreement(subject: Subject) -> dict[str, float]:
     rows = subject.report["per_stimulus"]
     name = next((name for name in rows[0]["scores"] if name.startswith(AGREEMENT)), None)
     return {} if name is None else subject.per_stimulus(name)
+
+
+def draw_blocks(
+    blocks: Sequence[np.ndarray], heads: Sequence[str], *, notes: Sequence[str] = (), notes_head: str = ""
+) -> Figure:
+    """A page of blocks, each uint8 [r c h w 3], under its heading; a note of one or two lines after each row."""
+    grids = [image_grid(block, gap=round(BETWEEN * block.shape[3])) for block in blocks]
+    scale = _inches_a_pixel(blocks, grids, bool(notes))
+    sizes = [(grid.shape[0] * scale, grid.shape[1] * scale) for grid in grids]
+    height = HEAD + sizes[0][0] + MARGIN
+    width = sum(w for _, w in sizes) + _fixed_width(len(blocks), bool(notes))
+    figure = Figure(figsize=(width, height), dpi=PAPER_DPI)
+    axis = figure.add_axes((0, 0, 1, 1))  # in inches from the upper left corner
+    axis.axis("off")
+    left = MARGIN
+    for grid, head, (grid_height, grid_width) in zip(grids, heads, sizes, strict=True):
+        extent = (left, left + grid_width, HEAD + grid_height, HEAD)
+        axis.imshow(grid, extent=extent, interpolation="none", aspect="auto")
+        _text(axis, left + grid_width / 2, HEAD / 2, head, ha="center")
+        left += grid_width + GAP
+    for row, note in enumerate(notes):
+        _text(axis, left, HEAD + (row + 0.5) * sizes[0][0] / len(notes), note)
+    _text(axis, left, HEAD / 2, notes_head)
+    axis.set(xlim=(0, width), ylim=(height, 0))  # imshow has moved them
+    return figure
+
+
+def _inches_a_pixel(blocks: Sequence[np.ndarray], grids: Sequence[np.ndarray], has_notes: bool) -> float:
+    """Size of a pixel at which a picture is no larger than `MAX_CELL` and the page no wider than `MAX_WIDTH`."""
+    left_over = MAX_WIDTH - _fixed_width(len(blocks), has_notes)
+    return min(MAX_CELL / blocks[0].shape[3], left_over / sum(grid.shape[1] for grid in grids))
+
+
+def _fixed_width(num_blocks: int, has_notes: bool) -> float:
+    return 2 * MARGIN + GAP * (num_blocks - 1) + (NOTE if has_notes else 0.0)
+
+
+def _text(axis: Axes, x: float, y: float, text: str, *, ha: str = "left") -> None:
+    va = "center_baseline" if "\n" not in text else "center"
+    axis.text(x, y, text, ha=ha, va=va, fontsize=8, color=INK, linespacing=1.3)

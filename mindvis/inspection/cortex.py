@@ -7,6 +7,7 @@ import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -77,18 +78,19 @@ def on_surface(
     for name, vertices in places.items():
         if not len(vertices):
             raise InputError(f"region {name!r} is no Glasser area; needed: areas such as V1 for the flat map")
-    exact = voxels is not None and all(len(places[name]) == mask.sum() for name, mask in masks.items())
+    fit = all(len(places[name]) == mask.sum() for name, mask in masks.items())
+    shown: Mapping[str, np.ndarray | float] = means if voxels is None or not fit else voxels
     values = np.full(len(flat.points), np.nan)
     for name, vertices in places.items():
-        values[vertices] = voxels[name] if exact else means[name]
-    return values, exact
+        values[vertices] = shown[name]
+    return values, shown is voxels
 
 
 def flat_map_figure(flat: FlatMap, values: np.ndarray, *, centre: float, label: str) -> Figure:
     """Values of vertices [m] on the flattened cortex around them, left hemisphere first; NaN is left grey."""
     figure = Figure(figsize=(5.2, 4.4), layout="constrained", dpi=PAPER_DPI)
     axis = figure.subplots()
-    mesh = {"triangles": flat.triangles, "rasterized": True}
+    mesh: dict[str, Any] = {"triangles": flat.triangles, "rasterized": True}
     axis.tripcolor(*flat.points.T, facecolors=flat.borders.astype(float), cmap=BACKGROUND, **mesh)
     of_triangle = values[flat.triangles].mean(axis=1)  # NaN where a corner has none
     shown = np.isfinite(of_triangle) & ~flat.borders
@@ -109,7 +111,7 @@ def _name_areas(axis: Axes, flat: FlatMap, labels: np.ndarray) -> None:
         points = flat.points[flat.areas == label]
         upper = points[points[:, 1] >= np.quantile(points[:, 1], 0.6)]
         middle = upper[np.linalg.norm(upper - upper.mean(axis=0), axis=1).argmin()]
-        name = axis.text(*middle, flat.names[int(label)], ha="center", va="center", fontsize=7, color=INK)
+        name = axis.text(middle[0], middle[1], flat.names[int(label)], ha="center", va="center", fontsize=7, color=INK)
         name.set_path_effects([withStroke(linewidth=1.5, foreground="white")])
 
 
@@ -125,7 +127,7 @@ def _show_part(axis: Axes, points: np.ndarray) -> None:
 def _read_surface(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Points [v 2] and triangles [t 3] of a flat surface."""
     try:
-        image = nibabel.load(path)
+        image: Any = nibabel.load(path)
         points, triangles = (array.data for array in image.darrays[:2])
     except (OSError, ValueError, nibabel.filebasedimages.ImageFileError) as error:
         raise InputError(f"{path}: no surface that can be read ({str(error).splitlines()[0]})") from error

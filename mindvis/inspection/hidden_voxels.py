@@ -2,6 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -32,7 +33,7 @@ def open_held_out(
     """
     run = open_run(path, stages=("pretrain_mbm", "finetune_mbm"))
     tuned = run.stage == "finetune_mbm"
-    trained = from_plain(FinetuneMBMConfig if tuned else PretrainMBMConfig, run.settings)
+    trained: Any = from_plain(FinetuneMBMConfig if tuned else PretrainMBMConfig, run.settings)
     network, _ = build_mbm(path, checkpoint=checkpoint)
     sizes = (network.patch_size, network.num_voxels)
     trials = run.settings.get("single_trials", False)  # runs from before this setting saw averages alone
@@ -57,7 +58,7 @@ def score_run(config: ScoreMBMConfig) -> dict[str, float]:
     trained, network, train, held_out = open_held_out(config.run, config.checkpoint)
     network = network.to(choose_device(config.device))
     ratio = trained.mask.mask_ratio if config.mask_ratio is None else config.mask_ratio
-    options = {"mask_ratio": ratio, "num_masks": config.num_masks, "seed": config.seed}
+    options: dict[str, Any] = {"mask_ratio": ratio, "num_masks": config.num_masks, "seed": config.seed}
     score = score_hidden_voxels(network, np.asarray(train.fmri), np.asarray(held_out.fmri), **options)
     found = asdict(score) | {"rows": held_out.num_rows}
     write_json(Path(config.run) / SCORE_FILE, found | options)

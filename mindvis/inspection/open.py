@@ -1,6 +1,8 @@
-"""The model to look into, its data and regions, from settings."""
+"""The model to look into, its data, and which of its voxels belong to which region, from settings."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -12,13 +14,30 @@ from mindvis.config.schemas import DataConfig
 from mindvis.config.tools import LookInsideConfig
 from mindvis.data import FMRIDataset, PairedDataset
 from mindvis.data.open import hold_out_tail, open_pairs, open_pretraining, saved_data
+from mindvis.data.regions import padded_mask
 from mindvis.dc_ldm import LatentDiffusion
 from mindvis.decoding.open import load_decoder, open_generation
-from mindvis.inspection.regions import Regions, find_regions
 from mindvis.sc_mbm import MaskedBrainModel
 from mindvis.sc_mbm.model import BrainEncoder
 
 NUM_COMPARED = 256  # rows by which padding is told from voxels
+
+
+@dataclass(frozen=True)
+class Regions:
+    """Regions to look at: `masks` name -> boolean [v] without padding; `padding` boolean [v]; `alike` int [v].
+
+    `alike` is the first voxel with the same values in every row: the original of a wrap-padded one.
+    """
+
+    masks: dict[str, np.ndarray]
+    padding: np.ndarray
+    alike: np.ndarray
+
+    def with_copies(self, name: str) -> np.ndarray:
+        """A region and the padding copied from it, boolean [v]: what must be hidden for the region to be hidden."""
+        mask = self.masks[name]
+        return mask | (self.padding & mask[self.alike])
 
 
 @dataclass(frozen=True)
@@ -28,8 +47,8 @@ class Opened:
     `which` says which rows those are; `settings` are those of the training, {} where unknown.
     """
 
-    model: MaskedBrainModel | LatentDiffusion
-    dataset: FMRIDataset
+    model: Any  # MaskedBrainModel or LatentDiffusion
+    dataset: Any  # FMRIDataset, with pictures for Stage B
     rows: list[int]
     which: str
     fmri: np.ndarray
@@ -39,11 +58,16 @@ class Opened:
 
     @property
     def encoder(self) -> BrainEncoder:
-        return self.model if isinstance(self.model, MaskedBrainModel) else self.model.conditioner.encoder
+        return encoder_of(self.model)
 
     @property
     def stage(self) -> str:
         return "A" if isinstance(self.model, MaskedBrainModel) else "B"
+
+
+def encoder_of(model: MaskedBrainModel | LatentDiffusion) -> BrainEncoder:
+    """What encodes the fMRI: a Stage A model itself, or the encoder in a Stage B conditioner."""
+    return model if isinstance(model, MaskedBrainModel) else model.conditioner.encoder
 
 
 def open_model(config: LookInsideConfig) -> Opened:
@@ -56,7 +80,7 @@ def open_model(config: LookInsideConfig) -> Opened:
     data = _choose_data(config, weights.config)
     opened = _open_stage_a if weights.kind == "mbm" else _open_stage_b
     model, dataset, which = opened(config, data, weights.config)
-    num_voxels = model.num_voxels if weights.kind == "mbm" else model.conditioner.encoder.num_voxels
+    num_voxels = encoder_of(model).num_voxels
     sized = dataset if dataset.num_voxels == num_voxels else dataset.fitted(num_voxels)
     rows = np.unique(
         np.linspace(0, dataset.num_rows - 1, min(config.num_stimuli, dataset.num_rows)).round().astype(int)
@@ -99,3 +123,46 @@ def _open_stage_b(
     generation = GenerateConfig(**{name: getattr(config, name) for name in names}, data=data)
     ldm = load_decoder(generation).to(choose_device(config.device))
     return ldm, open_generation(generation, ldm)[0], "test rows"
+
+
+def find_regions(dataset: FMRIDataset, fmri: np.ndarray, rois: Sequence[str] | None, source: str) -> Regions:
+    """Regions of a data set over its rows fmri [n v], at the length of the model; None: those that contain no other.
+
+    Raises InputError where regions are unknown or differ among subjects, and for a region that is not there.
+    """
+    if not dataset.roi_masks:
+        raise InputError(f"{source}: {_why_unknown(dataset)}")
+    num_voxels = fmri.shape[1]
+    masks = {name: padded_mask(mask, num_voxels) for name, mask in dataset.roi_masks.items()}
+    masks = {name: mask for name, mask in masks.items() if mask.any()}
+    for name in rois or ():
+        if name not in masks:
+            raise InputError(f"setting rois names {name!r}; needed: some of {', '.join(masks)}")
+    alike = _first_alike(fmri)
+    covered = np.any(list(masks.values()), axis=0)
+    repeated = (alike != np.arange(num_voxels)) | (np.ptp(fmri, axis=0) == 0)  # wrapped, or filled with a constant
+    return Regions({name: masks[name] for name in rois or _innermost(masks)}, ~covered & repeated, alike)
+
+
+def _why_unknown(dataset: FMRIDataset) -> str:
+    subjects = [] if dataset.subject is None else list(dict.fromkeys(dataset.subject.tolist()))
+    if len(subjects) > 1:
+        few = ", ".join(subjects[:3]) + (", ..." if len(subjects) > 3 else "")
+        return f"no voxel is in one region for all of {len(subjects)} subjects; needed: subject=, one of {few}"
+    return "its regions are not known; needed: GOD or HCP files, or own data with roi_names and roi_masks"
+
+
+def _innermost(masks: Mapping[str, np.ndarray]) -> list[str]:
+    """Names of the regions that contain no other: V1 and LOC rather than VC."""
+    return [name for name, mask in masks.items() if not any(_within(other, mask) for other in masks.values())]
+
+
+def _within(part: np.ndarray, whole: np.ndarray) -> bool:
+    return bool((part <= whole).all() and (part != whole).any())
+
+
+def _first_alike(fmri: np.ndarray) -> np.ndarray:
+    """For every voxel of fmri [n v], the first one with the same values: int [v]."""
+    seen: dict[bytes, int] = {}
+    columns = np.ascontiguousarray(fmri.T)  # [v n]
+    return np.array([seen.setdefault(column.tobytes(), i) for i, column in enumerate(columns)])

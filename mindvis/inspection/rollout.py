@@ -6,6 +6,8 @@ can have come from, not what a score depends on: that is what occlusion measures
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import reduce
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +16,7 @@ from timm.models.vision_transformer import Attention
 from torch import Tensor
 
 from mindvis.evaluation.statistics import interval
-from mindvis.inspection.regions import Regions
+from mindvis.inspection.open import Regions
 from mindvis.sc_mbm.model import BrainEncoder
 
 
@@ -34,12 +36,12 @@ def rollout(layers: Iterable[Tensor]) -> Tensor:
 
     Heads are averaged and half of each layer is the residual: the product over layers of (A + I) / 2.
     """
-    flow = None
-    for weights in layers:
+
+    def with_residual(weights: Tensor) -> Tensor:
         identity = torch.eye(weights.shape[-1], dtype=weights.dtype, device=weights.device)
-        layer = 0.5 * (weights.mean(dim=1) + identity)  # [b l l]
-        flow = layer if flow is None else layer @ flow
-    return flow
+        return 0.5 * (weights.mean(dim=1) + identity)  # [b l l]
+
+    return reduce(lambda flow, layer: layer @ flow, map(with_residual, layers))
 
 
 @torch.no_grad()
@@ -57,7 +59,8 @@ def patch_attention(encoder: BrainEncoder, fmri: np.ndarray, batch_size: int = 1
 def _layers(encoder: BrainEncoder, fmri: Tensor) -> Iterator[Tensor]:
     """Attention weights of block after block on the way of fmri [b 1 v]; all at once would be gigabytes."""
     tokens = encoder.patch_embed(encoder.patchify(fmri)) + encoder.pos_embed[:, 1:]  # [b l d]
-    for block in encoder.blocks:
+    blocks: Iterable[Any] = encoder.blocks
+    for block in blocks:
         yield attention_weights(block.attn, block.norm1(tokens))
         tokens = block(tokens)
 

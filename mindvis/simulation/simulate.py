@@ -4,7 +4,6 @@ Several subjects see drawings of known classes; others rest. What is written is 
 Unlike in GOD, test pictures are new pictures of the training classes; the protocol `god` adds those of unseen classes.
 """
 
-import json
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -13,12 +12,19 @@ import numpy as np
 
 from mindvis.common.draws import generator
 from mindvis.common.errors import InputError
-from mindvis.common.files import write_npz
+from mindvis.common.files import write_json, write_npz
 from mindvis.common.progress import Progress
 from mindvis.data.hcp import FILE_NAME, VISUAL_CORTEX
 from mindvis.simulation.cortex import AREAS, EARLY, OBJECT_AREAS
-from mindvis.simulation.experiment import Experiment, Stimuli, draw_experiment
-from mindvis.simulation.scanner import Viewing, responses, resting_run, view
+from mindvis.simulation.experiment import (
+    Experiment,
+    Stimuli,
+    Viewing,
+    draw_experiment,
+    responses,
+    resting_run,
+    view,
+)
 from mindvis.simulation.stimuli import CLASS_NAMES
 
 FIRST_WNID = 90_000_000  # made-up WordNet numbers, beyond the real ones
@@ -43,7 +49,7 @@ def simulate(out_dir: str | Path, experiment: Experiment) -> None:
     stimuli = draw_experiment(experiment)
     _write_viewing(staging / "Kamitani" / "npz", experiment, stimuli)
     _write_resting(staging / "HCP" / "npz", experiment, stimuli)
-    _write_json(staging / RECORD, {"classes": CLASS_NAMES, **asdict(experiment)})
+    write_json(staging / RECORD, {"classes": CLASS_NAMES, **asdict(experiment)})
     shutil.rmtree(out_dir, ignore_errors=True)
     staging.replace(out_dir)
 
@@ -52,7 +58,7 @@ def _write_viewing(root: Path, experiment: Experiment, stimuli: Stimuli) -> None
     root.mkdir(parents=True)
     train, test = np.split(stimuli.images, [stimuli.num_train])
     write_npz(root / "images_256.npz", {"train_images": train, "test_images": test})
-    _write_json(root / "imagenet_class_index.json", {i: [_wnid(i), name] for i, name in enumerate(CLASS_NAMES)})
+    write_json(root / "imagenet_class_index.json", {i: [_wnid(i), name] for i, name in enumerate(CLASS_NAMES)})
     splits = np.split(stimuli.class_ids, [stimuli.num_train])
     for name, class_ids in zip(("training", "testing"), splits, strict=True):
         rows = (f"{FIRST_WNID + class_id}.{image:06d},1\n" for image, class_id in enumerate(class_ids.tolist()))
@@ -62,20 +68,19 @@ def _write_viewing(root: Path, experiment: Experiment, stimuli: Stimuli) -> None
         write_npz(root / f"sbj_{subject}.npz", _god_arrays(viewing, experiment))
         if viewing.imagery is not None:
             folder = root.parents[1] / "Imagery"
-            folder.mkdir(exist_ok=True)
-            write_npz(folder / f"sbj_{subject}.npz", _imagery_arrays(viewing, stimuli))
+            write_npz(folder / f"sbj_{subject}.npz", _imagery_arrays(viewing, viewing.imagery, stimuli))
 
 
-def _imagery_arrays(viewing: Viewing, stimuli: Stimuli) -> dict[str, np.ndarray]:
+def _imagery_arrays(viewing: Viewing, imagery: np.ndarray, stimuli: Stimuli) -> dict[str, np.ndarray]:
     """Training trials that were seen, test trials that were imagined, as own data has them."""
     num_test = len(stimuli.images) - stimuli.num_train
     stimulus = np.arange(stimuli.num_train, len(stimuli.images))
-    stimulus = np.concatenate([np.arange(stimuli.num_train), np.repeat(stimulus, len(viewing.imagery) // num_test)])
+    stimulus = np.concatenate([np.arange(stimuli.num_train), np.repeat(stimulus, len(imagery) // num_test)])
     area = np.repeat(AREAS, viewing.area_sizes)
     return {
-        "fmri": np.concatenate([viewing.train, viewing.imagery]),
+        "fmri": np.concatenate([viewing.train, imagery]),
         "images": stimuli.images,
-        "split": np.repeat(["train", "test"], [len(viewing.train), len(viewing.imagery)]),
+        "split": np.repeat(["train", "test"], [len(viewing.train), len(imagery)]),
         "stimulus": stimulus,
         "class_ids": stimuli.class_ids[stimulus],
         "roi_names": np.array(list(REGIONS)),
@@ -105,20 +110,12 @@ def _write_resting(root: Path, experiment: Experiment, stimuli: Stimuli) -> None
     for subject in Progress(range(1, experiment.num_resting + 1), desc="resting subjects"):
         rng = generator((experiment.seed, subject, 0), "resting")
         evoked, sizes = responses(experiment, stimuli.features, rng)
-        num_voxels = sum(sizes[: len(VISUAL_CORTEX)])  # V1 to V4 come first
-        patterns = evoked[:NUM_RESTING_PATTERNS, :num_voxels]
-        run = resting_run(
-            patterns, sizes[: len(VISUAL_CORTEX)], num_frames=experiment.num_frames, t_r=experiment.t_r, rng=rng
-        )
-        parts = np.split(run, np.cumsum(sizes[: len(VISUAL_CORTEX) - 1]), axis=1)
-        folder = root / f"{100_000 + subject}"
-        folder.mkdir(parents=True)
-        write_npz(folder / FILE_NAME, dict(zip(VISUAL_CORTEX, parts, strict=True)))
+        sizes = sizes[: len(VISUAL_CORTEX)]  # V1 to V4 come first
+        patterns = evoked[:NUM_RESTING_PATTERNS, : sum(sizes)]
+        run = resting_run(patterns, sizes, num_frames=experiment.num_frames, t_r=experiment.t_r, rng=rng)
+        parts = np.split(run, np.cumsum(sizes[:-1]), axis=1)
+        write_npz(root / f"{100_000 + subject}" / FILE_NAME, dict(zip(VISUAL_CORTEX, parts, strict=True)))
 
 
 def _wnid(class_id: int) -> str:
     return f"n{FIRST_WNID + class_id:08d}"
-
-
-def _write_json(path: Path, content: dict) -> None:
-    path.write_text(json.dumps(content, indent=1), encoding="utf-8")

@@ -138,7 +138,8 @@ def _mix(first: np.ndarray, other: np.ndarray, share: np.ndarray) -> np.ndarray:
 @cache
 def _grid() -> tuple[np.ndarray, np.ndarray]:
     axis = (np.arange(IMAGE_SIZE) + 0.5) / IMAGE_SIZE * 2 - 1
-    return tuple(np.meshgrid(axis, axis))
+    x, y = np.meshgrid(axis, axis)
+    return x, y
 
 
 def _hsv(hue: float, saturation: float, value: float) -> np.ndarray:

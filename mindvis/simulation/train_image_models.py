@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from mindvis.common.progress import Progress
 from mindvis.data.images import to_float
-from mindvis.dc_ldm.autoencoder import VQAutoencoder
+from mindvis.dc_ldm.autoencoder import Autoencoder, VQAutoencoder
 from mindvis.dc_ldm.layers import zero_init
 from mindvis.evaluation.classifiers import DemoClassifier
 from mindvis.training.optim import warmup_cosine
@@ -119,7 +119,7 @@ def reconstruction_loss(
         decoded = autoencoder.decode(passed, quantize=False).float()
     loss = F.l1_loss(decoded, image) + F.mse_loss(decoded, image) + code_loss
     if thumbnail_pull:
-        thumbnail = F.adaptive_avg_pool2d(image, latent.shape[-2:])
+        thumbnail = F.adaptive_avg_pool2d(image, (latent.shape[-2], latent.shape[-1]))
         loss = loss + thumbnail_pull * F.mse_loss(latent, THUMBNAIL_SCALE * thumbnail)
     return loss
 
@@ -151,7 +151,7 @@ def polish_decoder(autoencoder: VQAutoencoder, images: np.ndarray, fit: Fit) -> 
 
 
 @torch.no_grad()
-def encode_all(autoencoder: VQAutoencoder, images: np.ndarray, batch_size: int = 64) -> Tensor:
+def encode_all(autoencoder: Autoencoder, images: np.ndarray, batch_size: int = 64) -> Tensor:
     """Latents [n c h/4 w/4] of uint8 images [n h w 3], in full precision."""
     batches = range(0, len(images), batch_size)
     return torch.cat([autoencoder.encode(to_float(images[start : start + batch_size])) for start in batches])
@@ -167,6 +167,7 @@ def normalise_latents(autoencoder: VQAutoencoder, latents: Tensor, *, per_channe
     mean, variance = latents.mean(dim=(0, 2, 3)), latents.var(dim=(0, 2, 3))  # [c]
     scale = (variance if per_channel else variance.mean().expand_as(variance)).sqrt()
     before, after, codes = autoencoder.quant_conv, autoencoder.post_quant_conv, autoencoder.quantize.embedding.weight
+    assert before.bias is not None and after.bias is not None
     before.weight.div_(scale[:, None, None, None])
     before.bias.sub_(mean).div_(scale)
     codes.sub_(mean).div_(scale)
@@ -185,7 +186,7 @@ def start_codes(autoencoder: VQAutoencoder, latents: Tensor, *, seed: int) -> No
 
 
 @torch.no_grad()
-def reconstruct(autoencoder: VQAutoencoder, images: np.ndarray, batch_size: int = 64) -> Tensor:
+def reconstruct(autoencoder: Autoencoder, images: np.ndarray, batch_size: int = 64) -> Tensor:
     """Images through the autoencoder and its codebook: uint8 [n h w 3] -> float [n 3 h w]."""
     latents = encode_all(autoencoder, images, batch_size)
     return torch.cat([autoencoder.decode(latent) for latent in latents.split(batch_size)])

@@ -8,6 +8,7 @@ import h5py
 import numpy as np
 import pytest
 from mosaic_files import NUM, TRIALS, needs_glasser, write_mosaic, write_subject
+from script_runner import run
 
 from mindvis.common.errors import InputError
 from mindvis.config.schemas import DataConfig
@@ -344,14 +345,16 @@ MALFORMED = {
 
 @pytest.mark.parametrize("case", MALFORMED)
 def test_malformed(tmp_path, case):
-    """One line with what was found, and nothing that looks like a finished cache."""
+    """Of a script: status 2, one line with what was found, no run, and nothing that looks like a finished cache."""
     damage, message = MALFORMED[case]
     write_mosaic(tmp_path)
     damage(tmp_path)
-    splits = tmp_path / "testtrain" if case.startswith("split") else None
-    with pytest.raises(InputError) as caught:
-        load_mosaic(tmp_path, roi="V4", splits=splits)
-    assert message in str(caught.value) and "\n" not in str(caught.value)
+    settings = [f"run_dir={tmp_path / 'run'}", "data.name=mosaic", f"data.root={tmp_path}", "data.roi=V4"]
+    settings += [f"data.splits={tmp_path / 'testtrain'}"] * case.startswith("split")
+    outcome = run("pretrain_mbm", *settings, "logging.wandb=disabled")
+    assert outcome.status == 2 and "Traceback" not in outcome.err
+    assert [message in line for line in outcome.err.splitlines() if line.startswith("error: ")] == [True]
+    assert not (tmp_path / "run").exists()
     if case in ("all_nan", "truncated", "wrong_length"):
         assert not list(tmp_path.rglob("facts.json"))
 

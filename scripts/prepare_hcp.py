@@ -41,10 +41,8 @@ def main(argv: list[str] | None = None) -> int:
 
     settings = {"policy": args.bad_voxels, "overwrite": args.overwrite, "workers": args.workers}
     failed, passed, rois = [], PassedOver(), tuple(args.rois)
-    if args.label_image:
-        source = VolumeSource(rois, args.label_image, args.label_names)
-    else:
-        source = CiftiSource(rois, args.parcellation)
+    volumes = VolumeSource(rois, args.label_image, args.label_names)
+    source = volumes if args.label_image else CiftiSource(rois, args.parcellation)
     runs = find_runs(args.raw, passed, args.pattern)
     for outcome in prepare_all(runs, args.out, source, **settings):
         print(f"{outcome.status:8} {outcome.subject}: {outcome.detail}")

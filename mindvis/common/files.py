@@ -59,7 +59,7 @@ def write_json(path: str | Path, content: Mapping | Sequence) -> None:
 
 def write_npz(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Atomic file of named arrays, uncompressed, so that readers can map them; errors as in `write_atomic`."""
-    write_atomic(path, lambda file: np.savez(file, **arrays))
+    write_atomic(path, lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
 
 
 def write_npy(path: str | Path, array: np.ndarray) -> None:

@@ -129,13 +129,10 @@ def save_png_and_pdf(figure: Figure, path: str | Path) -> list[Path]:
     """Write a figure as `path`.png and `path`.pdf, each whole or not at all."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    contents = {
-        path.with_name(path.name + ".png"): png_bytes(figure),
-        path.with_name(path.name + ".pdf"): pdf_bytes(figure),
-    }
-    for target, content in contents.items():
-        write_atomic(target, lambda file, content=content: file.write(content))
-    return list(contents)
+    png, pdf = path.with_name(path.name + ".png"), path.with_name(path.name + ".pdf")
+    save_png(figure, png)
+    write_atomic(pdf, lambda file: file.write(pdf_bytes(figure)))
+    return [png, pdf]
 
 
 def save_png(picture: np.ndarray | Figure, path: str | Path) -> Path:

@@ -49,10 +49,10 @@ class Progress(tqdm):
             yield item
             self.update()
 
-    def update(self, n: float = 1) -> bool | None:
+    def update(self, n: float | None = 1) -> bool | None:
         if not self.disable:
             return super().update(n)
-        self.n += n
+        self.n += n or 0
         if self.pace.due():
             log.info("%s: %s", self.label, done(self.n, self.total, self.pace.seconds))
         return None

@@ -130,7 +130,7 @@ def check_shape(shape: object) -> int:
 # Constructors that a pickle may call
 
 
-def _ordered(pairs: object = ()) -> OrderedDict:
+def _ordered(pairs: Any = ()) -> OrderedDict:
     check_keys([key for key, _ in pairs] if isinstance(pairs, list | tuple) else refuse("an OrderedDict of no pairs"))
     return OrderedDict(pairs)
 
@@ -191,11 +191,17 @@ class SafeUnpickler(pickle._Unpickler):  # the Python one: every instruction can
     """Reads one pickle from `file`; a subclass may admit more `constructors`."""
 
     constructors = CONSTRUCTORS
+    # of the class that is extended, which is not documented
+    stack: list
+    append: Callable[[object], None]
+    pop_mark: Callable[[], list]
+    read: Callable[[int], bytes]
 
-    def __init__(self, file: BinaryIO, *, encoding: str = "latin1"):
+    def __init__(self, file: BinaryIO | mmap.mmap, *, encoding: str = "latin1"):
         super().__init__(file, encoding=encoding)
         replaced = pickle._Unpickler.dispatch.items()
-        self.dispatch = {code: getattr(type(self), instruction.__name__) for code, instruction in replaced}
+        own = {code: getattr(type(self), instruction.__name__) for code, instruction in replaced}
+        self.dispatch = own  # type: ignore[misc]
 
     def find_class(self, module: str, name: str) -> Name:
         old = next((old for old in TODAY if module == old or module.startswith(old + ".")), "")
@@ -295,7 +301,7 @@ def _build(target: object, state: object) -> None:
         refuse(f"a state set on a {type(target).__name__}")
 
 
-def _build_array(array: np.ndarray, state: object) -> None:
+def _build_array(array: Any, state: object) -> None:
     """Give an empty array its shape, dtype and content: state (version, shape, dtype, is_fortran, bytes or list)."""
     if not isinstance(state, tuple) or len(state) not in (4, 5):
         refuse("an array without shape, dtype and content")
@@ -310,7 +316,7 @@ def _build_array(array: np.ndarray, state: object) -> None:
     array.__setstate__((1, shape, dtype, bool(is_fortran), content))
 
 
-def _build_dtype(dtype: np.dtype, state: object) -> None:
+def _build_dtype(dtype: Any, state: object) -> None:
     """Give a dtype its byte order: state (version, order, None, None, None, size, alignment, flags)."""
     if not isinstance(state, tuple) or len(state) != 8 or state[1] not in ("<", ">", "|", "=") or any(state[2:5]):
         refuse("a dtype with fields or metadata")

@@ -75,6 +75,7 @@ class Shares:
         return np.flatnonzero(np.arange(num_rows) // block % self.process.count == rank)
 
     def _part(self, name: str, rank: int) -> Path:
+        assert self.folder is not None
         return self.folder / f"{name}-{rank:05d}.npy"
 
 

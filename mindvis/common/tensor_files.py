@@ -24,7 +24,7 @@ def save_tensors(content: Mapping, path: Path) -> None:
 
     def write(file: BinaryIO) -> None:
         sink = _Sink(file)
-        torch.save(_without_classes(content), sink)
+        torch.save(_without_classes(content), sink)  # type: ignore[arg-type]
         sink.close()
 
     write_atomic(path, write)
@@ -84,7 +84,8 @@ class _Sink:
     """
 
     def __init__(self, file: BinaryIO):
-        self.file, self.error, self.digest = file, None, hashlib.sha256()
+        self.file, self.digest = file, hashlib.sha256()
+        self.error: OSError | None = None
 
     def write(self, data: bytes) -> int:
         self.digest.update(data)

@@ -142,8 +142,8 @@ class Parser(argparse.ArgumentParser):
         form = argparse.RawDescriptionHelpFormatter
         if prog is None and by_package():
             prog = f"python -m mindvis {sys.argv[1]}"
-        texts = {"description": as_begun(inspect.cleandoc(description)), "epilog": as_begun(epilog or "")}
-        super().__init__(prog, formatter_class=form, **texts)
+        text, ending = as_begun(inspect.cleandoc(description)), as_begun(epilog or "")
+        super().__init__(prog, description=text, epilog=ending, formatter_class=form)
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse does it; a path may begin with `~`, which no shell replaces in `--out=~/data`."""

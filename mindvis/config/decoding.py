@@ -45,7 +45,7 @@ class GenerateConfig(DecodingConfig):
     strength: float | str | None = number(
         None, 0, 1, words=("auto",)
     )  # init=ridge: share of the noise, 0 (the ridge's picture) to 1 (from noise); auto: by held-out training stimuli
-    guidance: float | str = number(
+    guidance: float | str = number(  # type: ignore[assignment]
         1.0, 0, 1000, words=("auto",)
     )  # above 1: away from the mean training fMRI, at twice the cost; 1: published; auto: as strength
     precision: str = "32-true"  # 32-true | bf16-mixed

@@ -7,7 +7,7 @@ import math
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -122,7 +122,7 @@ def require_choice(value: str, available: Iterable[str], label: str) -> str:
     return value
 
 
-def require_rows(array: Sequence | np.ndarray, num_rows: int, label: str, counterpart: str) -> None:
+def require_rows(array: Sized, num_rows: int, label: str, counterpart: str) -> None:
     """Raises InputError unless `array` has as many rows as its counterpart."""
     if len(array) != num_rows:
         raise InputError(f"{label} has {len(array)} rows, {counterpart} has {num_rows}: they must agree")

@@ -223,7 +223,7 @@ class PairedDataset(FMRIDataset):
     def images(self) -> np.ndarray:
         """The image of every row, uint8 [n h w 3] (kept once made; `stimuli` and `stimulus` need less memory)."""
         if np.array_equal(self.stimulus, np.arange(len(self._stimuli))):
-            return self.stimuli
+            return self.stimuli  # type: ignore[return-value]
         return self.stimuli[self.stimulus]
 
     def __getitem__(self, index: int | Key) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from mindvis.common.errors import InputError, unreadable
 from mindvis.data.arrays import READ_ERRORS, check_expansion
 from mindvis.data.rows import MappedArray
 
-H5_ERRORS = (*READ_ERRORS, TypeError, AttributeError, IndexError, OverflowError)
+H5_ERRORS: tuple[type[Exception], ...] = (*READ_ERRORS, TypeError, AttributeError, IndexError, OverflowError)
 
 
 def h5py_module() -> ModuleType:

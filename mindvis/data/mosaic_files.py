@@ -67,7 +67,9 @@ def find_subjects(root: str | Path, passed: PassedOver) -> dict[str, Path]:
 
 def read_trials(path: Path) -> Trials:
     """What the file says of its trials, none of them read. Raises InputError that names the trial."""
-    names, offsets, dtypes = [], [], set()
+    names: list[str] = []
+    offsets: list[int | None] = []
+    dtypes: set[str] = set()
     attributes: dict[str, list] = {name: [] for name in ATTRIBUTES}
     with open_hdf5(path, NEEDED) as file:
         betas = require_member(path, file, "betas")
@@ -79,13 +81,13 @@ def read_trials(path: Path) -> Trials:
                 attributes[attribute].append(value)
             names.append(name)
             offsets.append(byte_offset(dataset))
-    mapped = len(dtypes) == 1 and all(offset is not None for offset in offsets)
+    places = [offset for offset in offsets if offset is not None]
     trials = Trials(
         names=names,
         phases=[text_of(phase) for phase in attributes["phase"]],
         repetitions=[int(repetition) for repetition in attributes["repetition"]],
         stimuli=[text_of(stimulus) for stimulus in attributes["presented_stimulus_filename"]],
-        offsets=offsets if mapped else None,
+        offsets=places if len(dtypes) == 1 and len(places) == len(names) else None,
         dtype=dtypes.pop() if len(dtypes) == 1 else "<f4",
     )
     _check_trials(path, trials)

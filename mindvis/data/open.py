@@ -61,6 +61,7 @@ def _in_one_space(config: DataConfig, patch_size: int) -> Pairs:
     if not names:
         everybody = _open_parts(config, patch_size)[0].subject
         names = [] if everybody is None else list(dict.fromkeys(everybody.tolist()))
+    assert config.reference is not None
     if names == [config.reference]:
         return _open_swapped(config, patch_size)
     parts = {name: _open_swapped(replace(config, subjects=[name]), patch_size) for name in names}
@@ -68,7 +69,7 @@ def _in_one_space(config: DataConfig, patch_size: int) -> Pairs:
         target = parts[config.reference][0]
     else:  # all of it: a share is of the subjects that are decoded
         target = _open_parts(replace(config, subjects=[config.reference], fraction=1.0), patch_size)[0]
-    return to_common_space(parts, target, str(config.reference), config.adapter_rank)
+    return to_common_space(parts, target, config.reference, config.adapter_rank)
 
 
 def _open_swapped(config: DataConfig, patch_size: int) -> Pairs:
@@ -81,8 +82,7 @@ def _open_swapped(config: DataConfig, patch_size: int) -> Pairs:
 
 def _open_parts(config: DataConfig, patch_size: int) -> Pairs:
     _refuse_noise_ceiling(config)
-    options: dict[str, Any] = {"patch_size": patch_size, "include_single_trials": config.include_single_trials}
-    options |= {"pad_mode": config.pad_mode, "fraction": config.fraction, "fraction_seed": config.fraction_seed}
+    options = _options(config, patch_size)
     if config.name == "god":
         return *load_god(config.root, config.subjects, config.roi, scale_test=config.scale_test, **options), None
     if config.name == "bold5000":
@@ -92,12 +92,19 @@ def _open_parts(config: DataConfig, patch_size: int) -> Pairs:
     if config.name == "nsd":
         return *load_nsd(config.root, config.subjects, config.roi, **_of_trials(config, NSD), **options), None
     if config.name == "npz":
-        return tuple(load_npz(_own_file(config), config.subjects, config.roi, scale=config.scale, **options))
+        parts = load_npz(_own_file(config), config.subjects, config.roi, scale=config.scale, **options)
+        return parts.train, parts.test, parts.val
     if config.name == "hcp":
         raise InputError(
             "setting data.name is 'hcp', resting-state fMRI without images; needed: god, bold5000, mosaic, nsd or npz"
         )
     raise InputError(f"setting data.name is {config.name!r}; needed: one of {', '.join(DATASETS)}")
+
+
+def _options(config: DataConfig, patch_size: int) -> dict[str, Any]:
+    """What every loader of pairs takes."""
+    names = ("include_single_trials", "pad_mode", "fraction", "fraction_seed")
+    return {"patch_size": patch_size, **{name: getattr(config, name) for name in names}}
 
 
 def _own_files(config: DataConfig) -> list[str]:
@@ -122,22 +129,13 @@ def open_extra(config: DataConfig, split: str, patch_size: int) -> PairedDataset
 
     Raises `InputError` for any other.
     """
-    single = config.include_single_trials
     if (config.name, split) == ("god", "imagery"):
-        options = {"scale_test": config.scale_test, "pad_mode": config.pad_mode, "fraction": config.fraction}
-        options |= {"fraction_seed": config.fraction_seed}
-        return load_god_imagery(config.root, config.subjects, config.roi, patch_size, single, **options)
+        options = _options(config, patch_size) | {"scale_test": config.scale_test}
+        return load_god_imagery(config.root, config.subjects, config.roi, **options)
     if (config.name, split) == ("mosaic", "artificial"):
-        options = TrialOptions(
-            patch_size=patch_size,
-            average=config.average,
-            include_single_trials=single,
-            min_noise_ceiling=config.min_noise_ceiling,
-            pad_mode=config.pad_mode,
-            fraction=config.fraction,
-            fraction_seed=config.fraction_seed,
-        )
-        choice = Choice(config.roi, options, config.splits, cache_dir=config.cache_dir)
+        options = _options(config, patch_size) | {"min_noise_ceiling": config.min_noise_ceiling}
+        trials = TrialOptions(average=config.average, **options)
+        choice = Choice(config.roi, trials, config.splits, cache_dir=config.cache_dir)
         return load_mosaic_splits(config.root, config.subjects, config.stimuli or "stimuli", choice, [split])[0]
     known = "train, test, imagery (data.name=god) or artificial (data.name=mosaic)"
     raise InputError(f"setting split is {split!r}, data.name is {config.name!r}; needed: {known}")
@@ -182,9 +180,11 @@ def open_pretext(
     joined = join_for_pretraining(sources, pad_mode=data.pad_mode)
     seen, first = [], 0
     for source in sources:
-        shown = isinstance(source, PairedDataset)
-        seen.append(source.stimulus + first if shown else np.full(source.num_rows, -1))
-        first += len(source.stimuli) if shown else 0
+        if isinstance(source, PairedDataset):
+            seen.append(source.stimulus + first)
+            first += len(source.stimuli)
+        else:
+            seen.append(np.full(source.num_rows, -1))
     joined.seen = np.concatenate(seen)
     return joined, np.concatenate([source.with_image_size(PRETEXT_SIDE).stimuli[:] for source in paired])
 
@@ -221,15 +221,15 @@ def open_stage_b(
     Pictures that are enlarged for it are said in the log: the detail that Stage B learns from them is not there.
     """
     assert config.image_size is not None, "the script takes it from the LDM"
-    pairs = open_pairs(config.data, patch_size)
-    side = min(pairs[0].stimuli.shape[1:3])
+    train, test, val = open_pairs(config.data, patch_size)
+    side = min(train.stimuli.shape[1:3])
     if side < config.image_size:
         sizes = f"{side} pixels, enlarged to {config.image_size}"
         log.warning(
             "%s: pictures of %s; a smaller image_size, or an LDM made for it, is faster", config.data.root, sizes
         )
-    train, val = choose_validation(config, *pairs)
-    train, test = (part.with_image_size(config.image_size) for part in (train, pairs[1]))
+    train, val = choose_validation(config, train, test, val)
+    train, test = (part.with_image_size(config.image_size) for part in (train, test))
     val = None if val is None else val.with_image_size(config.image_size)
     shares = {name: value for name, value in asdict(config.augment).items() if name != "crops_per_image"}
     pairs = config.context.consistency > 0

@@ -240,14 +240,15 @@ def _formats(
         if not len(training) and scale != "none":
             raise InputError(f"{path}: subject {subject!r} has no training row to scale by; scale='none' leaves rows")
         label = f"{path}: fmri of subject {subject!r}"
-        moments = (np.zeros(1), np.ones(1))
+        moments: tuple[np.ndarray, np.ndarray] = (np.zeros(1), np.ones(1))
         if scale != "none":
             voxels = VoxelRows([data.fmri], columns=columns).subset(training)
             moments = voxel_moments(voxels, label)
             _report_constant(moments[1], scale, label)
         if scale == "subject":
             _require_one_level(*moments, label)
-            moments = np.array(streamed_moments(VoxelRows([data.fmri], **padding).subset(training)))[:, None]
+            mean, deviation = streamed_moments(VoxelRows([data.fmri], **padding).subset(training))
+            moments = (np.array([mean]), np.array([deviation]))
         formats[subject] = RowFormat(
             num_voxels=data.fmri.shape[1] if columns is None else len(columns),
             scale=scale,

@@ -49,7 +49,7 @@ def _same_pictures(first: PairedDataset, second: PairedDataset) -> bool:
     return first.stimuli.shape == second.stimuli.shape and np.array_equal(first.stimuli, second.stimuli)
 
 
-def _column(parts: list[PairedDataset], name: str) -> list | None:
+def _column(parts: Sequence[PairedDataset], name: str) -> list | None:
     """A column of all parts, or None where one of them has not got it."""
     columns = [getattr(part, name) for part in parts]
     return None if any(column is None for column in columns) else [value for column in columns for value in column]
@@ -121,7 +121,7 @@ def swap_categories(
     subject = (
         np.zeros(train.num_rows, int) if train.subject is None else np.unique(train.subject, return_inverse=True)[1]
     )
-    order = np.lexsort(([rank[stimulus] for stimulus in train.stimulus[moved]], subject[moved]))
+    order = np.lexsort((np.array([rank[stimulus] for stimulus in train.stimulus[moved]]), subject[moved]))
     kept = np.setdiff1d(np.arange(train.num_rows), moved)
     return join_pairs([train.subset(kept), test], train.roi_masks), train.subset(moved[order])
 

@@ -110,7 +110,10 @@ class RowFormat:
         """From what `as_plain` gave. Raises InputError, naming `where`, for anything else."""
         try:
             arrays = {"mean": "<f4", "deviation": "<f4", "columns": "<i4"}
-            read: dict[str, Any] = {name: text_to_array(content[name], kind) for name, kind in arrays.items()}
+            read: dict[str, Any] = {
+                name: None if content[name] is None else text_to_array(content[name], kind)
+                for name, kind in arrays.items()
+            }
             adapter = content.get("adapter")
             read["adapter"] = None if adapter is None else Adapter.from_plain(adapter)
             return cls(**{**content, **read})
@@ -156,7 +159,8 @@ class FMRIFacts:
             return cls()
         try:
             formats = {str(name): RowFormat.from_plain(form, where) for name, form in content["formats"].items()}
-            return cls(formats, text_to_array(content["mean"], "<f4"))
+            mean = content["mean"]
+            return cls(formats, None if mean is None else text_to_array(mean, "<f4"))
         except (TypeError, KeyError, AttributeError, ValueError) as error:
             raise InputError(f"{where}: what it keeps of its fMRI cannot be read ({error})") from error
 
@@ -167,5 +171,6 @@ def array_to_text(array: np.ndarray) -> str:
     return base64.b64encode(np.ascontiguousarray(array, kind).tobytes()).decode()
 
 
-def text_to_array(text: str | None, kind: str) -> np.ndarray | None:
-    return None if text is None else np.frombuffer(base64.b64decode(text, validate=True), kind).copy()
+def text_to_array(text: str, kind: str) -> np.ndarray:
+    """The numbers back, of the type `kind`. Raises ValueError for what is no base64."""
+    return np.frombuffer(base64.b64decode(text, validate=True), kind).copy()

@@ -186,6 +186,7 @@ class CiftiBetas:
 
     @cached_property
     def _indices(self) -> dict[str, np.ndarray]:
+        assert self._axis is not None, "an image was read"
         parcellation = load_parcellation(self.parcellation)
         return {roi: parcellation.indices(self._axis, roi) for roi in self.rois}
 

@@ -139,7 +139,7 @@ def _check_order(path: Path, train_images: np.ndarray) -> None:
         ("train_stimuli", tables[0], train[train_images]),
         ("average_stimuli", tables[1], test),
     ):
-        if not np.array_equal(beside.get(name), expected):
+        if name not in beside or not np.array_equal(beside[name], expected):
             raise InputError(f"{path}: {name} beside the rows are not in the order of {table}; prepare it again")
 
 

@@ -292,7 +292,10 @@ def prepare_class_index(
 def read_same_as(path: Path | None) -> dict[str, int]:
     """Lines of `<wnid>,<class number>`: which of the 1000 classes a stimulus class counts as. None: no lines."""
     lines = [] if path is None else read_lines(path)
-    pairs = [re.fullmatch(r"(n[0-9]{8})\s*[,;\t]\s*([0-9]+)", line) for line in lines]
-    if None in pairs:
-        raise InputError(f"{path}: line {lines[pairs.index(None)]!r}; needs `<wnid>,<class number>`")
-    return {pair[1]: int(pair[2]) for pair in pairs}
+    found = {}
+    for line in lines:
+        pair = re.fullmatch(r"(n[0-9]{8})\s*[,;\t]\s*([0-9]+)", line)
+        if not pair:
+            raise InputError(f"{path}: line {line!r}; needs `<wnid>,<class number>`")
+        found[pair[1]] = int(pair[2])
+    return found

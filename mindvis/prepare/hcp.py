@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Protocol
 
@@ -27,7 +27,12 @@ Run = dict[str, np.ndarray]
 
 
 class Source(Protocol):
-    """What reads the regions of one run: region -> float [frames v]."""
+    """What reads the regions `rois` of one run: region -> float [frames v]."""
+
+    @property
+    def rois(self) -> Sequence[str]: ...
+
+    def check(self) -> None: ...
 
     def read(self, path: Path) -> Run: ...
 
@@ -140,13 +145,13 @@ def prepare_all(
     """Outcome of every subject, as they end; `workers` > 1 spreads the subjects over processes."""
     source.check()
     jobs = [(paths, out / subject / FILE_NAME, source) for subject, paths in runs.items()]
-    settings = {"policy": policy, "overwrite": overwrite}
+    prepare = partial(prepare_subject, policy=policy, overwrite=overwrite)
     if workers < 2:
-        yield from (prepare_subject(*job, **settings) for job in Progress(jobs, unit="subject"))
+        yield from (prepare(*job) for job in Progress(jobs, unit="subject"))
         return
     # spawn: a fork would inherit the threads and locks of whatever else is loaded.
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        futures = {pool.submit(prepare_subject, *job, **settings): job[1].parent.name for job in jobs}
+        futures = {pool.submit(prepare, *job): job[1].parent.name for job in jobs}
         for future in Progress(as_completed(futures), total=len(futures), unit="subject"):
             yield _outcome(future, futures[future])
 

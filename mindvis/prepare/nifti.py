@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -91,7 +92,7 @@ def _read_columns(image: Cifti2Image, wanted: np.ndarray) -> np.ndarray:
 
 
 def _check_size(path: Path, image: Cifti2Image) -> None:
-    proxy = image.dataobj
+    proxy: Any = image.dataobj
     wanted = tuple(len(image.header.get_axis(i)) for i in range(2))
     if tuple(proxy.shape) != wanted:
         raise InputError(f"{path}: shape {tuple(proxy.shape)}; needs {wanted}, the lengths of its axes")
@@ -113,8 +114,8 @@ class LabelImage:
     def voxels(self, roi: str) -> np.ndarray:
         """Flat indices (C order) of the voxels of `roi`: int [v]."""
         if roi not in self.regions:
-            found = ", ".join(self.regions)
-            raise InputError(f"{self.path}: the names file has no region {roi!r}; it has {found}: choose with --rois")
+            known = ", ".join(self.regions)
+            raise InputError(f"{self.path}: the names file has no region {roi!r}; it has {known}: choose with --rois")
         found = np.flatnonzero(np.isin(self.labels, self.regions[roi]))
         if not found.size:
             raise InputError(f"{self.path}: no voxel of region {roi!r} (labels {self.regions[roi]})")
@@ -165,7 +166,7 @@ def _frames(image: nib.Nifti1Image, start: int, wanted: np.ndarray) -> np.ndarra
 
 def open_nifti(path: Path, num_axes: int) -> nib.Nifti1Image:
     """A NIfTI image of 3 axes, or of 4. Raises InputError for any other file."""
-    image = open_image(path)
+    image: Any = open_image(path)
     # Some programs write the labels as a series of one volume, [x y z 1].
     too_many = any(size != 1 for size in image.shape[num_axes:]) if num_axes == 3 else len(image.shape) > num_axes
     if not isinstance(image, nib.Nifti1Image) or len(image.shape) < num_axes or too_many or 0 in image.shape:

@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     ridge = ridge_accuracy(train, test, num_ways=ways).mean()
     score = f"{ways}-way top-1 {decoded['value']:.2f} [{decoded['low']:.2f}, {decoded['high']:.2f}] decoded"
     text = (
-        f"decoder: {how_decoded(generated['settings'])}; "
+        f"decoder: {how_decoded(generated)}; "
         f"pairwise pcc {pairwise['pairwise_pcc']:.2f}, ssim {pairwise['pairwise_ssim']:.2f}\n"
         f"ridge classifier on the same fMRI, without pictures: {ways}-way top-1 {ridge:.2f}\n"
         f"pictures: {folder / 'grid.png'}\n"

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import multiprocessing
+import sys
 import threading
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from mindvis.common.errors import InputError
 from mindvis.config.loading import flatten
 
 ROOT = Path(__file__).parents[1]
-# DESIGN's companion page, 50-way top-1 in per cent
+# 50-way top-1 in per cent, as the paper has it
 PAPER = {
     "embed_dim": [5.4, 6.9, 14.8, 15.9, 17.9, 17.7, 23.9, 15.5],
     "mask_ratio": [19.6, 20.0, 18.1, 21.7, 23.9, 16.1],
@@ -188,6 +190,19 @@ def test_rows_side_by_side_run_nothing_twice(tmp_path):
     assert len(set(stages.started)) == len(stages.started)
     assert "| 2 |" in (tmp_path / "runs" / "condition.md").read_text()
     assert "condition 2/6: row full model, seed 2: 10-way top-1, % 20, pairwise pcc, % 70, pairwise ssim, % 60" in lines
+
+
+def test_one_row_at_a_time_can_fork_its_stages(tmp_path):
+    """A fork of a pool's thread would end with status 1 whatever the stage returns."""
+    stages = FakeStages(results=results)
+
+    def launch(step, *rest):
+        process = multiprocessing.get_context("fork").Process(target=sys.exit, args=(0,))
+        process.start()
+        process.join()
+        return process.exitcode or stages(step, *rest)
+
+    assert prepare(tmp_path, "condition", seeds=[1]).run(launch, lambda line: None)
 
 
 def test_an_unfinished_table_says_what_is_missing(tmp_path):

@@ -19,7 +19,7 @@ from mindvis.dc_ldm.timesteps import nearest_start, starting_steps
 from mindvis.decoding.baselines import decode_latents
 from mindvis.decoding.decode import decode
 from mindvis.decoding.ridge import fit_latent, predict_rows, read_ridge, save_ridge
-from mindvis.decoding.settle import GUIDANCES, STRENGTHS, check_init, choose_by, once
+from mindvis.decoding.settle import GUIDANCES, STRENGTHS, check_init, choose_by, how_decoded, once
 
 ALPHAS_CUMPROD = NoiseSchedule().alphas_cumprod.double()
 MEAN, NUM_STEPS = 0.7, 12
@@ -204,3 +204,19 @@ def test_kept_latents_give_the_same_regression(golden, rng):
     kept = ldm.encode(to_float(images)).numpy()
     found, wanted = (fit_latent(ldm, train, [1.0], kept=latents) for latents in (kept, None))
     np.testing.assert_allclose(found.weights, wanted.weights, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("generated", "words"),
+    [
+        ({"settings": {"guidance": 1.0}}, "MinD-Vis, alone (guidance 1)"),
+        (
+            {"settings": {"init": "ridge", "strength": 0.4, "guidance": 2.0}, "ridge_context": True},
+            "MinD-Vis, its context begun as a ridge regression, from a ridge regression's picture on "
+            "(strength 0.4, guidance 2)",
+        ),
+    ],
+)
+def test_what_is_told_of_the_decoder(generated, words):
+    """Nothing that a ridge regression has done goes unsaid."""
+    assert how_decoded(generated) == words

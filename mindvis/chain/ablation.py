@@ -68,8 +68,12 @@ class Ablation:
             if all(runner.record.judge(step).done for step in steps):
                 self._take(measured, seed, steps)
         self.write()
-        with ThreadPoolExecutor(self.config.jobs) as pool:
-            list(pool.map(partial(self._run_row, runner), count(1), self.plans))
+        run_row = partial(self._run_row, runner)
+        if self.config.jobs == 1:  # in this thread: a fork of another one ends with status 1, having joined itself
+            list(map(run_row, count(1), self.plans))
+        else:
+            with ThreadPoolExecutor(self.config.jobs) as pool:
+                list(pool.map(run_row, count(1), self.plans))
         return all(seed in measured.by_seed for measured, seed, _ in self.plans)
 
     def _run_row(self, runner: Runner, number: int, plan: tuple[Measured, int, list[Step]]) -> None:

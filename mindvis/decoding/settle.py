@@ -107,12 +107,15 @@ def check_init(config: GenerateConfig) -> None:
         raise InputError(f"setting strength is {config.strength}, but init is none; needed: init=ridge, or no strength")
 
 
-def how_decoded(settings: Mapping[str, Any]) -> str:
-    """In words, how pictures were sampled: `settings` are those that generate.json keeps."""
+def how_decoded(generated: Mapping[str, Any]) -> str:
+    """In words, how pictures were sampled: `generated` is what generate.json keeps."""
+    settings = generated["settings"]
     guidance = f"guidance {settings.get('guidance', 1):g}"
+    ridge = generated.get("ridge_context", False)
+    decoder = "MinD-Vis, its context begun as a ridge regression" if ridge else "MinD-Vis"
     if settings.get("init", "none") == "none":
-        return f"MinD-Vis alone ({guidance})"
-    return f"MinD-Vis begun from a ridge regression's picture (strength {settings['strength']:g}, {guidance})"
+        return f"{decoder}, alone ({guidance})"
+    return f"{decoder}, from a ridge regression's picture on (strength {settings['strength']:g}, {guidance})"
 
 
 def ridge_of_run(config: GenerateConfig, ldm: LatentDiffusion, file: Path, process: Process) -> Ridge:

@@ -42,13 +42,15 @@ def main(argv: list[str] | None = None) -> None:
     if bool(args.label_image) != bool(args.label_names):
         raise InputError("--label-image and --label-names: the image and the file that names its labels go together")
     # imported once the options are right: torch takes seconds
-    from mindvis.prepare.betas import CiftiBetas, VolumeBetas, prepare_betas, read_trials
+    from mindvis.prepare.betas import CiftiBetas, VolumeBetas, prepare_betas, read_trials, unnamed_images
 
     volumes = args.mask or args.label_image
     cifti = CiftiBetas(args.rois or ("V1", "V2", "V3", "V4"), args.parcellation)
     source = VolumeBetas(volumes, args.label_names, args.rois or ()) if volumes else cifti
     trials = read_trials(args.table, args.betas, args.stimuli)
     print(f"{args.out}: {prepare_betas(trials, source, args.out, size=args.size, policy=args.bad_voxels)}")
+    for line in unnamed_images(trials).lines():
+        print(line)
 
 
 if __name__ == "__main__":

@@ -36,13 +36,16 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
     # imported once the options are right: torch takes seconds
+    from mindvis.data.reading import PassedOver
     from mindvis.prepare import nsd
 
+    passed = PassedOver()
     print(nsd.link_stimuli(args.raw, args.out))
     options = {"rois": args.rois, "version": args.betas, "num_sessions": args.sessions}
     options |= {"policy": args.bad_voxels, "workers": args.workers}
     for subject in args.subjects:
-        print(f"{subject}: {nsd.prepare_subject(args.raw, subject, args.out, **options)}", flush=True)
+        print(f"{subject}: {nsd.prepare_subject(args.raw, subject, args.out, passed, **options)}", flush=True)
+    print("\n".join([f"found {len(args.subjects)} subjects", *passed.lines()]))
 
 
 if __name__ == "__main__":

@@ -71,6 +71,28 @@ def test_folds_that_cannot_be_are_refused(recording, tmp_path, held, kinds, mess
     assert not (tmp_path / "fold.npz").exists()
 
 
+def test_labels_of_another_system_and_narrow_numbers(recording, source, tmp_path):
+    """Blanks around labels, another case of rest and float16 change nothing."""
+    labels = [" Rest " if label == "rest" else f"{label} " for label in recording.labels]
+    narrow = recording.signal.astype(np.float16)
+    np.savez(tmp_path / "odd.npz", bold=narrow, label=labels, run=recording.runs)
+    odd, rows = rows_of(read_recording(tmp_path / "odd.npz")), rows_of(read_recording(source))
+    assert odd.labels.tolist() == rows.labels.tolist() and odd.fmri.std() == pytest.approx(1, abs=0.1)
+
+
+def test_voxels_that_are_no_measurement_become_0_and_are_named(recording, tmp_path, caplog):
+    """A constant one, and one with an absurd value; nothing but such is refused."""
+    signal = recording.signal.copy()
+    signal[:, 3], signal[5, 7] = 1000, 1e20
+    np.savez(tmp_path / "bad.npz", bold=signal, label=recording.labels, run=recording.runs)
+    rows = rows_of(read_recording(tmp_path / "bad.npz"))
+    assert not rows.fmri[:, [3, 7]].any() and rows.fmri[:, 4].std() > 0.5
+    assert "2 of 48 voxels are constant or absurd" in caplog.text
+    np.savez(tmp_path / "bad.npz", bold=signal * 0, label=recording.labels, run=recording.runs)
+    with pytest.raises(InputError, match="all 48 voxels are constant or not finite"):
+        read_recording(tmp_path / "bad.npz")
+
+
 def test_a_file_without_labels_is_one_line(tmp_path):
     """It names the array and what is needed."""
     np.savez(tmp_path / "raw.npz", bold=np.zeros((4, 3)), run=np.zeros(4, int))

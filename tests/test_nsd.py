@@ -55,6 +55,23 @@ def naive(design, betas, regions, roi, average, number=0):
     return [(names, (rows - mean) / deviation) for names, rows in (train, test)]
 
 
+def test_what_was_found_and_passed_over_is_said(tmp_path, capsys):
+    """A second copy, a hidden file and other files beside the sessions; one on a disk that is gone is an error."""
+    make_study(tmp_path / "raw")
+    folder = tmp_path / "raw/nsddata_betas/ppdata/subj01/func1pt8mm/betas_fithrf_GLMdenoise_RR"
+    for name in ("betas_session01 (1).hdf5", "._betas_session01.hdf5", "R2_session01.nii.gz"):
+        (folder / name).write_bytes(b"")
+    assert run(tmp_path) == 0
+    said = capsys.readouterr().out
+    copies, others = "copies of what is beside them", "no betas_session01.hdf5 ..."
+    assert "found 1 subjects" in said and "passed over 1: hidden" in said
+    assert f"1: {copies} (betas_session01 (1).hdf5)" in said and f"1: {others} (R2_session01.nii.gz)" in said
+    (folder / "betas_session02.hdf5").unlink()
+    (folder / "betas_session02.hdf5").symlink_to(tmp_path / "unmounted")
+    assert run(tmp_path) == 2
+    assert "unmounted: cannot be read" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("create", [{}, {"chunks": (1, 6, 5, 4)}, {"chunks": (750, 1, 5, 4), "compression": "gzip"}])
 def test_it_is_what_a_naive_reading_gives(tmp_path, create):
     """Rows, pictures, session scores, shared pictures as test; for every way of storing a session."""
@@ -217,7 +234,7 @@ MALFORMED = {
     "images_nan": (design_with(subjectim=np.full((8, 500), np.nan)), "needs finite numbers"),
     "images_cube": (design_with(subjectim=np.full((2, 4, 500), 3)), "needs [subjects pictures]"),
     "few_subjects": (design_with(subjectim=np.full((0, 500), 3)), "subjectim"),
-    "no_session": (lambda raw: shutil.rmtree(session(raw, 1).parent), "no betas_session01.hdf5 ... in it"),
+    "no_session": (lambda raw: shutil.rmtree(session(raw, 1).parent), "no such folder, needs betas_session01.hdf5 ..."),
     "session_missing": (lambda raw: session(raw, 1).unlink(), "no betas_session01.hdf5, but one of session 02"),
     "session_truncated": (cut, "betas_session02.hdf5: not readable"),
     "session_no_hdf5": (lambda raw: session(raw, 1).write_bytes(b"x" * 900), "betas_session01.hdf5: not readable"),

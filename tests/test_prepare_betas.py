@@ -45,6 +45,17 @@ def test_voxels_of_a_mask(study, capsys):
     assert [path.name for path in (folder / "out").iterdir()] == ["my.npz"]
 
 
+def test_images_that_the_table_does_not_name_are_counted(study, capsys):
+    """Nothing is left out in silence; a table in another case of letters is refused with the first file."""
+    folder, betas = study
+    save_nifti(folder / "betas" / "b7.nii.gz", betas[0])
+    assert run(folder) == 0
+    assert "passed over 1: images that the table does not name (b7.nii.gz)" in capsys.readouterr().out
+    write_table(folder / "trials.tsv", [(name.upper(), *rest) for name, *rest in ROWS])
+    assert run(folder) == 2
+    assert "names 7 files that are not there" in capsys.readouterr().err
+
+
 def test_the_chain_opens_it(study):
     """As any own data: averages of test pictures, regions by name."""
     folder, betas = study

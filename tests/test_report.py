@@ -304,6 +304,7 @@ def test_ridge_is_a_column(run, classifier, pictures, tmp_path):
     assert [report.beats_controls(name) for name in names] == [before.beats_controls(name) for name in names]
     page = write_report(report, tmp_path / "out").read_text()
     assert "<th>ridge, latent</th>" in page and "<td>ridge, latent</td>" in page
+    write_run(folder / ".class.partial", stimuli, decoded)  # of a process that was killed
     named = evaluate_folder(run, classifier=classifier, protocol=PROTOCOL, baselines=[folder])
     assert named.figures == report.figures
     without = evaluate_folder(run, classifier=classifier, protocol=PROTOCOL, baselines=[])

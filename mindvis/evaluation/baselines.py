@@ -23,7 +23,8 @@ def read_baselines(pictures: DecodedSet, folders: Iterable[str | Path]) -> dict[
     """
     found = {}
     for folder in map(Path, folders):
-        inside = [folder] if (folder / ARRAYS).is_file() else sorted(path.parent for path in folder.glob(f"*/{ARRAYS}"))
+        inside = sorted(path.parent for path in folder.glob(f"[!.]*/{ARRAYS}"))  # not what is being written
+        inside = [folder] if (folder / ARRAYS).is_file() else inside
         if not inside:
             raise InputError(f"{folder}: no {ARRAYS} in it or in a folder of it; needed: what baseline_ridge wrote")
         found |= {RIDGE.get(path.name, path.name): same_stimuli(read_decoded(path), pictures) for path in inside}

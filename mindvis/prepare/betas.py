@@ -19,7 +19,7 @@ from mindvis.common.progress import Progress
 from mindvis.config.tools import BadVoxels
 from mindvis.data.images import check_side, read_square
 from mindvis.data.own import SPLITS, save_npz
-from mindvis.data.reading import read_table
+from mindvis.data.reading import PassedOver, read_table
 from mindvis.prepare.bad_voxels import bad_voxels, check_bad
 from mindvis.prepare.nifti import NIFTI_ERRORS, load_label_image, open_cifti, open_nifti, read_labels, require_grid
 from mindvis.prepare.parcellation import load_parcellation
@@ -110,6 +110,15 @@ def _trial(found: dict[str, str], where: str, betas: Path, stimuli: Path) -> Tri
         class_id=found.get("class_id", ""),
         class_name=found.get("class_name", ""),
     )
+
+
+def unnamed_images(trials: Sequence[Trial]) -> PassedOver:
+    """The images beside those of the table that it does not name."""
+    passed, named = PassedOver(), {trial.beta for trial in trials}
+    for folder in sorted({path.parent for path in named}):
+        for path in sorted(set(folder.glob("*.nii*")) - named):
+            passed.add(path, "images that the table does not name")
+    return passed
 
 
 @dataclass(frozen=True)

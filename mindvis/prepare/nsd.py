@@ -21,6 +21,7 @@ from mindvis.config.tools import BadVoxels
 from mindvis.data.arrays import load_npy
 from mindvis.data.hdf5 import open_hdf5, require_member
 from mindvis.data.nsd import GENERAL, STIMULI, SUBJECT_FILE, TRIALS, open_stimuli, session_file
+from mindvis.data.reading import PassedOver, list_folder, require_folder
 from mindvis.data.regions import NUM_AREAS, area_names, require_area
 from mindvis.data.rows import MappedArray, VoxelRows
 from mindvis.data.voxels import noise_ceiling
@@ -91,14 +92,16 @@ def _numbers(path: Path, name: str, arrays: dict[str, np.ndarray], high: int) ->
     return values.astype(np.int64) - 1
 
 
-def find_sessions(raw: Path, subject: str, version: str = VERSION) -> list[Path]:
+def find_sessions(raw: Path, subject: str, passed: PassedOver, version: str = VERSION) -> list[Path]:
     """The files of a subject's sessions, from the first to the last that is there. Raises InputError for a gap."""
     folder = raw / BETAS.format(subject=subject, version=version)
     found = {}
-    for path in folder.glob("betas_session*.hdf5"):
+    for path in list_folder(require_folder(folder, "betas_session01.hdf5 ..."), passed):
         number = re.fullmatch(r"betas_session([0-9]{2})\.hdf5", path.name)
         if number:
             found[int(number[1])] = path
+        else:
+            passed.add(path, "no betas_session01.hdf5 ...")
     if not found:
         raise InputError(f"{folder}: no betas_session01.hdf5 ... in it")
     missing = sorted(set(range(1, max(found) + 1)) - set(found))
@@ -193,6 +196,7 @@ def prepare_subject(
     raw: Path,
     subject: str,
     out: Path,
+    passed: PassedOver,
     *,
     rois: Sequence[str] = DEFAULT_ROIS,
     version: str = VERSION,
@@ -201,7 +205,7 @@ def prepare_subject(
     workers: int = 1,
 ) -> str:
     """Write one subject, `<out>/<subject>/`; returns a line on what it holds. Raises InputError."""
-    paths = find_sessions(raw, subject, version)
+    paths = find_sessions(raw, subject, passed, version)
     if num_sessions is not None and not 1 <= num_sessions <= len(paths):
         raise InputError(f"{raw}: {subject} has {len(paths)} sessions, --sessions is {num_sessions}")
     paths = paths[:num_sessions]

@@ -4,6 +4,7 @@ Which pictures were shown is not needed: the volumes of a category are paired wi
 new drawing for every volume, so what can be decoded is the category alone.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +15,10 @@ from scipy.signal import detrend
 from mindvis.common.errors import InputError
 from mindvis.data.arrays import Array, NpzReader, check_arrays
 from mindvis.data.own import save_npz
+from mindvis.prepare.bad_voxels import bad_voxels, check_bad
 from mindvis.simulation.stimuli import CLASS_NAMES, draw_stimuli
+
+log = logging.getLogger(__name__)
 
 REST = "rest"
 # The eight categories of Haxby et al. 2001 (doi 10.1126/science.1063736), each by one kind of drawing.
@@ -44,7 +48,7 @@ class Rows(NamedTuple):
 def read_recording(path: str | Path) -> Recording:
     """Arrays `signal` (or `bold`), `labels`, `runs` of an .npz. Raises InputError where one is absent or does not fit.
 
-    Runs are numbers; volumes are in the order of time.
+    Runs are numbers; volumes are in the order of time. Voxels that are no measurement become 0, with a line in the log.
     """
     with NpzReader(Path(path)) as file:
         found = {name: next((given for given in names if given in file), None) for name, names in NAMES.items()}
@@ -53,10 +57,14 @@ def read_recording(path: str | Path) -> Recording:
                 raise InputError(f"{path}: no array {name!r}; needed: {', '.join(NAMES)}, one entry a volume")
         arrays = {name: file.raw(str(given)) for name, given in found.items()}
     check_arrays(arrays, LAYOUT, str(path))
-    signal = np.asarray(arrays["signal"], np.float32)
-    if not np.isfinite(signal).all():
-        raise InputError(f"{path}: signal holds NaN or infinity; needed: finite numbers")
-    return Recording(signal, arrays["labels"].astype(str), arrays["runs"])
+    signal = np.array(arrays["signal"], np.float32)
+    bad = bad_voxels(signal)
+    check_bad(bad, "zero", f"{path}: signal")
+    if bad.any():
+        log.warning("%s: signal: %d of %d voxels are constant or absurd, and set to 0", path, bad.sum(), len(bad))
+        signal[:, bad] = 0
+    labels = [label.strip() for label in arrays["labels"].astype(str)]
+    return Recording(signal, np.array([REST if x.casefold() == REST else x for x in labels]), arrays["runs"])
 
 
 def rows_of(recording: Recording, lag: int = 2) -> Rows:

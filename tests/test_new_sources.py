@@ -2,11 +2,13 @@
 
 import json
 
+import betas_files
 import mosaic_files
 import nsd_files
 import numpy as np
 import pytest
 import tiny_stages
+from PIL import Image
 from script_runner import run
 from test_evaluate_script import tiny_classifier  # noqa: F401 - a fixture, in the place of any classifier
 
@@ -37,6 +39,25 @@ def make_nsd(folder):
     nsd_files.make_study(folder / "raw", num_sessions=1)
     assert run("prepare_nsd", folder / "raw", "--out", folder / "nsd").status == 0
     return ["data.name=nsd", f"data.root={folder / 'nsd'}", "data.subjects=[subj01]", "data.fraction=0.1"]
+
+
+def make_betas(folder, rng):
+    """NIfTI images of trials, prepared: 12 training pictures once, 4 test pictures twice, in a mask of 60 voxels."""
+    shown = [(f"p{i}.png", "train") for i in range(12)] + [(f"p{i}.png", "test") for i in range(12, 16)] * 2
+    rows = [(f"b{i:02d}", *trial, str(shown.index(trial) % 3)) for i, trial in enumerate(shown)]
+    for name, *_ in rows:
+        betas_files.save_nifti(folder / "betas" / f"{name}.nii.gz", 2 + rng.standard_normal(betas_files.GRID))
+    betas_files.save_nifti(folder / "mask.nii.gz", np.ones(betas_files.GRID, np.uint8))
+    header = ("onset", "beta_file", "stim_file", "split", "class_id")
+    betas_files.write_table(folder / "trials.tsv", rows, header=header)
+    (folder / "stimuli").mkdir()
+    for picture in {trial[0] for trial in shown}:
+        pixels = rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / "stimuli" / picture)
+    files = ["--table", folder / "trials.tsv", "--stimuli", folder / "stimuli", "--mask", folder / "mask.nii.gz"]
+    outcome = run("prepare_betas", folder / "betas", *files, "--size", 16, "--out", folder / "my.npz")
+    assert outcome.status == 0, outcome.err
+    return ["data.name=npz", f"data.root={folder / 'my.npz'}", "data.subjects=[]", "data.roi=mask"]
 
 
 def train(folder, ldm, data):
@@ -78,6 +99,17 @@ def test_nsd(tmp_path, ldm, tiny_classifier):  # noqa: F811
     arrays, report = decode_and_score(run_dir)
     assert arrays["decoded"].shape == (4, 2, 16, 16, 3)
     assert any("z-scored over all trials of a session" in line["text"] for line in report["leakage"])
+
+
+def test_beta_images(tmp_path, ldm, rng, tiny_classifier):  # noqa: F811
+    """From one NIfTI a trial to a report: repeats of test pictures are averaged, classes come from the table."""
+    run_dir = train(tmp_path, ldm, make_betas(tmp_path, rng))
+    arrays, report = decode_and_score(run_dir)
+    assert arrays["decoded"].shape == (4, 2, 16, 16, 3) and arrays["class_ids"].tolist() == [0, 1, 2, 0]
+    assert report["copying"]["num_decoded"] == 8 and len(report["per_stimulus"]) == 4
+    assert [stage["stage"] for stage in report["stages"]] == ["pretrain_mbm", "finetune_ldm", "generate", "evaluate"]
+    noted = report["settings"]["generate"]["data"]["test"]
+    assert noted["rows"] == 4 and noted["voxels"] == 64  # padded to whole patches
 
 
 def test_imagery(tmp_path, ldm, tiny_classifier):  # noqa: F811

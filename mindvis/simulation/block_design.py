@@ -78,7 +78,7 @@ def rows_of(recording: Recording, lag: int = 2) -> Rows:
         own = recording.runs == run
         volumes = detrend(recording.signal[own], axis=0)
         deviation = volumes.std(axis=0)
-        volumes = volumes / np.where(deviation < 1e-6 * np.abs(recording.signal[own]).max(axis=0), 1, deviation)
+        volumes = volumes / np.where(deviation <= 1e-6 * np.abs(recording.signal[own]).max(axis=0), 1, deviation)
         labels = np.concatenate([np.full(lag, REST), recording.labels[own]])[: own.sum()]
         blocks = num_blocks + np.cumsum(np.concatenate([[0], labels[1:] != labels[:-1]]))
         num_blocks = int(blocks.max()) + 1

@@ -1,11 +1,15 @@
 """Stage A networks: agreement with the published code, masking, loading, edge values."""
 
+import inspect
+from dataclasses import asdict
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mindvis.common.errors import InputError
+from mindvis.config.schemas import ModelConfig
 from mindvis.sc_mbm import FMRIEncoder, MaskedBrainModel
 from mindvis.sc_mbm.masking import choose_visible
 from mindvis.sc_mbm.model import masked_error
@@ -21,6 +25,15 @@ def published(golden):
     model = MaskedBrainModel(**file.meta["kwargs"])
     model.load_state_dict(file.tensors("state"))
     return file, model
+
+
+@pytest.mark.parametrize("network", [MaskedBrainModel, FMRIEncoder])
+def test_sizes_are_those_of_the_settings(network):
+    """A network built without arguments and one from the default settings are the same."""
+    sizes = asdict(ModelConfig())
+    own = {name: argument.default for name, argument in inspect.signature(network).parameters.items() if name in sizes}
+    assert own == {name: sizes[name] for name in own}
+    assert len(own) == (len(sizes) if network is MaskedBrainModel else 5)
 
 
 def small_model() -> MaskedBrainModel:

@@ -213,6 +213,16 @@ def test_it_is_converted_once(tmp_path, monkeypatch):
     np.testing.assert_array_equal(np.asarray(load_mosaic(tmp_path, roi="V4")[0].fmri), first)
 
 
+@pytest.mark.parametrize("damage", ["facts.json", "rows-0000000.npy"])
+def test_a_damaged_cache_is_made_again(tmp_path, caplog, damage):
+    """With a line in the log."""
+    write_mosaic(tmp_path)
+    first = np.asarray(load_mosaic(tmp_path, roi="V4")[0].fmri)
+    next(tmp_path.rglob(damage)).write_text("{")
+    np.testing.assert_array_equal(np.asarray(load_mosaic(tmp_path, roi="V4")[0].fmri), first)
+    assert "a damaged cache, made again" in caplog.text
+
+
 # Malformed: each is one line that names the file and says what is needed.
 
 

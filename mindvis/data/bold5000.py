@@ -14,7 +14,14 @@ from mindvis.data.datasets import PairedDataset
 from mindvis.data.reading import Names, PassedOver, list_folder, read_json, read_lines, require_folder
 from mindvis.data.regions import masks_within, region_columns
 from mindvis.data.row_format import subject_format
-from mindvis.data.subjects import SubjectRows, averages_then_trials, chosen_share, chosen_subjects, join_subjects
+from mindvis.data.subjects import (
+    SubjectRows,
+    averages_then_trials,
+    chosen_share,
+    chosen_subjects,
+    join_subjects,
+    rows_by,
+)
 from mindvis.data.voxels import moments, normalise, pad_to_patches
 
 REGIONS = ("EarlyVis", "LOC", "OPA", "PPA", "RSC")
@@ -105,11 +112,8 @@ def _test_rows(
     test_names: list[str],
     include_single_trials: bool,
 ) -> SubjectRows:
-    trials_of: dict[str, list[int]] = {image: [] for image in test_names}
-    for i, image in enumerate(presented):
-        if image in trials_of:
-            trials_of[image].append(i)
-    seen = [k for k, image in enumerate(test_names) if trials_of[image]]  # CSI4 never saw some of them
+    trials_of = rows_by(presented)
+    seen = [k for k, image in enumerate(test_names) if image in trials_of]  # CSI4 never saw some of them
     if not seen:
         raise InputError(f"{subject}: none of the repeated images was presented, no test trial is left")
     rows, position, repeat = averages_then_trials([fmri[trials_of[test_names[k]]] for k in seen], include_single_trials)

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -29,6 +29,7 @@ SHARD_BYTES = 2**26
 MAX_ROWS, MIN_ROWS = 1000, 16  # of a file: few enough that little is lost when it is stopped
 
 Build = Callable[[], tuple[tuple[int, int], Iterator[np.ndarray], dict]]  # shape, blocks of rows, facts
+Opened = TypeVar("Opened")
 Make = Callable[[int, int], np.ndarray]  # (from row, to row) -> float32 [n v]
 
 
@@ -46,13 +47,16 @@ class RowCache:
 
     def open(self) -> tuple[MappedArray, dict] | None:
         """Mapped rows and facts, or None when nothing was built yet."""
-        for place in self.places:
-            folder = place / self.key
+        return self._opened(lambda folder, _: MappedArray.of(load_npy(folder / "rows.npy", mmap=True)))
+
+    def _opened(self, rows_of: Callable[[Path, dict], Opened]) -> tuple[Opened, dict] | None:
+        """What `rows_of` opens in the first folder that is complete, and its facts; a damaged folder is removed."""
+        for folder in (place / self.key for place in self.places):
             if (folder / "facts.json").is_file():
                 try:
                     facts = json.loads((folder / "facts.json").read_text())
-                    return MappedArray.of(load_npy(folder / "rows.npy", mmap=True)), facts
-                except ValueError as error:
+                    return rows_of(folder, facts), facts
+                except (ValueError, KeyError) as error:
                     log.warning("%s: a damaged cache, made again (%s)", folder, error)
                     shutil.rmtree(folder, ignore_errors=True)
         return None
@@ -70,8 +74,7 @@ class RowCache:
             (partial / "facts.json").write_text(json.dumps(facts))
             self._publish(partial)
         except OSError as error:
-            gigabytes = math.prod(shape) * 4 / 1e9
-            raise InputError(f"{partial.parent}: cannot write a cache of {gigabytes:.2f} GB ({error})") from error
+            raise _no_room(partial.parent, shape, error) from error
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         opened = self.open()
@@ -101,15 +104,11 @@ class ShardCache(RowCache):
 
     def open_shards(self) -> tuple[list[MappedArray], dict] | None:
         """Mapped files in order and the facts, or None where they are not complete."""
-        for place in self.places:
-            folder = place / self.key
-            if not (folder / "facts.json").is_file():
-                continue
-            facts = json.loads((folder / "facts.json").read_text())
-            paths = [_path(folder, start) for start in facts["starts"]]
-            if all(path.is_file() for path in paths):
-                return [MappedArray.of(load_npy(path, mmap=True)) for path in paths], facts
-        return None
+
+        def rows_of(folder: Path, facts: dict) -> list[MappedArray]:
+            return [MappedArray.of(load_npy(_path(folder, start), mmap=True)) for start in facts["starts"]]
+
+        return self._opened(rows_of)
 
     def build_shards(
         self, shape: tuple[int, int], make: Make, facts: dict[str, Any], *, num_workers: int, label: str
@@ -136,8 +135,7 @@ class ShardCache(RowCache):
             facts = facts | {"starts": starts, "bad": np.flatnonzero(bad).tolist()}
             _write(folder / "facts.json", lambda file: file.write(json.dumps(facts).encode()))
         except OSError as error:
-            gigabytes = num_rows * num_voxels * 4 / 1e9
-            raise InputError(f"{folder}: cannot write a cache of {gigabytes:.2f} GB ({error})") from error
+            raise _no_room(folder, shape, error) from error
         opened = self.open_shards()
         assert opened is not None  # it was completed just now
         return opened
@@ -183,6 +181,10 @@ def _write(path: Path, write: Callable[[Any], object]) -> None:
         Path(temporary).replace(path)
     finally:
         Path(temporary).unlink(missing_ok=True)
+
+
+def _no_room(folder: Path, shape: tuple[int, int], error: OSError) -> InputError:
+    return InputError(f"{folder}: cannot write a cache of {math.prod(shape) * 4 / 1e9:.2f} GB ({error})")
 
 
 def _user_cache() -> list[Path]:

@@ -30,7 +30,7 @@ from mindvis.data.datasets import PairedDataset
 from mindvis.data.regions import masks_within, named_masks, region_columns
 from mindvis.data.row_format import SCALES, RowFormat
 from mindvis.data.rows import MappedArray, VoxelRows, streamed_moments, voxel_moments
-from mindvis.data.subjects import averages_then_trials, chosen_share
+from mindvis.data.subjects import averages_then_trials, chosen_share, rows_by
 from mindvis.data.voxels import patched_length
 
 log = logging.getLogger(__name__)
@@ -282,10 +282,8 @@ def _require_one_level(mean: np.ndarray, deviation: np.ndarray, label: str) -> N
 
 def _averaged(data: OwnArrays, rows: VoxelRows, chosen: np.ndarray, about: dict, single: bool) -> PairedDataset:
     """The rows `chosen`, repeats of one stimulus and subject averaged, in the order of first appearance."""
-    groups: dict[tuple[str, int], list[int]] = {}
-    for i in chosen.tolist():
-        groups.setdefault((data.subject[i], int(data.stimulus[i])), []).append(i)
-    trials = list(groups.values())
+    pairs = zip(data.subject[chosen].tolist(), data.stimulus[chosen].tolist(), strict=True)
+    trials = list(rows_by(pairs, chosen.tolist()).values())
     fmri, position, repeat = averages_then_trials([rows[np.array(group)] for group in trials], single)
     first = np.array([group[0] for group in trials])[position]  # a row of the same subject and stimulus
     return _paired(data, fmri, first, about, repeat)

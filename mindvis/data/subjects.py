@@ -5,9 +5,10 @@ repeats, or trials, when they are read.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -21,6 +22,8 @@ from mindvis.data.rows import MappedArray, MeanRows, VoxelRows, streamed_moments
 from mindvis.data.voxels import common_length, pad_to, patched_length
 
 log = logging.getLogger(__name__)
+
+Label = TypeVar("Label", bound=Hashable)
 
 
 @dataclass
@@ -78,6 +81,14 @@ def averages_then_trials(trials: Sequence[np.ndarray], include_single_trials: bo
         position += [np.full(len(rows), i) for i, rows in enumerate(trials)]
         repeat += [np.arange(1, len(rows) + 1) for rows in trials]
     return np.concatenate(fmri), np.concatenate(position), np.concatenate(repeat)
+
+
+def rows_by(labels: Iterable[Label], rows: Iterable[int] | None = None) -> dict[Label, list[int]]:
+    """Label -> the rows that have it, in the order of first appearance; `rows` [n] are those of the labels [n]."""
+    found: dict[Label, list[int]] = {}
+    for row, label in enumerate(labels) if rows is None else zip(rows, labels, strict=True):
+        found.setdefault(label, []).append(row)
+    return found
 
 
 def chosen_share(stimulus: np.ndarray, fraction: float, seed: int = 0) -> np.ndarray:
@@ -176,13 +187,10 @@ class SubjectTrials:
 
     def _groups(self, split: str) -> tuple[list[list[int]], np.ndarray]:
         """Trials that make each row, and its number among the repeats (0: their mean, or the only one)."""
-        trials_of: dict[str, list[int]] = {}
-        for row, (stimulus, own) in enumerate(zip(self.recorded.stimuli, self.recorded.splits, strict=True)):
-            if own == split:
-                trials_of.setdefault(stimulus, []).append(row)
-        if not trials_of:
+        trials = [row for row, own in enumerate(self.recorded.splits) if own == split]
+        if not trials:
             raise InputError(f"{self.recorded.where}: no trial of split {split!r} is in it, needs one at least")
-        groups = list(trials_of.values())
+        groups = list(rows_by((self.recorded.stimuli[row] for row in trials), trials).values())
         number = {row: (k + 1) * (len(group) > 1) for group in groups for k, row in enumerate(group)}
         if split == "train" and not self.options.average:
             singles = sorted(number)

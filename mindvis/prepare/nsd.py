@@ -7,6 +7,7 @@ import multiprocessing
 import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,7 @@ from mindvis.data.nsd import GENERAL, STIMULI, SUBJECT_FILE, TRIALS, open_stimul
 from mindvis.data.reading import PassedOver, list_folder, require_folder
 from mindvis.data.regions import NUM_AREAS, area_names, require_area
 from mindvis.data.rows import MappedArray, VoxelRows
+from mindvis.data.subjects import rows_by
 from mindvis.data.voxels import noise_ceiling
 from mindvis.prepare.bad_voxels import bad_voxels, check_bad, zscore
 from mindvis.prepare.nifti import read_labels
@@ -256,20 +258,20 @@ def _begin(folder: Path, mask: np.ndarray) -> None:
 
 
 def _prepare_sessions(paths: list[Path], folder: Path, mask: np.ndarray, policy: BadVoxels, workers: int) -> None:
-    jobs = [(path, session_file(folder, number)) for number, path in enumerate(paths, start=1)]
-    prepare = partial(_prepare_job, mask=mask, policy=policy)
+    targets = [session_file(folder, number) for number in range(1, len(paths) + 1)]
+    prepare = partial(prepare_session, mask=mask, policy=policy)
     if workers < 2:
-        for job in Progress(jobs, desc=folder.name, unit="session"):
-            prepare(job)
+        for path, target in Progress(list(zip(paths, targets, strict=True)), desc=folder.name, unit="session"):
+            prepare(path, target)
         return
     # spawn: a fork would inherit the threads and locks of whatever else is loaded.
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        for _ in Progress(pool.map(prepare, jobs), total=len(jobs), desc=folder.name, unit="session"):
-            pass
-
-
-def _prepare_job(job: tuple[Path, Path], mask: np.ndarray, policy: BadVoxels) -> None:
-    prepare_session(*job, mask, policy)
+        try:
+            for _ in Progress(pool.map(prepare, paths, targets), total=len(paths), desc=folder.name, unit="session"):
+                pass
+        except BrokenProcessPool as error:
+            killed = "a worker process was killed (out of memory?); use fewer --workers"
+            raise InputError(f"{folder}: {killed}") from error
 
 
 def _zero_voxels(folder: Path, num_sessions: int) -> np.ndarray:
@@ -283,10 +285,9 @@ def _noise_ceiling(folder: Path, num_sessions: int, image: np.ndarray, shared: n
     rows = VoxelRows(
         [MappedArray.of(load_npy(session_file(folder, number), mmap=True)) for number in range(1, num_sessions + 1)]
     )
-    groups: dict[int, list[int]] = {}
-    for row in np.flatnonzero(~np.isin(image, shared)).tolist():
-        groups.setdefault(int(image[row]), []).append(row)
-    if sum(len(group) > 1 for group in groups.values()) < 2:
+    training = np.flatnonzero(~np.isin(image, shared))
+    groups = list(rows_by(image[training].tolist(), training.tolist()).values())
+    if sum(len(group) > 1 for group in groups) < 2:
         return {}
-    shown = Progress(list(groups.values()), desc="noise ceiling", unit="picture")
+    shown = Progress(groups, desc="noise ceiling", unit="picture")
     return {"noise_ceiling": noise_ceiling(rows, list(shown)).astype(np.float32)}

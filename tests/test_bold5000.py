@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from mindvis.common.errors import InputError
-from mindvis.common.safe_pickle import load_object_npy
 from mindvis.data import load_bold5000
+from mindvis.data.arrays import load_object_npy
 from mindvis.data.bold5000 import PRESENTATIONS, REPEATED, RESPONSES, STIMULI
 
 ROOT = Path(__file__).parent / "golden" / "raw" / "BOLD5000"

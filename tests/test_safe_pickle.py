@@ -16,7 +16,8 @@ from omegaconf import OmegaConf
 from test_safe_pickle_refusals import refusal, write_zip
 
 from mindvis.checkpoints.torch_files import load_torch
-from mindvis.common.safe_pickle import Bag, as_settings, load_object_npy
+from mindvis.common.safe_pickle import Bag, as_settings
+from mindvis.data.arrays import load_object_npy
 
 
 class Settings:

@@ -16,7 +16,7 @@ import torch
 
 from mindvis.checkpoints.torch_files import STREAM_START, load_torch
 from mindvis.common.errors import InputError
-from mindvis.common.safe_pickle import load_object_npy
+from mindvis.data.arrays import load_object_npy
 
 OLD_GLOBAL = b"cposix\nsystem\n"
 

@@ -15,12 +15,9 @@ import sys
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
 import numpy as np
-
-from mindvis.common.errors import reading
 
 MAX_NESTING = 32  # of settings; the published ones are two or three deep
 MAX_ENTRIES = 100_000  # lists of the same lists, 32 deep, would unfold to thousands of millions
@@ -45,24 +42,6 @@ class Bag:
     attributes: dict = field(default_factory=dict)
     items: dict = field(default_factory=dict)
     elements: list = field(default_factory=list)
-
-
-def load_object_npy(path: str | Path) -> object:
-    """The object in a .npy file: an object array, or what it holds where it has no axes (a saved dict).
-
-    Raises InputError where the file is no .npy file, is cut short or its pickle does more than hold data.
-    """
-    path = Path(path)
-    headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    with reading(path), path.open("rb") as file:
-        _, _, dtype = headers[np.lib.format.read_magic(file)](file)
-        if not dtype.hasobject:
-            return np.load(path, mmap_mode="r", allow_pickle=False)
-        # mapped, so that a false size inside the pickle reads to the end of the file and allocates nothing
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            content.seek(file.tell())
-            array = SafeUnpickler(content).load()
-        return array[()] if isinstance(array, np.ndarray) else refuse(f"a {type(array).__name__} instead of an array")
 
 
 def as_settings(value: object) -> Any:

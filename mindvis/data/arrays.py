@@ -4,6 +4,7 @@ Every refusal is one line that names the file and the array, what was found and 
 """
 
 import math
+import mmap
 import tokenize
 import zipfile
 import zlib
@@ -14,7 +15,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from mindvis.common.errors import InputError, unreadable
+from mindvis.common.errors import InputError, reading, unreadable
+from mindvis.common.safe_pickle import SafeUnpickler, refuse
 
 READ_ERRORS: tuple[type[Exception], ...] = (OSError, ValueError, EOFError, MemoryError, RuntimeError, KeyError)
 READ_ERRORS += (SyntaxError, tokenize.TokenError, zipfile.BadZipFile, zlib.error)  # headers of arrays are Python
@@ -210,9 +212,7 @@ class NpzReader(Mapping):
         """Shape and type of an array, without reading it."""
         member = self._member(name)
         with unreadable(f"{self.label(name)} cannot be read", READ_ERRORS), self._archive.open(member) as file:
-            version = np.lib.format.read_magic(file)
-            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape, by_column, dtype = read(file)
+            shape, by_column, dtype = _read_header(file)
             header = Header(shape, dtype, by_column, file.tell())
         if dtype.hasobject:
             raise InputError(f"{self.label(name)} holds Python objects, needs numbers or text")
@@ -271,6 +271,30 @@ def load_npy(path: str | Path, mmap: bool = False) -> np.ndarray:
     if not isinstance(array, np.ndarray):
         raise InputError(f"{path}: an archive of arrays, needs a single .npy array")
     return array
+
+
+def load_object_npy(path: str | Path) -> object:
+    """The object in a .npy file: an object array, or what it holds where it has no axes (a saved dict).
+
+    Raises InputError where the file is no .npy file, is cut short or its pickle does more than hold data.
+    """
+    path = Path(path)
+    with reading(path), path.open("rb") as file:
+        _, _, dtype = _read_header(file)
+        if not dtype.hasobject:
+            return np.load(path, mmap_mode="r", allow_pickle=False)
+        # mapped, so that a false size inside the pickle reads to the end of the file and allocates nothing
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            content.seek(file.tell())
+            array = SafeUnpickler(content).load()
+        return array[()] if isinstance(array, np.ndarray) else refuse(f"a {type(array).__name__} instead of an array")
+
+
+def _read_header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, whether it is by column, and type of an array of the .npy format."""
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    return read(file)
 
 
 def as_texts(labels: np.ndarray) -> np.ndarray:

@@ -8,19 +8,18 @@ from pathlib import Path
 import numpy as np
 
 from mindvis.common.errors import InputError
-from mindvis.common.safe_pickle import load_object_npy
-from mindvis.data.arrays import FMRI, IMAGES, Array, check_array, check_arrays, load_npy, require_rows
+from mindvis.data.arrays import FMRI, IMAGES, Array, check_array, check_arrays, load_npy, load_object_npy, require_rows
 from mindvis.data.datasets import PairedDataset
 from mindvis.data.reading import Names, PassedOver, list_folder, read_json, read_lines, require_folder
 from mindvis.data.regions import masks_within, region_columns
 from mindvis.data.row_format import subject_format
+from mindvis.data.rows import rows_by
 from mindvis.data.subjects import (
     SubjectRows,
     averages_then_trials,
     chosen_share,
     chosen_subjects,
     join_subjects,
-    rows_by,
 )
 from mindvis.data.voxels import moments, normalise, pad_to_patches
 

@@ -20,7 +20,7 @@ from mindvis.common.errors import InputError
 from mindvis.data.arrays import FMRI, IMAGES, check_array, check_indices, require_rows
 from mindvis.data.images import LazyImages, Size, height_and_width, is_cropped, random_crop, resize_all, to_float
 from mindvis.data.row_format import RowFormat
-from mindvis.data.rows import MappedArray, VoxelRows
+from mindvis.data.rows import MappedArray, VoxelRows, rows_by
 from mindvis.data.voxels import interpolate, sparsify
 
 Key = tuple[int, int, int]  # (seed, epoch, index)
@@ -49,8 +49,7 @@ class FMRIDataset(Dataset):
     recorded rows became these. The `num_interpolated` items beyond the n rows lie between two random rows, at
     `interpolation_ratio` (the published augmentation uses n and .5). `seen` [n] is the picture that a row was recorded
     under, a place in a list of pictures, -1 for none; items have it where it is given. Arrays are checked (numeric,
-    finite, agreeing in length: InputError); a mapped array stays mapped, and a `MappedArray` or `VoxelRows` is taken as
-    checked.
+    finite, agreeing in length: InputError); a mapped array stays mapped, a `MappedArray` or `VoxelRows` is not checked.
     """
 
     def __init__(
@@ -252,17 +251,15 @@ class PairedDataset(FMRIDataset):
         return batch | {"image": torch.stack(images)} if images else batch
 
     @cached_property
-    def _repeats(self) -> dict[int, np.ndarray]:
+    def _repeats(self) -> dict[int, list[int]]:
         """Rows of each stimulus."""
-        order = np.argsort(self.stimulus, kind="stable")
-        shown, first = np.unique(self.stimulus[order], return_index=True)
-        return dict(zip(shown.tolist(), np.split(order, first[1:]), strict=True))
+        return rows_by(self.stimulus.tolist())
 
     def _other_row(self, key: Key) -> np.ndarray:
         """Another row [v] of the stimulus of a row, or the same where it is the only one; other voxels are hidden."""
         draw = generator(key, "other row")
         rows = self._repeats[int(self.stimulus[key[2]])]
-        others = rows[rows != key[2]] if len(rows) > 1 else rows
+        others = [row for row in rows if row != key[2]] or rows
         row = self._fmri[int(draw.choice(others))]
         return np.array(sparsify(row, self.augmentation.sparsify, draw), dtype=np.float32)
 
@@ -285,9 +282,8 @@ class PairedDataset(FMRIDataset):
         """The same pairs with the latents [m c h w] of `stimuli`: an item then says also whether its image is cropped.
 
         Items gain "latent" float32 [c h w] and "cropped" (bool). A latent stands for its image where that is whole:
-        such an item has no "image", and none is read.
-        `crops` [m c h w] each, where given, are latents of crops: an item whose image is to be cropped takes one of
-        them at random, and is not said to be cropped.
+        such an item has no "image", and none is read. `crops` [m c h w] each, where given, are latents of crops: an
+        item whose image is to be cropped takes one of them at random, and is not said to be cropped.
         """
         for kept in (latents, *crops):
             require_rows(kept, len(self._stimuli), "latents", "stimuli")
@@ -298,20 +294,6 @@ class PairedDataset(FMRIDataset):
     ) -> "PairedDataset":
         """The same pairs, augmented when they are asked for by key. InputError for shares outside 0 .. 1."""
         return self._changed(augmentation=Augmentation(sparsify, crop_ratio, crop_probability, pairs))
-
-
-def join_for_pretraining(datasets: Sequence[FMRIDataset], *, pad_mode: str = "wrap") -> FMRIDataset:
-    """The fMRI of several sources (HCP, GOD training trials) as one data set of the longest one's length.
-
-    Wrap-padded (or zero-padded, or cut to the shortest: `pad_mode`) row by row when read, so mapped sources stay so.
-    """
-    if not datasets:
-        raise InputError("no data set to pretrain on")
-    if len(datasets) == 1:
-        return FMRIDataset(datasets[0]._fmri, subject=datasets[0].subject, roi_masks=datasets[0].roi_masks)
-    subjects = [np.full(d.num_rows, "") if d.subject is None else d.subject for d in datasets]
-    rows = VoxelRows([dataset._fmri for dataset in datasets], pad_mode=pad_mode)
-    return FMRIDataset(rows, subject=np.concatenate(subjects))
 
 
 def _sized(images: np.ndarray | LazyImages, size: Size) -> np.ndarray | LazyImages:

@@ -29,8 +29,8 @@ from mindvis.data.arrays import Array, NpzReader, as_texts, check_arrays, requir
 from mindvis.data.datasets import PairedDataset
 from mindvis.data.regions import masks_within, named_masks, region_columns
 from mindvis.data.row_format import SCALES, RowFormat
-from mindvis.data.rows import MappedArray, VoxelRows, streamed_moments, voxel_moments
-from mindvis.data.subjects import averages_then_trials, chosen_share, rows_by
+from mindvis.data.rows import MappedArray, VoxelRows, rows_by, streamed_moments, voxel_moments
+from mindvis.data.subjects import averages_then_trials, chosen_share
 from mindvis.data.voxels import patched_length
 
 log = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""Pairs as whole data sets: joined, with pictures in common, categories swapped, several subjects in one's voxels."""
+"""Whole data sets: joined, with pictures in common, categories swapped, several subjects in the voxels of one."""
 
 import hashlib
 import logging
@@ -10,7 +10,7 @@ import numpy as np
 from mindvis.common.draws import generator
 from mindvis.common.errors import InputError
 from mindvis.common.ridge import fit_ridge
-from mindvis.data.datasets import PairedDataset
+from mindvis.data.datasets import FMRIDataset, PairedDataset
 from mindvis.data.images import LazyImages
 from mindvis.data.row_format import Adapter
 from mindvis.data.rows import VoxelRows
@@ -22,6 +22,20 @@ MIN_SHARED = 10  # pictures that two subjects have seen, for a map between their
 STEP = 8  # pixels: a picture is looked up by every eighth of each side, then compared as a whole
 
 Parts = tuple[PairedDataset, PairedDataset, PairedDataset | None]
+
+
+def join_for_pretraining(datasets: Sequence[FMRIDataset], *, pad_mode: str = "wrap") -> FMRIDataset:
+    """The fMRI of several sources (HCP, GOD training trials) as one data set of the longest one's length.
+
+    Wrap-padded (or zero-padded, or cut to the shortest: `pad_mode`) row by row when read, so mapped sources stay so.
+    """
+    if not datasets:
+        raise InputError("no data set to pretrain on")
+    if len(datasets) == 1:
+        return FMRIDataset(datasets[0]._fmri, subject=datasets[0].subject, roi_masks=datasets[0].roi_masks)
+    subjects = [np.full(d.num_rows, "") if d.subject is None else d.subject for d in datasets]
+    rows = VoxelRows([dataset._fmri for dataset in datasets], pad_mode=pad_mode)
+    return FMRIDataset(rows, subject=np.concatenate(subjects))
 
 
 def join_pairs(parts: Sequence[PairedDataset], roi_masks: dict[str, np.ndarray] | None) -> PairedDataset:

@@ -1,8 +1,9 @@
 """Rows that stay on disk: mapped arrays read one row at a time, so that memory stays flat in their number."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from mindvis.common.errors import InputError
 from mindvis.data.arrays import BLOCK
 from mindvis.data.voxels import common_length, pad_to
 
+Label = TypeVar("Label", bound=Hashable)
 ROUND_OFF = 2e-7  # of its mean: a deviation below it is what float32 is off by, not a signal
 
 
@@ -135,6 +137,14 @@ class MeanRows:
         """One row float32 [v]."""
         rows = np.stack([self.source[int(i)] for i in self.groups[index]])  # [k v]
         return rows.astype(np.float32, copy=False).mean(axis=0)
+
+
+def rows_by(labels: Iterable[Label], rows: Iterable[int] | None = None) -> dict[Label, list[int]]:
+    """Label -> the rows that have it, in the order of first appearance; `rows` [n] are those of the labels [n]."""
+    found: dict[Label, list[int]] = {}
+    for row, label in enumerate(labels) if rows is None else zip(rows, labels, strict=True):
+        found.setdefault(label, []).append(row)
+    return found
 
 
 def voxel_moments(rows: "VoxelRows", label: str) -> tuple[np.ndarray, np.ndarray]:

@@ -5,10 +5,9 @@ repeats, or trials, when they are read.
 """
 
 import logging
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
@@ -18,12 +17,10 @@ from mindvis.data.datasets import PairedDataset
 from mindvis.data.images import LazyImages
 from mindvis.data.regions import padded_mask
 from mindvis.data.row_format import RowFormat, subject_format
-from mindvis.data.rows import MappedArray, MeanRows, VoxelRows, streamed_moments
+from mindvis.data.rows import MappedArray, MeanRows, VoxelRows, rows_by, streamed_moments
 from mindvis.data.voxels import common_length, pad_to, patched_length
 
 log = logging.getLogger(__name__)
-
-Label = TypeVar("Label", bound=Hashable)
 
 
 @dataclass
@@ -81,14 +78,6 @@ def averages_then_trials(trials: Sequence[np.ndarray], include_single_trials: bo
         position += [np.full(len(rows), i) for i, rows in enumerate(trials)]
         repeat += [np.arange(1, len(rows) + 1) for rows in trials]
     return np.concatenate(fmri), np.concatenate(position), np.concatenate(repeat)
-
-
-def rows_by(labels: Iterable[Label], rows: Iterable[int] | None = None) -> dict[Label, list[int]]:
-    """Label -> the rows that have it, in the order of first appearance; `rows` [n] are those of the labels [n]."""
-    found: dict[Label, list[int]] = {}
-    for row, label in enumerate(labels) if rows is None else zip(rows, labels, strict=True):
-        found.setdefault(label, []).append(row)
-    return found
 
 
 def chosen_share(stimulus: np.ndarray, fraction: float, seed: int = 0) -> np.ndarray:

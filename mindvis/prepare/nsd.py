@@ -24,8 +24,7 @@ from mindvis.data.hdf5 import open_hdf5, require_member
 from mindvis.data.nsd import GENERAL, STIMULI, SUBJECT_FILE, TRIALS, open_stimuli, session_file
 from mindvis.data.reading import PassedOver, list_folder, require_folder
 from mindvis.data.regions import NUM_AREAS, area_names, require_area
-from mindvis.data.rows import MappedArray, VoxelRows
-from mindvis.data.subjects import rows_by
+from mindvis.data.rows import MappedArray, VoxelRows, rows_by
 from mindvis.data.voxels import noise_ceiling
 from mindvis.prepare.bad_voxels import bad_voxels, check_bad, zscore
 from mindvis.prepare.nifti import read_labels

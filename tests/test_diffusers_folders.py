@@ -310,6 +310,34 @@ def test_other_scripts_take_a_folder(stage_b, tmp_path):
     assert table.status == 0 and table.out.count("| B |") == 8 and "| A |" not in table.out
 
 
+def test_a_run_is_looked_into(stage_b, tmp_path):
+    """Attention and occlusion of a decoder that began with a folder; a region that is hidden changes its pictures."""
+    _, folder = stage_b
+    sampling = ["classifier=demo", "num_ways=5", "num_steps=2", "num_stimuli=3", "sampler=ddim", "num_bootstrap=50"]
+    outcome = run("look_inside", f"run={folder / 'run'}", f"output={tmp_path}", *sampling, "rois=[V1,LOC]")
+    assert outcome.status == 0, outcome.err
+    summary = json.loads((tmp_path / "inside.json").read_text())
+    assert summary["stage"] == "B" and {row["roi"] for row in summary["occlusion"]} == {"V1", "LOC", "all"}
+
+
+def test_a_decoder_in_the_published_format_names_its_folder(stage_b, tmp_path):
+    """finetuned.pth with `ldm=FOLDER` and its encoder decodes as the run does; without them one line asks."""
+    ldm, folder = stage_b
+    for source, name in ((folder / "run", "finetuned.pth"), (folder / "stage_a", "fmri_encoder.pth")):
+        if name == "fmri_encoder.pth":
+            words = tiny_stages.command("pretrain_mbm", folder, source, "trainer.max_epochs=1")
+            assert run("pretrain_mbm", *words[2:]).status == 0
+        assert run("convert_checkpoint", source, tmp_path / name).status == 0
+    few = ["num_samples=1", "num_steps=2", "stimuli=[0]"]
+    assert run("generate", f"run={folder / 'run'}", *few, f"output={tmp_path / 'a'}").status == 0
+    data = [f"data.root={folder / 'data' / 'Kamitani' / 'npz'}", "data.name=god", "data.subjects=[sbj_1]"]
+    published = [f"run={tmp_path / 'finetuned.pth'}", *few, *data, f"output={tmp_path / 'b'}"]
+    outcome = run("generate", *published, f"ldm={ldm}", f"fmri_encoder={tmp_path / 'fmri_encoder.pth'}")
+    assert outcome.status == 0, outcome.err
+    first, second = (np.load(tmp_path / name / "decoded.npz")["decoded"] for name in "ab")
+    assert np.array_equal(first, second)
+
+
 def test_an_objective_of_straight_lines_trains_and_decodes(stage_b, tmp_path):
     """`objective=flow` on a model that predicts something else; the euler sampler decodes it."""
     ldm, folder = stage_b

@@ -7,6 +7,10 @@ import numpy as np
 import pytest
 from script_runner import run
 
+from mindvis.checkpoints import write_diffusers
+from mindvis.config.loading import read_yaml
+from mindvis.dc_ldm import build_class_ldm
+
 FILES = Path(__file__).parent / "golden" / "checkpoints"
 SIZES = {"train": 4, "test": 2}  # pictures
 NUM_VOXELS = 90  # 96 with the padding of a patch of 8: what the small decoder takes
@@ -61,6 +65,23 @@ def test_settings_win_over_the_file(project):
     few = ["num_steps=2", "num_samples=1", "stimuli=[1]"]
     assert run("generate", "run=pretrains/GOD/finetuned.pth", "output=out", *data, *few).status == 0
     assert (project / "out" / "grid.png").is_file()
+
+
+def test_a_diffusers_folder_stands_for_the_config(project):
+    """`ldm=FOLDER` names the shape of the image model as config.yaml does: the same pictures; look_inside takes it."""
+    config = read_yaml(FILES / "config.yaml")
+    write_diffusers(build_class_ldm(config), project / "folder", config)
+    few = ["run=pretrains/GOD/finetuned.pth", "num_steps=2", "num_samples=1"]
+    assert run("generate", *few, "output=first").status == 0
+    (project / "pretrains" / "ldm" / "label2img" / "config.yaml").unlink()
+    outcome = run("generate", *few, "ldm=folder", "output=second")
+    assert outcome.status == 0, outcome.err
+    first, second = (np.load(project / name / "decoded.npz")["decoded"] for name in ("first", "second"))
+    assert np.array_equal(first, second)
+    sampling = ["classifier=demo", "num_ways=5", "num_stimuli=2", "num_bootstrap=50", "flat_map=false", "sampler=ddim"]
+    outcome = run("look_inside", *few[:2], "ldm=folder", "output=inside", *sampling)
+    assert outcome.status == 0, outcome.err
+    assert (project / "inside" / "attention.csv").is_file() and (project / "inside" / "occlusion.csv").is_file()
 
 
 @pytest.mark.parametrize(

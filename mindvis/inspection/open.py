@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mindvis.checkpoints import build_mbm, read_weights
+from mindvis.checkpoints import build_mbm, describe_data, read_weights
 from mindvis.common.devices import choose_device
 from mindvis.common.errors import InputError
 from mindvis.config.decoding import GenerateConfig
@@ -93,11 +93,12 @@ def open_model(config: LookInsideConfig) -> Opened:
 
 def _choose_data(config: LookInsideConfig, trained: dict) -> DataConfig:
     """The data set of the settings, or that of the training; one subject of it where one is named."""
-    if config.data is None and not trained.get("data"):
+    known = describe_data(trained)
+    if config.data is None and not known.get("name"):
         raise InputError(
             f"{config.run}: does not say which data it was trained on; needed: data.name=... data.root=..."
         )
-    data = config.data or saved_data(trained["data"])
+    data = config.data or saved_data(known)
     return data if config.subject is None else replace(data, subjects=[config.subject])
 
 

@@ -20,8 +20,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = read_settings(AuditConfig, __doc__, argv)
     # imported once the settings are right: torch takes seconds
     from mindvis.common.devices import use_threads
-    from mindvis.evaluation.audit_page import audit_text
     from mindvis.evaluation.open import audit
+    from mindvis.evaluation.report_page import audit_text
 
     use_threads(config.num_threads)
     found, page = audit(config)

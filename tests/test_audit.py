@@ -10,7 +10,7 @@ from planted import PLANTS, class_retriever, classifier_and_generator, ignorer, 
 
 from mindvis.common.errors import InputError
 from mindvis.evaluation import audit_pictures
-from mindvis.evaluation.audit import SCHEMA, audit_json
+from mindvis.evaluation.audit import SCHEMA, json_text
 from mindvis.evaluation.audit_verdict import VERDICTS, Finding, judge
 
 
@@ -120,7 +120,7 @@ def test_placement_and_pixels_alone(world):
 def test_json_follows_its_schema(world):
     """Plain JSON with nulls for what is not a number; the same twice."""
     found = audit(world, ignorer(world), exposure={"generator": "ImageNet"})
-    text = audit_json(found)
+    text = json_text(found.as_dict())
     content = json.loads(text)
     assert content["schema"] == SCHEMA and content["verdict"] in VERDICTS
     assert content["exposure"] == {
@@ -130,7 +130,7 @@ def test_json_follows_its_schema(world):
     }
     assert set(content["evidence"]["copies"]) == {"value", "low", "high", "by_accident", "p", "p_holm", "d_prime", "n"}
     assert {len(values) for values in content["per_stimulus"].values()} == {200}
-    assert text == audit_json(audit(world, ignorer(world), exposure={"generator": "ImageNet"}))
+    assert text == json_text(audit(world, ignorer(world), exposure={"generator": "ImageNet"}).as_dict())
 
 
 def pictures(*shape):

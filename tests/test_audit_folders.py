@@ -13,10 +13,10 @@ from script_runner import run
 
 from mindvis.data import PairedDataset
 from mindvis.evaluation.audit_folders import Audited, read_training
-from mindvis.evaluation.audit_page import audit_text
 from mindvis.evaluation.checks import kept_rows
-from mindvis.evaluation.open import noise_ceilings
+from mindvis.evaluation.noise_ceiling import noise_ceilings
 from mindvis.evaluation.pictures import read_decoded
+from mindvis.evaluation.report_page import audit_text
 
 SETTINGS = ("features=pixels", "logging.wandb=disabled")
 

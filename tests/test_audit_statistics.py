@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from mindvis.evaluation import statistics
-from mindvis.evaluation.audit_statistics import accident_level, as_table, deal_within, permutation_p, shares_beaten
+from mindvis.evaluation.statistics import accident_level, as_table, deal_within, permutation_p, shares_beaten
 
 
 def naive_share(closeness, row, column, others):

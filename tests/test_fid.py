@@ -5,7 +5,7 @@ import pytest
 from scipy.linalg import sqrtm
 
 from mindvis.common.errors import InputError
-from mindvis.evaluation.fid import frechet_distance, load_inception, small_sample_caveat
+from mindvis.evaluation.networks import frechet_distance, load_inception, small_sample_caveat
 
 
 def closed_form(x, y):

@@ -55,10 +55,10 @@ def break_npz(folder, **changes):
     ("changes", "message"),
     [
         ({"decoded": None}, "no array 'decoded'"),
-        ({"decoded": np.full((N, K, SIDE, SIDE, 3), np.nan)}, "decoded is float64"),
+        ({"decoded": np.full((N, K, SIDE, SIDE, 3), np.nan)}, "decoded: found float64"),
         ({"decoded": np.zeros((N, K, 8, SIDE, 3), np.uint8)}, "do not belong together"),
         ({"decoded": np.zeros((N + 1, K, SIDE, SIDE, 3), np.uint8)}, "do not belong together"),
-        ({"stimuli": np.zeros((N, SIDE, SIDE), np.uint8)}, "stimuli is uint8"),
+        ({"stimuli": np.zeros((N, SIDE, SIDE), np.uint8)}, "stimuli: found uint8"),
         (
             {
                 "decoded": np.zeros((1, K, 8, 8, 3), np.uint8),

@@ -22,11 +22,11 @@ from mindvis.evaluation import (
     text_table,
     write_report,
 )
+from mindvis.evaluation.audit import json_text
 from mindvis.evaluation.audit_folders import Training
 from mindvis.evaluation.checks import leakage_statements
 from mindvis.evaluation.classifiers import Classifier
 from mindvis.evaluation.networks import Preprocess
-from mindvis.evaluation.report import report_json
 from mindvis.evaluation.report_page import report_html
 from mindvis.evaluation.report_stages import num_trials, stage_curves, stages_behind
 from mindvis.evaluation.statistics import paired_difference
@@ -272,7 +272,7 @@ def test_the_trainings_behind_the_pictures_are_told(run, classifier, tmp_path):
     page = report_html(report, curves=curves)
     for told in ("scripts/finetune_ldm.py", "2026-01-02", "0123abc", "train 1200", "0.25", "curves of pretrain_mbm"):
         assert told in page
-    assert json.loads(report_json(report))["stages"][0]["settings"]["optim"]["lr"] == 0.25
+    assert json.loads(json_text(report.as_dict()))["stages"][0]["settings"]["optim"]["lr"] == 0.25
     assert stages_behind(None) == stages_behind(tmp_path / "published.pth") == []
 
 
@@ -379,7 +379,7 @@ def test_leakage_that_was_not_recorded():
 def test_controls_of_other_stimuli_are_refused(run, classifier, pictures):
     """A control must be decoded for the same pictures."""
     write_run(run / "shuffled", pictures[0][::-1], pictures[1])
-    with pytest.raises(InputError, match="control 'shuffled'"):
+    with pytest.raises(InputError, match="true pictures of 'shuffled'"):
         evaluate_folder(run, classifier=classifier, protocol=PROTOCOL)
 
 

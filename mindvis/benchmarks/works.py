@@ -21,7 +21,7 @@ from mindvis.config.tools import BenchmarkConfig
 from mindvis.data import load_hcp
 from mindvis.data.hcp import FILE_NAME, VISUAL_CORTEX
 from mindvis.evaluation import audit_pictures, n_way_table, similarity_matrix
-from mindvis.evaluation.audit_training import MIN_TRAINING
+from mindvis.evaluation.audit_features import MIN_TRAINING
 
 PARTS = {
     "stage_a": ["stage_a"],

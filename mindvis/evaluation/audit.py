@@ -19,15 +19,24 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
 from mindvis.common.errors import InputError
 from mindvis.evaluation import audit_figures as figures
-from mindvis.evaluation import audit_training as near
-from mindvis.evaluation.audit_features import PIXELS, Embed, Pictures, Space, choose_spaces
-from mindvis.evaluation.audit_inputs import Unique, check_decoded, check_training, unique_stimuli
+from mindvis.evaluation.audit_features import (
+    PIXELS,
+    Embed,
+    Pictures,
+    Space,
+    Unique,
+    check_training,
+    choose_spaces,
+    unique_stimuli,
+)
 from mindvis.evaluation.audit_verdict import UNDECIDED, Finding, judge, of_kind
+from mindvis.evaluation.pictures import check_decoded
 
 SCHEMA = "mindvis.audit/1"
 MIN_STIMULI = 10  # different ones that are not training pictures; with fewer nothing is decided
@@ -94,15 +103,13 @@ def audit_pictures(
     for space in choose_spaces(features):
         embedded[space.name] = _embed(space, decoded, stimuli, pictures, training, controls or {})
     leaked = _leaked(embedded[PIXELS], stimuli[pictures.first], training)
-    kept = ~leaked if (~leaked).sum() >= MIN_STIMULI else np.ones_like(leaked)
-    spaces = [restrict(rows, kept) for rows in embedded.values()]
-    known = replace(known, class_ids=None if known.class_ids is None else known.class_ids[kept])
-    if known.subjects is not None:
-        known = replace(known, subjects=known.subjects[kept[embedded[PIXELS].own]])
-    findings, per_stimulus = _measure(spaces, known)
+    few = (~leaked).sum() < MIN_STIMULI
+    kept = np.ones_like(leaked) if few else ~leaked
+    known = _restrict_known(known, kept, embedded[PIXELS].own)
+    findings, per_stimulus = _measure([restrict(rows, kept) for rows in embedded.values()], known)
     evidence = {finding.name: finding for finding in figures.corrected(findings)}
     verdict, steps = judge(evidence, has_training=training is not None)
-    if (~leaked).sum() < MIN_STIMULI:
+    if few:
         verdict, steps = UNDECIDED, [_too_few(leaked), *steps]
     return Audit(
         verdict=verdict,
@@ -111,16 +118,18 @@ def audit_pictures(
         placement=_placement(evidence),
         per_stimulus={"row": pictures.first[kept], **per_stimulus},
         caveats=_caveats(leaked, pictures, class_ids, controls, training),
-        exposure={name: (exposure or {}).get(name, "not declared") for name in EXPOSED} | dict(exposure or {}),
-        settings={
-            "seed": seed,
-            "spaces": list(embedded),
-            "num_stimuli": len(leaked),
-            "num_leaked": int(leaked.sum()),
-            "num_samples": int(decoded.shape[1]),
-            "num_training": None if training is None else len(training),
-        },
+        exposure=dict.fromkeys(EXPOSED, "not declared") | dict(exposure or {}),
+        settings={"seed": seed, "spaces": list(embedded), **_sizes(leaked, decoded, training)},
     )
+
+
+def _sizes(leaked: np.ndarray, decoded: np.ndarray, training: Pictures | None) -> dict[str, int | None]:
+    return {
+        "num_stimuli": len(leaked),
+        "num_leaked": int(leaked.sum()),
+        "num_samples": int(decoded.shape[1]),
+        "num_training": None if training is None else len(training),
+    }
 
 
 def _known(
@@ -170,9 +179,7 @@ def _leaked(rows: figures.Rows, stimuli: np.ndarray, training: Pictures | None) 
     """Which different stimuli are training pictures: bool [m]."""
     if training is None:
         return np.zeros(len(stimuli), bool)
-    nearest = np.concatenate([(part @ rows.training.T).argmax(axis=1) for part in np.array_split(rows.true, 8)])
-    closeness = np.einsum("md,md->m", rows.true, rows.training[nearest])
-    return near.twins(stimuli, training, nearest, closeness)
+    return figures.shown_again(stimuli, rows.true, training, rows.of_training)
 
 
 def restrict(rows: figures.Rows, kept: np.ndarray) -> figures.Rows:
@@ -190,6 +197,12 @@ def restrict(rows: figures.Rows, kept: np.ndarray) -> figures.Rows:
     )
 
 
+def _restrict_known(known: figures.Known, kept: np.ndarray, own: np.ndarray) -> figures.Known:
+    """The same, of the stimuli [m] that are kept; own [r] is the stimulus of each decoded picture."""
+    class_ids = None if known.class_ids is None else known.class_ids[kept]
+    return replace(known, class_ids=class_ids, subjects=None if known.subjects is None else known.subjects[kept[own]])
+
+
 def _measure(spaces: list[figures.Rows], known: figures.Known) -> tuple[list[Finding], dict[str, np.ndarray]]:
     """All findings, and the numbers by stimulus that the plots show."""
     findings: list[Finding] = []
@@ -202,8 +215,9 @@ def _measure(spaces: list[figures.Rows], known: figures.Known) -> tuple[list[Fin
             per_stimulus[f"within_class/{rows.space}"] = figures.scores(rows, known.class_ids)
         if rows.training is None:
             continue
-        true, of_decoded = near.neighbours(rows.true, rows.training), near.neighbours(rows.decoded, rows.training)
-        copied.append(near.copied(of_decoded, true, rows.own))
+        true = figures.neighbours(rows.true, rows.training)
+        of_decoded = figures.neighbours(rows.decoded, rows.training)
+        copied.append(figures.copied(of_decoded, true, rows.own))
         closer, rank = figures.novelty(rows, known)
         findings += [figures.against_nearest(rows, true, known), closer]
         findings += [*figures.overlap(rows, true, known), *figures.collapse(rows, known)]
@@ -257,14 +271,17 @@ def _caveats(
     return lines
 
 
-def audit_json(audit: Audit) -> str:
-    """The text of audit.json, of an Audit or an `Audited`; NaN and infinity, which JSON has not, become null."""
-    return json.dumps(_finite(audit.as_dict()), indent=1, allow_nan=False) + "\n"
+def json_text(content: dict) -> str:
+    """The text of audit.json or report.json; NaN and infinity, which JSON has not, become null."""
+    return json.dumps(_finite(content), indent=1, allow_nan=False, default=str) + "\n"
 
 
-def _finite(value: object) -> object:
+def _finite(value: Any) -> Any:
+    """The same structure with null for every number that is not finite."""
     if isinstance(value, dict):
         return {str(key): _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value

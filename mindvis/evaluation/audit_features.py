@@ -1,6 +1,7 @@
-"""What the audit compares pictures by: their pixels, and the features of a network that is there."""
+"""What enters an audit: pictures, checked, and what they are compared by: pixels, the features of a network."""
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Protocol
@@ -10,7 +11,7 @@ import numpy as np
 from mindvis.common.errors import InputError
 from mindvis.common.progress import Progress
 from mindvis.evaluation.classifiers import LITE0_PACKAGE, load_classifier
-from mindvis.evaluation.pictures import shrink
+from mindvis.evaluation.pictures import check_pictures, shrink
 
 Embed = Callable[[np.ndarray], np.ndarray]  # uint8 [b h w 3] -> [b d]
 
@@ -26,6 +27,7 @@ class Pictures(Protocol):
 SIDE = 32  # pixels: enough to tell pictures apart, small enough for thousands
 BATCH = 64
 PIXELS = "pixels"
+MIN_TRAINING = 20  # pictures: of fewer, "the nearest ten" says little
 
 
 @dataclass(frozen=True)
@@ -87,3 +89,32 @@ def _network(name: str) -> Embed:
     """Features before the last layer of a classifier."""
     classifier = load_classifier(name)
     return lambda pictures: classifier.classify(pictures).features
+
+
+@dataclass(frozen=True)
+class Unique:
+    """Different stimuli among n rows: own [n], the number of each row's stimulus; first [m], the first row of each."""
+
+    own: np.ndarray
+    first: np.ndarray
+
+
+def unique_stimuli(stimuli: np.ndarray) -> Unique:
+    """Rows uint8 [n h w 3] that show the same picture share a number. Raises InputError for fewer than two pictures."""
+    digests = [hashlib.sha256(np.ascontiguousarray(picture).data).hexdigest() for picture in stimuli]
+    number = {digest: place for place, digest in enumerate(dict.fromkeys(digests))}
+    own = np.array([number[digest] for digest in digests])
+    if len(number) < 2:
+        raise InputError(f"stimuli: found {len(number)} different picture, an audit needs two or more")
+    return Unique(own, np.array([digests.index(digest) for digest in number]))
+
+
+def check_training(training: Pictures | None, class_ids: Sequence[int] | None) -> None:
+    """Raises InputError unless training pictures are uint8 [t h w 3], enough of them, with a class each or none."""
+    if training is None:
+        return
+    if len(training) < MIN_TRAINING:
+        raise InputError(f"training: found {len(training)} pictures, an audit needs {MIN_TRAINING} or more, or none")
+    check_pictures(training[:1], "training", "[t h w 3]")
+    if class_ids is not None and len(class_ids) != len(training):
+        raise InputError(f"training_class_ids: found {len(class_ids)}, need {len(training)}, one a training picture")

@@ -1,15 +1,39 @@
-"""The figures of an audit, one group a function: own against other, within class, against lures, copies, overlap."""
+"""The figures of an audit, one group a function: own against other, within class, against lures, copies, overlap.
+
+Below them is how pictures lie to the training pictures: neighbours, copies, twins, clusters, span. Rows of features
+have unit length and mean 0 (`Space`), so products are correlations; "close" means a high one.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from scipy.cluster.vq import kmeans2
 from scipy.stats import spearmanr
 
-from mindvis.evaluation import audit_training as near
-from mindvis.evaluation.audit_statistics import accident_level, as_table, permutation_p, shares_beaten
+from mindvis.common import draws
+from mindvis.evaluation.audit_features import Pictures, small_pixels
 from mindvis.evaluation.audit_verdict import Finding
-from mindvis.evaluation.statistics import Estimate, d_prime, estimate, holm, sign_flip_p
+from mindvis.evaluation.statistics import (
+    Estimate,
+    accident_level,
+    as_table,
+    d_prime,
+    estimate,
+    holm,
+    permutation_p,
+    shares_beaten,
+    sign_flip_p,
+)
+
+NUM_NEAREST = 10
+SAME_PICTURE = 0.98  # correlation from which two training pictures count as one
+TWIN = 2.0  # grey levels: mean difference at 32 x 32 pixels up to which two pictures are the same picture
+TWINS_CORRELATE = 0.9  # by far more than this, at 32 x 32 pixels; saves looking at the others
+COPY_RISK = 0.01  # share of true pictures that would be called copies of training pictures
+MAX_SPANNING = 2000  # training pictures whose span is taken: ten thousand would take minutes
+VARIANCE_KEPT = 0.95
+CHUNK = 256
 
 
 @dataclass(frozen=True)
@@ -27,6 +51,21 @@ class Rows:
     @property
     def closeness(self) -> np.ndarray:
         return self.decoded @ self.true.T  # [r m]
+
+    @property
+    def of_training(self) -> np.ndarray:
+        """`training`, where there are training pictures."""
+        assert self.training is not None
+        return self.training
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """Of each of r pictures: its nearest training picture, how close, and how much closer than the next other one."""
+
+    nearest: np.ndarray  # [r] index
+    closeness: np.ndarray  # [r]
+    ratio: np.ndarray  # [r] (1 - closeness to the nearest) / (1 - closeness to the next), near 0 for a copy
 
 
 @dataclass(frozen=True)
@@ -75,12 +114,12 @@ def _paired(name: str, scores: np.ndarray, of_control: np.ndarray, rows: Rows, c
     return Finding(name, mean.value, mean.low, mean.high, 0.0, p, n=mean.n)
 
 
-def against_nearest(rows: Rows, true: near.Neighbours, known: Known) -> Finding:
+def against_nearest(rows: Rows, true: Neighbours, known: Known) -> Finding:
     """Share of stimuli that are closer to their decoded picture than the training picture most like them is.
 
     By accident: the same of other stimuli of the class, as far as classes are known.
     """
-    to_nearest = rows.decoded @ rows.training[true.nearest].T  # [r m]
+    to_nearest = rows.decoded @ rows.of_training[true.nearest].T  # [r m]
     wins = (rows.closeness > to_nearest) + 0.5 * (rows.closeness == to_nearest)
     table = as_table(wins, rows.own)
     if known.class_ids is not None:
@@ -94,22 +133,22 @@ def against_nearest(rows: Rows, true: near.Neighbours, known: Known) -> Finding:
 def copies(of_spaces: Sequence[np.ndarray], rows: Rows, known: Known) -> Finding:
     """Share of decoded pictures that are training pictures in some space; `of_spaces`: bool [r] each."""
     mean = _estimate(np.logical_or.reduce(list(of_spaces)).astype(float), rows.own, known)
-    return Finding("copies", mean.value, mean.low, mean.high, near.COPY_RISK * len(of_spaces), n=mean.n)
+    return Finding("copies", mean.value, mean.low, mean.high, COPY_RISK * len(of_spaces), n=mean.n)
 
 
 def novelty(rows: Rows, known: Known) -> tuple[Finding, np.ndarray]:
     """Share of decoded pictures with a training picture closer than the truth; rank of the truth among them: [r]."""
     to_own = np.einsum("rd,rd->r", rows.decoded, rows.true[rows.own])
-    rank = near.closer_in_training(rows.decoded, to_own, rows.training)
+    rank = closer_in_training(rows.decoded, to_own, rows.of_training)
     mean = _estimate((rank > 0).astype(float), rows.own, known)
     return Finding(f"training_closer_than_truth/{rows.space}", mean.value, mean.low, mean.high, n=mean.n), rank
 
 
-def overlap(rows: Rows, true: near.Neighbours, known: Known) -> Iterator[Finding]:
+def overlap(rows: Rows, true: Neighbours, known: Known) -> Iterator[Finding]:
     """How close the stimuli lie to the training set, and whether the score depends on it."""
     mean = estimate(true.closeness, known.seed)
     yield Finding(f"truth_to_training/{rows.space}", mean.value, mean.low, mean.high, n=mean.n)
-    inside = estimate(near.in_clusters(rows.true, rows.training, known.seed).astype(float), known.seed)
+    inside = estimate(in_clusters(rows.true, rows.of_training, known.seed).astype(float), known.seed)
     yield Finding(f"in_training_clusters/{rows.space}", inside.value, inside.low, inside.high, 0.95, n=inside.n)
     own_scores = scores(rows)
     if np.ptp(own_scores) > 0 and np.ptp(true.closeness) > 0:
@@ -121,12 +160,12 @@ def overlap(rows: Rows, true: near.Neighbours, known: Known) -> Iterator[Finding
 
 def collapse(rows: Rows, known: Known) -> Iterator[Finding]:
     """How much of true and decoded pictures lies in the span of the training ones, along how many axes."""
-    mean, axes = near.training_span(rows.training, known.seed)
+    mean, axes = training_span(rows.of_training, known.seed)
     for name, features, own in (("truth", rows.true, np.arange(len(rows.true))), ("decoded", rows.decoded, rows.own)):
-        share = _estimate(near.share_in_span(features, mean, axes), own, replace(known, subjects=None))
+        share = _estimate(share_in_span(features, mean, axes), own, replace(known, subjects=None))
         yield Finding(f"{name}_in_training_span/{rows.space}", share.value, share.low, share.high, n=share.n)
     for name, features in (("truth", rows.true), ("decoded", rows.decoded)):
-        yield Finding(f"{name}_dimensions/{rows.space}", near.effective_dimensions(features), n=len(features))
+        yield Finding(f"{name}_dimensions/{rows.space}", effective_dimensions(features), n=len(features))
 
 
 def corrected(findings: Sequence[Finding]) -> list[Finding]:
@@ -153,3 +192,122 @@ def _estimate(values: np.ndarray, own: np.ndarray, known: Known) -> Estimate:
     pairs = known.subjects.astype(int) * m + own
     names, place = np.unique(pairs, return_inverse=True)
     return estimate(by_stimulus(values, place, len(names)), known.seed, subjects=names // m)
+
+
+def neighbours(rows: np.ndarray, training: np.ndarray) -> Neighbours:
+    """Nearest training pictures: [r d], [t d] -> Neighbours. Training pictures that are the same one count as one."""
+    parts = [_neighbours(part, training) for part in _chunks(rows)]
+    return Neighbours(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+
+
+def _neighbours(rows: np.ndarray, training: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    closeness = rows @ training.T
+    found = np.argpartition(-closeness, NUM_NEAREST - 1, axis=1)[:, :NUM_NEAREST]
+    order = np.argsort(-np.take_along_axis(closeness, found, axis=1), axis=1, kind="stable")
+    found = np.take_along_axis(found, order, axis=1)  # [r 10], the nearest first
+    near = np.take_along_axis(closeness, found, axis=1)
+    alike = np.einsum("rd,rkd->rk", training[found[:, 0]], training[found]) > SAME_PICTURE
+    alike[:, -1] = False
+    next_other = np.argmin(alike, axis=1)
+    next_other[next_other == 0] = 1  # a flat picture is not even like itself
+    second = np.take_along_axis(near, next_other[:, None], axis=1)[:, 0]
+    return found[:, 0], near[:, 0], (1 - near[:, 0]) / np.maximum(1 - second, 1e-6)
+
+
+def copied(decoded: Neighbours, true: Neighbours, own: np.ndarray) -> np.ndarray:
+    """Whether each decoded picture is a training picture: bool [r].
+
+    It is when it lies closer to one than its own stimulus does, and sets that one apart from all others as only 1 in
+    100 true pictures do: a blurred picture is close to many training pictures, a copy to one.
+    """
+    apart = np.quantile(true.ratio, COPY_RISK)
+    return (decoded.ratio < apart) & (decoded.closeness > true.closeness[own])
+
+
+def nearest(rows: np.ndarray, training: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The training picture closest to each row, and how close: [r d], [t d] -> int [r], [r]."""
+    found = np.concatenate([(part @ training.T).argmax(axis=1) for part in _chunks(rows)])
+    return found, np.einsum("rd,rd->r", rows, training[found], dtype=np.float64)
+
+
+def shown_again(stimuli: Pictures, rows: np.ndarray, training: Pictures, training_rows: np.ndarray) -> np.ndarray:
+    """Which stimuli are training pictures, but for storage: uint8 pictures [m], [t], their pixels' rows -> bool [m].
+
+    The training picture whose pixels correlate most is looked at where they correlate highly, and for flat pictures,
+    which correlate with nothing.
+    """
+    closest, closeness = nearest(rows, training_rows)
+    found = np.zeros(len(closest), bool)
+    for i in np.flatnonzero((closeness > TWINS_CORRELATE) | (closeness == 0)):
+        j = int(closest[i])
+        found[i] = _differ_by(stimuli[i : i + 1], training[j : j + 1]) <= TWIN
+    return found
+
+
+def _differ_by(one: np.ndarray, other: np.ndarray) -> float:
+    return float(np.abs(small_pixels(np.asarray(one)).astype(int) - small_pixels(np.asarray(other))).mean())
+
+
+def closer_in_training(rows: np.ndarray, to_own: np.ndarray, training: np.ndarray) -> np.ndarray:
+    """How many training pictures are closer to each decoded picture than its own stimulus: [r d], [r], [t d] -> [r]."""
+    counts = [
+        (part @ training.T > own[:, None]).sum(axis=1) for part, own in zip(_chunks(rows), _chunks(to_own), strict=True)
+    ]
+    return np.concatenate(counts)
+
+
+def in_clusters(true: np.ndarray, training: np.ndarray, seed: int) -> np.ndarray:
+    """Whether each stimulus lies in a cluster of training pictures: [m d], [t d] -> bool [m].
+
+    k-means with a cluster for every 20 training pictures, at most 50. A stimulus lies in one if it is no farther from
+    the centre than 95 % of the training pictures there.
+    """
+    count = int(np.clip(len(training) // 20, 2, 50))
+    centres, label = kmeans2(training, count, minit="++", seed=draws.generator((seed,), "clusters"))
+    distance = np.linalg.norm(training - centres[label], axis=1)
+    radius = np.array([np.quantile(distance[label == c], 0.95) if (label == c).any() else -1.0 for c in range(count)])
+    to_centres = _distances(true, centres)
+    own = to_centres.argmin(axis=1)
+    return to_centres[np.arange(len(true)), own] <= radius[own]
+
+
+def _distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    squared = (x**2).sum(1)[:, None] + (y**2).sum(1) - 2 * x @ y.T
+    return np.sqrt(np.maximum(squared, 0))
+
+
+def training_span(training: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean [d] and orthonormal axes [d q] that hold 95 % of the variance of the training pictures [t d].
+
+    Of more than 2000 so many are drawn from the seed.
+    """
+    if len(training) > MAX_SPANNING:
+        chosen = draws.generator((seed,), "span").choice(len(training), MAX_SPANNING, replace=False)
+        training = training[np.sort(chosen)]
+    mean = training.mean(axis=0)
+    centred = training - mean
+    if len(centred) < centred.shape[1]:
+        variance, left = np.linalg.eigh(centred @ centred.T)
+        axes = centred.T @ (left / np.sqrt(np.maximum(variance, 1e-12)))
+    else:
+        variance, axes = np.linalg.eigh(centred.T @ centred)
+    order = np.argsort(-variance)
+    kept = np.cumsum(variance[order]) / variance.sum()
+    return mean, axes[:, order[: int(np.searchsorted(kept, VARIANCE_KEPT)) + 1]]
+
+
+def share_in_span(rows: np.ndarray, mean: np.ndarray, axes: np.ndarray) -> np.ndarray:
+    """Share of each picture's deviation from the mean that lies along the axes: [r d] -> [r] in [0, 1]."""
+    centred = rows - mean
+    return ((centred @ axes) ** 2).sum(axis=1) / np.maximum((centred**2).sum(axis=1), 1e-12)
+
+
+def effective_dimensions(rows: np.ndarray) -> float:
+    """Participation ratio of the variances of [r d]: how many directions the pictures differ along."""
+    centred = rows - rows.mean(axis=0)
+    gram = centred @ centred.T if len(rows) < rows.shape[1] else centred.T @ centred
+    return float(np.trace(gram) ** 2 / max((gram**2).sum(), 1e-12))
+
+
+def _chunks(rows: np.ndarray) -> Iterator[np.ndarray]:
+    return (rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK))

@@ -14,7 +14,7 @@ from mindvis.evaluation.audit import Audit, audit_pictures
 from mindvis.evaluation.audit_features import Pictures, Space
 from mindvis.evaluation.audit_verdict import Finding
 from mindvis.evaluation.checks import kept_rows, leakage_statements
-from mindvis.evaluation.pictures import DecodedSet, list_pictures, read_images
+from mindvis.evaluation.pictures import DecodedSet, check_same_stimuli, list_pictures, read_images
 from mindvis.evaluation.statistics import paired_difference
 
 COMPARED = ("own_against_other", "within_class")  # figures that a table of baselines and ceilings shows
@@ -62,9 +62,7 @@ def audit_sets(
 
     Raises InputError where a control or another set has other stimuli.
     """
-    for name, decoded_set in {**controls, **others}.items():
-        if not np.array_equal(decoded_set.stimuli, pictures.stimuli):
-            raise InputError(f"{decoded_set.path}: the true pictures of {name!r} are not those of {pictures.path}")
+    check_same_stimuli(pictures, {**controls, **others})
     options: dict[str, Any] = {
         "training": training.images,
         "class_ids": pictures.class_ids,

@@ -42,11 +42,23 @@ class Finding:
     @property
     def above(self) -> bool:
         """Larger than by accident, corrected for the number of tests."""
-        return self.p_holm is not None and self.p_holm < ALPHA and self.value > self.by_accident
+        return self._differs and self.value > (self.by_accident or 0.0)
 
     @property
     def below(self) -> bool:
-        return self.p_holm is not None and self.p_holm < ALPHA and self.value < self.by_accident
+        return self._differs and self.value < (self.by_accident or 0.0)
+
+    @property
+    def _differs(self) -> bool:
+        return self.p_holm is not None and self.p_holm < ALPHA
+
+    def exceeds(self, level: float) -> bool:
+        """Whether the whole interval lies above a level."""
+        return self.low is not None and self.low > level
+
+    def excludes(self, level: float) -> bool:
+        """Whether the whole interval lies below a level."""
+        return self.high is not None and self.high < level
 
 
 def finding_text(finding: Finding | None) -> str:
@@ -85,24 +97,24 @@ def _information(evidence: Evidence) -> tuple[str | None, list[str]]:
     proven = [f for f in found if f.above and _beats_controls(evidence, f.name.split("/")[1])]
     if proven:
         return None, [f"{_list(proven)}: the pictures carry information about what was seen"]
-    if all(f.high < SIZEABLE for f in found):
+    if all(f.excludes(SIZEABLE) for f in found):
         return INVENTION, [f"{_list(found)}: no information about what was seen, and a sizeable one (.6) is excluded"]
     return UNDECIDED, [f"{_list(found)}: neither information nor its absence is shown; more stimuli would tell"]
 
 
 def _beats_controls(evidence: Evidence, space: str) -> bool:
-    return all(f.low > 0 for f in of_kind(evidence, "minus_control") if f.name.split("/")[1] == space)
+    return all(f.exceeds(0) for f in of_kind(evidence, "minus_control") if f.name.split("/")[1] == space)
 
 
 def _retrieval(evidence: Evidence) -> tuple[str | None, list[str]]:
     copies = evidence["copies"]
-    if copies.low > 0.5:
+    if copies.exceeds(0.5):
         return RETRIEVAL, [f"{_list([copies])}: most decoded pictures are training pictures"]
     lured = [f for f in of_kind(evidence, "truth_against_nearest_training") if f.below]
     if lured:
         line = "the pictures are more like the training picture nearest to the stimulus than like the stimulus"
         return RETRIEVAL, [f"{_list(lured)}: {line}"]
-    if copies.high > 0.5:
+    if copies.high is not None and copies.high > 0.5:
         return UNDECIDED, [f"{_list([copies])}: half copies, half not"]
     return None, [f"{_list([copies])}: most decoded pictures are no training pictures"]
 
@@ -114,7 +126,7 @@ def _detail(evidence: Evidence) -> tuple[str, list[str]]:
     shown = [f for f in found if f.above and f.value >= WORTH_NAMING]
     if shown:
         return RECONSTRUCTION, [f"{_list(shown)}: the picture is identified among others of its class"]
-    if all(f.high < SIZEABLE for f in found):
+    if all(f.excludes(SIZEABLE) for f in found):
         return CLASSIFICATION, [f"{_list(found)}: the class is right, the picture within it is not identified"]
     return UNDECIDED, [f"{_list(found)}: whether the picture within its class is identified is not shown; more stimuli"]
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mindvis.evaluation.audit_features import PIXELS, Pictures, Space, small_pixels
-from mindvis.evaluation.audit_training import twins
+from mindvis.evaluation.audit_figures import nearest, shown_again
 from mindvis.evaluation.pictures import DecodedSet
 
 COPY = 0.95  # correlation at this size above which two photographs are the same for the eye
@@ -80,14 +80,12 @@ def leakage_statements(settings: dict) -> list[dict]:
     return [_statement(key, use.get(key)) for key in QUESTIONS]
 
 
-def shown_in_training(stimuli: np.ndarray, training: Pictures | None) -> dict:
+def shown_in_training(stimuli: np.ndarray, training: Pictures | None, pixels: Space) -> dict:
     """The same line about test pictures uint8 [n h w 3] that are among the training pictures [t h' w' 3]."""
     what = "Test pictures among the training pictures"
     if training is None:
         return {"what": what, "touched": None, "text": "No training pictures were found to compare with."}
-    space = Space(PIXELS, small_pixels)
-    closeness, nearest = _highest(space(stimuli), space(training))
-    found = int(twins(stimuli, training, nearest, closeness).sum())
+    found = int(shown_again(stimuli, pixels(stimuli), training, pixels.kept(training)).sum())
     meaning = ": their scores say nothing about new pictures" if found else ""
     text = f"{found} of {len(stimuli)} test pictures are training pictures{meaning}."
     return {"what": what, "touched": found > 0, "text": text}
@@ -132,16 +130,9 @@ def copying_check(
     space = space or Space(PIXELS, small_pixels)
     n, k = decoded.shape[:2]
     training_rows = space.kept(training)
-    of_decoded, nearest = _highest(space(decoded.reshape(n * k, *decoded.shape[2:])), training_rows)
-    of_true, _ = _highest(space(stimuli), training_rows)
-    return CopyingCheck(of_decoded.reshape(n, k), of_true, nearest.reshape(n, k))
-
-
-def _highest(rows: np.ndarray, training: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Highest product of each row with any training row, and which: [r d], [t d] -> [r], int [r]."""
-    parts = np.array_split(rows, len(rows) // 256 + 1)
-    nearest = np.concatenate([(part @ training.T).argmax(axis=1) for part in parts])
-    return np.einsum("rd,rd->r", rows.astype(np.float64), training[nearest].astype(np.float64)), nearest
+    copied, of_decoded = nearest(space(decoded.reshape(n * k, *decoded.shape[2:])), training_rows)
+    of_true = nearest(space(stimuli), training_rows)[1]
+    return CopyingCheck(of_decoded.reshape(n, k), of_true, copied.reshape(n, k))
 
 
 def kept_rows(control: DecodedSet) -> str | None:

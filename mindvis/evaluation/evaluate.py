@@ -1,7 +1,7 @@
 """From decoded pictures to a report: read, score, summarise."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,12 @@ from mindvis import __version__
 from mindvis.common.errors import InputError
 from mindvis.common.files import sha256
 from mindvis.common.shares import Shares
-from mindvis.evaluation.audit_features import PIXELS, Space, choose_spaces
+from mindvis.evaluation.audit_features import MIN_TRAINING, PIXELS, Space, choose_spaces
 from mindvis.evaluation.audit_folders import Audited, Training, audit_sets
-from mindvis.evaluation.audit_training import MIN_TRAINING
-from mindvis.evaluation.baselines import find_baselines, read_baselines
 from mindvis.evaluation.checks import caveats, copying_check, is_imagery, leakage_statements, shown_in_training
 from mindvis.evaluation.classifiers import Classified, Classifier
 from mindvis.evaluation.measures import Judge, Protocol, Scores
-from mindvis.evaluation.pictures import ARRAYS, DecodedSet, read_controls, read_decoded
+from mindvis.evaluation.pictures import ARRAYS, DecodedSet, check_same_stimuli, read_controls, read_decoded
 from mindvis.evaluation.report import (
     Difference,
     Report,
@@ -33,6 +31,8 @@ from mindvis.evaluation.report import (
     summarise,
 )
 
+BASELINES = "baseline_ridge"  # the folder in which `baseline_ridge` writes one a target
+RIDGE = {"latent": "ridge_latent", "class": "ridge_class"}  # such a folder -> name of its column in the report
 MAX_FEATURE_NETWORK = 50_000_000  # parameters; a larger network takes minutes for the training pictures
 
 
@@ -78,9 +78,7 @@ def evaluate_sets(
 
     Of several processes (`shares`) the first one gets the report, the others None once they have done their share.
     """
-    for name, control in controls.items():
-        if not np.array_equal(control.stimuli, pictures.stimuli):
-            raise InputError(f"{control.path}: the true pictures of control {name!r} are not those of {pictures.path}")
+    check_same_stimuli(pictures, controls)
     judge = Judge(classifier, protocol, shares or Shares())
     true = judge.classify(pictures.stimuli)
     scores = {"decoded": judge.score(pictures, true)}
@@ -89,20 +87,19 @@ def evaluate_sets(
     if true is None:
         return None
     options = {"n": len(pictures.stimuli), "seed": protocol.seed, "num_bootstrap": protocol.num_bootstrap}
-    rows = stimulus_table(scores["decoded"], pictures.stimulus_ids, _class_names(pictures, true, classifier))
+    classes = _class_names(pictures, true, classifier)
+    rows = stimulus_table(scores["decoded"], pictures.stimulus_ids, classes)
     _add_seen(rows, true.top_class, np.asarray(judge.seen), classifier.class_names or ())
-    per_control = {
-        name: stimulus_table(scores[name], other.stimulus_ids, [row["class"] for row in rows])
-        for name, other in others.items()
-    }
+    per_control = {name: stimulus_table(scores[name], other.stimulus_ids, classes) for name, other in others.items()}
     training = training_images if isinstance(training_images, Training) else Training(training_images)
     spaces = _spaces(classifier)
+    again = shown_in_training(pictures.stimuli, training.images, spaces[0])
     return Report(
         main=main_figure(scores["decoded"], pictures.class_ids, imagined=is_imagery(pictures)),
         figures=[summarise(measure, name, **options) for name, of_set in scores.items() for measure in of_set],
         per_stimulus=rows,
         per_class=class_table(rows),
-        leakage=[*leakage_statements(pictures.settings), shown_in_training(pictures.stimuli, training.images)],
+        leakage=[*leakage_statements(pictures.settings), again],
         settings={"evaluate": asdict(protocol), "generate": pictures.settings},
         provenance=_provenance(pictures, classifier),
         skipped=judge.skipped,
@@ -116,6 +113,65 @@ def evaluate_sets(
         controls=controls,
         audited=_audited(pictures, controls, training, spaces, judge) if protocol.audit else None,
     )
+
+
+def read_baselines(pictures: DecodedSet, folders: Iterable[str | Path]) -> dict[str, DecodedSet]:
+    """The named folders of decoded pictures, or all in a named folder of such, by the names of their columns.
+
+    Raises InputError for a folder without decoded pictures, and for other test pictures than those of `pictures`.
+    """
+    found: dict[str, DecodedSet] = {}
+    for folder in map(Path, folders):
+        inside = sorted(path.parent for path in folder.glob(f"[!.]*/{ARRAYS}"))  # not what is being written
+        inside = [folder] if (folder / ARRAYS).is_file() else inside
+        if not inside:
+            raise InputError(f"{folder}: no {ARRAYS} in it or in a folder of it; needed: what baseline_ridge wrote")
+        found |= {RIDGE.get(path.name, path.name): same_stimuli(read_decoded(path), pictures) for path in inside}
+    return found
+
+
+def find_baselines(pictures: DecodedSet) -> tuple[dict[str, DecodedSet], list[str]]:
+    """The ridge baselines of the same data beside decoded pictures, their run or its folder; a line for each unfit one.
+
+    Pictures that do not say which data they were decoded from have none.
+    """
+    found: dict[str, DecodedSet] = {}
+    notes: list[str] = []
+    for beside in (pictures.path, *pictures.path.resolve().parents[:2]):
+        for target, name in RIDGE.items():
+            folder = beside / BASELINES / target
+            if name in found or not (folder / ARRAYS).is_file():
+                continue
+            baseline = read_decoded(folder)
+            if data_of(baseline) is None or data_of(baseline) != data_of(pictures):
+                continue  # of another subject or data set
+            try:
+                found[name] = same_stimuli(baseline, pictures)
+            except InputError as error:
+                notes.append(f"{name} skipped: {error}")
+    return found, notes
+
+
+def same_stimuli(baseline: DecodedSet, pictures: DecodedSet) -> DecodedSet:
+    """The baseline's pictures of the stimuli of `pictures`, in their order. Raises InputError where it lacks one."""
+    places = {name: place for place, name in enumerate(baseline.stimulus_ids)}
+    order = [places[name] for name in pictures.stimulus_ids if name in places]
+    if len(order) < len(pictures.stimuli) or not np.array_equal(baseline.stimuli[order], pictures.stimuli):
+        size, own_size = (f"{each.stimuli.shape[1]} x {each.stimuli.shape[2]}" for each in (baseline, pictures))
+        found = f"{len(baseline.stimuli)} true pictures of {size} pixels"
+        raise InputError(f"{baseline.path}: {found}; needed: those of {pictures.path}, of {own_size} pixels")
+    ids, class_ids = pictures.stimulus_ids, pictures.class_ids
+    return replace(
+        baseline, decoded=baseline.decoded[order], stimuli=pictures.stimuli, stimulus_ids=ids, class_ids=class_ids
+    )
+
+
+def data_of(pictures: DecodedSet) -> tuple | None:
+    """Name, place and subjects of the data that pictures were decoded from, None where that is not recorded."""
+    settings = pictures.settings.get("data", {}).get("settings")
+    if settings is None:
+        return None
+    return settings.get("name"), Path(settings.get("root", "")).resolve(), settings.get("subjects")
 
 
 def _add_seen(rows: list[dict], true: np.ndarray, decoded: np.ndarray, names: tuple[str, ...]) -> None:

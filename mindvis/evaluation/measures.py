@@ -15,14 +15,23 @@ from mindvis.common.errors import InputError
 from mindvis.common.shares import Compute, Shares
 from mindvis.config.decoding import Protocol
 from mindvis.evaluation.classifiers import Classified, Classifier, classifier_agreement
-from mindvis.evaluation.fid import INCEPTION_SIZES, frechet_distance, load_inception, small_sample_caveat
 from mindvis.evaluation.identification import (
     chance_level,
     identification_from_matrix,
     n_way_accuracy_sampled,
     n_way_table,
 )
-from mindvis.evaluation.networks import SPECS, FeatureSpec, correlation_matrix, layer_features, load_feature_network
+from mindvis.evaluation.networks import (
+    INCEPTION_SIZES,
+    SPECS,
+    FeatureSpec,
+    correlation_matrix,
+    frechet_distance,
+    layer_features,
+    load_feature_network,
+    load_inception,
+    small_sample_caveat,
+)
 from mindvis.evaluation.pictures import DecodedSet
 from mindvis.evaluation.similarity import (
     LARGER_IS_CLOSER,

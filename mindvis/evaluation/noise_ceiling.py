@@ -4,9 +4,40 @@ import numpy as np
 
 from mindvis.common import draws
 from mindvis.common.errors import InputError
+from mindvis.data import PairedDataset
 from mindvis.data.voxels import noise_ceiling
-from mindvis.evaluation.audit_statistics import as_table, shares_beaten
-from mindvis.evaluation.statistics import Estimate, estimate
+from mindvis.evaluation.audit_verdict import Finding
+from mindvis.evaluation.statistics import Estimate, as_table, d_prime, estimate, shares_beaten
+
+
+def noise_ceilings(test: PairedDataset, seed: int) -> list[Finding]:
+    """Mean correlation that a perfect prediction of a voxel would reach, and how well halves of the trials identify.
+
+    Mean over subjects of `test`, whose rows after the first of a stimulus are single trials. Data that carries noise
+    ceilings of its own is believed. Raises InputError where there are neither.
+    """
+    if test.noise_ceilings:
+        shares = np.concatenate([np.asarray(share, float) for share in test.noise_ceilings.values()])
+        return [_voxel_correlation(np.clip(shares[np.isfinite(shares)], 0, 1))]
+    single = np.flatnonzero(np.asarray(test.repeat) > 0)
+    if len(single) == 0:
+        raise InputError("the test data has no single trials")
+    subject = np.zeros(test.num_rows, int) if test.subject is None else np.asarray(test.subject)
+    of_subjects, areas = [], []
+    for name in np.unique(subject[single]):
+        rows = single[subject[single] == name]
+        trials, stimulus = np.asarray(test.fmri[rows]), np.asarray(test.stimulus)[rows]
+        of_subjects.append(voxel_noise_ceiling(trials, stimulus))
+        areas.append(half_identification(trials, stimulus, seed))
+    value, low, high = (float(np.mean([getattr(area, key) for area in areas])) for key in ("value", "low", "high"))
+    n = areas[0].n
+    halves = Finding("noise_ceiling/fmri_halves", value, low, high, 0.5, d_prime=d_prime(value, n), n=n)
+    return [_voxel_correlation(np.concatenate(of_subjects)), halves]
+
+
+def _voxel_correlation(shares: np.ndarray) -> Finding:
+    roots = np.sqrt(shares)
+    return Finding("noise_ceiling/voxel_correlation", float(roots.mean()), n=len(roots))
 
 
 def voxel_noise_ceiling(trials: np.ndarray, stimulus: np.ndarray, averaged: int | None = None) -> np.ndarray:
@@ -18,7 +49,7 @@ def voxel_noise_ceiling(trials: np.ndarray, stimulus: np.ndarray, averaged: int 
     is repeated, or there are fewer than two.
     """
     trials, stimulus = _repeated(trials, stimulus)
-    return noise_ceiling(trials, [np.flatnonzero(stimulus == name) for name in np.unique(stimulus)], averaged)
+    return noise_ceiling(trials, [np.flatnonzero(stimulus == name).tolist() for name in np.unique(stimulus)], averaged)
 
 
 def half_identification(trials: np.ndarray, stimulus: np.ndarray, seed: int) -> Estimate:

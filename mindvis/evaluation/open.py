@@ -22,11 +22,10 @@ from mindvis.evaluation.audit import Audit
 from mindvis.evaluation.audit_features import choose_spaces
 from mindvis.evaluation.audit_folders import Audited, Training, audit_sets, read_training, with_classes
 from mindvis.evaluation.audit_verdict import Finding
-from mindvis.evaluation.noise_ceiling import half_identification, voxel_noise_ceiling
+from mindvis.evaluation.noise_ceiling import noise_ceilings
 from mindvis.evaluation.pictures import DecodedSet, read_controls, read_decoded
 from mindvis.evaluation.report_page import write_audit
 from mindvis.evaluation.report_stages import stage_curves, stages_of
-from mindvis.evaluation.statistics import d_prime
 from mindvis.training.wandb_runs import check_wandb, open_wandb, source_runs, staged_in
 
 
@@ -55,8 +54,8 @@ def evaluate(config: EvaluateConfig) -> tuple[Report, Path] | None:
         return None
     shares.remove()
     report.stages = stages_of(report, made_now())
-    pictures = {"masked_reconstruction": masked_reconstruction(report), "curves": stage_curves(report.stages)}
-    page = write_report(report, output, **pictures)
+    stage_a, curves = masked_reconstruction(report), stage_curves(report.stages)
+    page = write_report(report, output, masked_reconstruction=stage_a, curves=curves)
     send_to_wandb(report, output, config.logging)
     return report, page
 
@@ -113,7 +112,7 @@ def figure_table(report: Report) -> Any:
     """A row a figure, with the columns of report.csv."""
     import wandb
 
-    columns = list(vars(report.figures[0]))
+    columns: list[str | int] = list(vars(report.figures[0]))
     return wandb.Table(columns=columns, data=[list(vars(figure).values()) for figure in report.figures])
 
 
@@ -183,46 +182,10 @@ def add_noise_ceiling(found: Audit, pictures: DecodedSet, seed: int) -> None:
         return
     try:
         test = _decoded_data(pictures, include_single_trials=True)[1]
-        for finding in (*known_noise_ceilings(test), *noise_ceilings(test, seed)):
+        for finding in noise_ceilings(test, seed):
             found.evidence[finding.name] = finding
     except InputError as error:
         found.caveats.append(f"no noise ceiling: {error}")
-
-
-def known_noise_ceilings(test: PairedDataset) -> list[Finding]:
-    """The same mean correlation from the noise ceilings that the data set comes with, where it has some."""
-    found = list((test.noise_ceilings or {}).values())
-    roots = np.sqrt(np.concatenate(found)) if found else np.empty(0)
-    roots = roots[np.isfinite(roots)]
-    return [Finding("noise_ceiling/known_voxel_correlation", float(roots.mean()), n=len(roots))] if len(roots) else []
-
-
-def noise_ceilings(test: PairedDataset, seed: int) -> list[Finding]:
-    """Mean correlation that a perfect prediction of a voxel would reach, and how well halves of the trials identify.
-
-    Mean over subjects of `test`, whose rows after the first of a stimulus are single trials. Data that carries noise
-    ceilings of its own is believed. Raises InputError where there are neither.
-    """
-    if test.noise_ceilings:
-        shares = np.concatenate([np.asarray(share, float) for share in test.noise_ceilings.values()])
-        roots = np.sqrt(np.clip(shares[np.isfinite(shares)], 0, 1))
-        return [Finding("noise_ceiling/voxel_correlation", float(roots.mean()), n=len(roots))]
-    single = np.flatnonzero(np.asarray(test.repeat) > 0)
-    if len(single) == 0:
-        raise InputError("the test data has no single trials")
-    subject = np.zeros(test.num_rows, int) if test.subject is None else np.asarray(test.subject)
-    roots, areas = [], []
-    for name in np.unique(subject[single]):
-        rows = single[subject[single] == name]
-        trials, stimulus = np.asarray(test.fmri[rows]), np.asarray(test.stimulus)[rows]
-        roots.append(np.sqrt(voxel_noise_ceiling(trials, stimulus)))
-        areas.append(half_identification(trials, stimulus, seed))
-    mean = [float(np.mean([getattr(area, key) for area in areas])) for key in ("value", "low", "high")]
-    voxels = np.concatenate(roots)
-    return [
-        Finding("noise_ceiling/voxel_correlation", float(voxels.mean()), n=len(voxels)),
-        Finding("noise_ceiling/fmri_halves", *mean, 0.5, d_prime=d_prime(mean[0], areas[0].n), n=areas[0].n),
-    ]
 
 
 def audit_to_wandb(found: Audited, pictures: DecodedSet, output: Path, settings: LoggingConfig) -> None:
@@ -231,8 +194,8 @@ def audit_to_wandb(found: Audited, pictures: DecodedSet, output: Path, settings:
         return
     import wandb
 
-    columns = [each.name for each in fields(Finding)]
-    rows = [[getattr(finding, name) for name in columns] for finding in found.main.evidence.values()]
+    columns: list[str | int] = [each.name for each in fields(Finding)]
+    rows = [list(vars(finding).values()) for finding in found.main.evidence.values()]
     decoder = pictures.settings.get("settings", {}).get("run")
     config = {"audit": found.main.settings, "data": pictures.settings.get("data", {}).get("settings")}
     names = {"stage": "audit", "name": f"{Path(decoder).name if decoder else output.name}-audit"}

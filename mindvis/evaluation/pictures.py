@@ -5,6 +5,7 @@ Everything is checked where it enters, with one line about what is wrong.
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -133,13 +134,7 @@ def read_images(path: str | Path) -> np.ndarray:
 def _from_arrays(path: Path) -> DecodedSet:
     arrays = _read_npz(path / ARRAYS)
     decoded, stimuli = arrays["decoded"], arrays["stimuli"]
-    _check_pictures(path / ARRAYS, "decoded", decoded, 5)
-    _check_pictures(path / ARRAYS, "stimuli", stimuli, 4)
-    if decoded.shape[:1] + decoded.shape[2:] != stimuli.shape:
-        raise InputError(
-            f"{path / ARRAYS}: decoded {list(decoded.shape)} and stimuli {list(stimuli.shape)} do not belong together, "
-            "need [n k h w 3] and [n h w 3]"
-        )
+    check_decoded(decoded, stimuli, f"{path / ARRAYS}: decoded", f"{path / ARRAYS}: stimuli")
     ids = _ids(path / ARRAYS, "stimulus_ids", arrays, len(stimuli)) or list(range(len(stimuli)))
     classes = _ids(path / ARRAYS, "class_ids", arrays, len(stimuli))
     return DecodedSet(path, decoded, stimuli, [str(i) for i in ids], classes, read_settings(path / SETTINGS))
@@ -157,10 +152,29 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _check_pictures(path: Path, name: str, array: np.ndarray, ndim: int) -> None:
-    if array.dtype != np.uint8 or array.ndim != ndim or array.shape[-1] != 3 or 0 in array.shape:
-        layout = "[n k h w 3]" if ndim == 5 else "[n h w 3]"
-        raise InputError(f"{path}: {name} is {array.dtype} {list(array.shape)}, need uint8 {layout}, none of them 0")
+def check_decoded(
+    decoded: np.ndarray, stimuli: np.ndarray, name: str = "decoded", name_of_stimuli: str = "stimuli"
+) -> None:
+    """Raises InputError unless decoded is uint8 [n k h w 3] and stimuli uint8 [n h w 3] of the same size."""
+    check_pictures(decoded, name, "[n k h w 3]")
+    check_pictures(stimuli, name_of_stimuli, "[n h w 3]")
+    if decoded.shape[:1] + decoded.shape[2:] != stimuli.shape:
+        found = f"found {list(decoded.shape)} for stimuli {list(stimuli.shape)}, which do not belong together"
+        raise InputError(f"{name}: {found}; need [n k h w 3] for [n h w 3]")
+
+
+def check_pictures(array: np.ndarray, name: str, layout: str) -> None:
+    """Raises InputError unless an array is uint8 of that layout, which ends in 3, with nothing of length 0."""
+    array = np.asarray(array)
+    if array.dtype != np.uint8 or array.ndim != len(layout.split()) or array.shape[-1] != 3 or 0 in array.shape:
+        raise InputError(f"{name}: found {array.dtype} {list(array.shape)}, need uint8 {layout}, none of them 0")
+
+
+def check_same_stimuli(pictures: DecodedSet, others: Mapping[str, DecodedSet]) -> None:
+    """Raises InputError unless the other sets are of the same true pictures, in the same order."""
+    for name, other in others.items():
+        if not np.array_equal(other.stimuli, pictures.stimuli):
+            raise InputError(f"{other.path}: the true pictures of {name!r} are not those of {pictures.path}")
 
 
 def _ids(path: Path, name: str, arrays: dict[str, np.ndarray], n: int) -> list | None:

@@ -24,11 +24,8 @@
 - `settings`, `provenance`: plain values, as run
 """
 
-import json
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -86,6 +83,7 @@ class Report:
     leakage: list[dict]
     settings: dict
     provenance: dict
+    pictures: DecodedSet
     skipped: list[str] = field(default_factory=list)
     caveats: list[str] = field(default_factory=list)
     copying: dict | None = None
@@ -93,18 +91,16 @@ class Report:
     differences: list[Difference] = field(default_factory=list)
     by_training: list[dict] = field(default_factory=list)
     stages: list[dict] = field(default_factory=list)
-    pictures: DecodedSet | None = None
     controls: dict[str, DecodedSet] = field(default_factory=dict)
     baselines: dict[str, DecodedSet] = field(default_factory=dict)
     audited: Audited | None = None
 
     def figure(self, name: str, of: str = "decoded") -> Figure:
-        """The figure of that name and set."""
-        return next(figure for figure in self.figures if (figure.name, figure.set) == (name, of))
-
-    def value_of(self, name: str, of: str) -> float | None:
-        """Value of the figure of that name and set, None where the set was spared it."""
-        return next((figure.value for figure in self.figures if (figure.name, figure.set) == (name, of)), None)
+        """The figure of that name and set. Raises KeyError where there is none."""
+        found = self.figure_of(name, of)
+        if found is None:
+            raise KeyError(f"{name} of {of}")
+        return found
 
     def figure_of(self, name: str, of: str) -> Figure | None:
         """The figure of that name and set, None where the set was spared it."""
@@ -137,7 +133,7 @@ class Report:
         plain = {key: value for key, value in vars(self).items() if key not in NOT_IN_JSON}
         lists = {"figures": [asdict(each) for each in self.figures]}
         lists |= {"differences": [asdict(each) for each in self.differences]}
-        return _finite({"schema": SCHEMA} | plain | lists)
+        return {"schema": SCHEMA} | plain | lists
 
 
 def summarise(scores: Scores, of: str, *, n: int, seed: int, num_bootstrap: int = 10_000) -> Figure:
@@ -246,7 +242,9 @@ def text_table(report: Report) -> str:
         if figure.set != "decoded":
             continue
         best = figure.best if figure.num_samples > 1 else None
-        numbers = [figure.deviation, best, *[report.value_of(figure.name, of) for of in sets], figure.chance]
+        of_sets = [report.figure_of(figure.name, of) for of in sets]
+        values = [None if other is None else other.value for other in of_sets]
+        numbers = [figure.deviation, best, *values, figure.chance]
         row = [figure.name, short_number(figure.value), interval_text(figure), *map(short_number, numbers)]
         rows.append(row)
     tables = [aligned(rows)]
@@ -285,11 +283,6 @@ def aligned(rows: Sequence[Sequence[str]], num_names: int = 1) -> str:
     return "\n".join("  ".join(line).rstrip() for line in lines)
 
 
-def report_json(report: Report) -> str:
-    """The text of report.json; NaN and infinity, which JSON has not, become null."""
-    return json.dumps(report.as_dict(), indent=1, allow_nan=False, default=str) + "\n"
-
-
 def short_number(value: float | None) -> str:
     """Three decimals, or none from a hundred on."""
     if value is None:
@@ -300,14 +293,3 @@ def short_number(value: float | None) -> str:
 def interval_text(figure: Figure) -> str:
     """`[low, high]`, empty where there is no interval."""
     return "" if figure.low is None else f"[{short_number(figure.low)}, {short_number(figure.high)}]"
-
-
-def _finite(value: Any) -> Any:
-    """The same structure with null for every number that is not finite."""
-    if isinstance(value, dict):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value

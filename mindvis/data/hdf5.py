@@ -11,6 +11,7 @@ import numpy as np
 
 from mindvis.common.errors import InputError, unreadable
 from mindvis.data.arrays import READ_ERRORS, check_expansion
+from mindvis.data.reading import require_file
 from mindvis.data.rows import MappedArray
 
 H5_ERRORS: tuple[type[Exception], ...] = (*READ_ERRORS, TypeError, AttributeError, IndexError, OverflowError)
@@ -29,8 +30,7 @@ def h5py_module() -> ModuleType:
 def open_hdf5(path: str | Path, needed: str) -> Iterator[Any]:
     """The open file; what cannot be read in it is an InputError that ends with what is `needed`."""
     h5py = h5py_module()
-    if not Path(path).is_file():
-        raise InputError(f"{path}: no such file, needs {needed}")
+    require_file(path, needed)
     with unreadable(f"{path}: not readable", H5_ERRORS, f"needs {needed}"), h5py.File(path, "r") as file:
         yield file
 

@@ -13,8 +13,9 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from mindvis.common.errors import InputError, one_line
+from mindvis.common.errors import InputError, unreadable
 from mindvis.common.files import digest
+from mindvis.data.reading import require_file
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".gif", ".webp"})
 MODES = frozenset({"RGB", "L", "1", "P", "RGBA", "LA", "CMYK", "YCbCr"})
@@ -33,19 +34,14 @@ def read_picture(path: str | Path) -> Image.Image:
 
     Raises InputError for a file that is missing, damaged, too large or of more than 8 bits a channel.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(path) as picture:
-                _check_header(path, picture)
-                picture.load()
-                return ImageOps.exif_transpose(picture)
-    except InputError:
-        raise
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except Exception as error:  # its decoders fail in ways of their own, from SyntaxError to struct.error
-        raise InputError(f"{path}: not a readable picture ({one_line(error)})") from None
+    require_file(path)
+    # its decoders fail in ways of their own, from SyntaxError to struct.error
+    with unreadable(f"{path}: not a readable picture", (Exception,)), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Image.open(path) as picture:
+            _check_header(path, picture)
+            picture.load()
+            return ImageOps.exif_transpose(picture)
 
 
 def read_square(path: str | Path, size: int) -> np.ndarray:

@@ -60,6 +60,13 @@ def require_folder(path: str | Path, what: str) -> Path:
     return folder
 
 
+def require_file(path: str | Path, what: str | None = None) -> Path:
+    """The file as a Path. Raises InputError when it is missing, saying `what` is needed."""
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such file" + (f", needs {what}" if what else ""))
+    return Path(path)
+
+
 def list_folder(folder: Path, passed: PassedOver, *, copies: bool = False) -> list[Path]:
     """What lies in a folder, sorted, without files of the system and (unless `copies`) without copies of what is there.
 

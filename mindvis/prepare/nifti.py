@@ -19,9 +19,9 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.imageglobals import logger
 from nibabel.spatialimages import HeaderDataError
 
-from mindvis.common.errors import InputError, one_line, unreadable
+from mindvis.common.errors import InputError, unreadable
 from mindvis.data.hdf5 import H5_ERRORS
-from mindvis.data.reading import read_lines
+from mindvis.data.reading import read_lines, require_file
 from mindvis.data.regions import bare_name
 
 CHUNK = 2048  # grayordinates: as many series of 1200 float32 frames are 10 MB
@@ -46,13 +46,10 @@ def open_cifti(path: Path, axes: tuple[type, type], needed: str) -> Cifti2Image:
 
 def open_image(path: Path) -> nib.filebasedimages.FileBasedImage:
     """Open any file nibabel knows; raises InputError for one it does not."""
-    try:
-        with _silent():
-            return nib.load(path, keep_file_open=True)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except Exception as error:  # the XML of a damaged CIFTI header fails in ways of its own
-        raise InputError(f"{path}: not a readable NIfTI or CIFTI file ({one_line(error)})") from None
+    require_file(path)
+    # the XML of a damaged CIFTI header fails in ways of its own
+    with unreadable(f"{path}: not a readable NIfTI or CIFTI file", (Exception,)), _silent():
+        return nib.load(path, keep_file_open=True)
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from mindvis.config.tools import BadVoxels
 from mindvis.data.arrays import load_npy
 from mindvis.data.hdf5 import open_hdf5, require_member
 from mindvis.data.nsd import GENERAL, STIMULI, SUBJECT_FILE, TRIALS, open_stimuli, session_file
-from mindvis.data.reading import PassedOver, list_folder, require_folder
+from mindvis.data.reading import PassedOver, list_folder, require_file, require_folder
 from mindvis.data.regions import NUM_AREAS, area_names, require_area
 from mindvis.data.rows import MappedArray, VoxelRows, rows_by
 from mindvis.data.voxels import noise_ceiling
@@ -73,8 +73,7 @@ def read_design(path: Path) -> Design:
 def _read_mat(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
     from scipy.io import loadmat
 
-    if not path.is_file():
-        raise InputError(f"{path}: no such file, needs the design of NSD")
+    require_file(path, "the design of NSD")
     with unreadable(f"{path}: no readable MATLAB file", (Exception,)):  # a damaged one fails in ways of its own
         arrays = loadmat(path, variable_names=names)
     missing = [name for name in names if name not in arrays]

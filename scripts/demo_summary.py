@@ -38,7 +38,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     generated = report["settings"]["generate"]
     pairwise = {each["name"]: each["value"] for each in report["figures"] if each["set"] == "decoded"}
     train, test, _ = open_pairs(saved_data(generated["data"]["settings"]), generated["patch_size"])
-    ridge = ridge_accuracy(train, test, num_ways=ways).mean()
+    known = set(train.class_ids or ())  # of the others ridge has no example
+    ridge = ridge_accuracy(train, test, num_ways=ways)[[c in known for c in test.class_ids or ()]].mean()
     score = f"{ways}-way top-1 {decoded['value']:.2f} [{decoded['low']:.2f}, {decoded['high']:.2f}] decoded"
     text = (
         f"decoder: {how_decoded(generated)}; "

@@ -81,8 +81,9 @@ def absent(config) -> list[str]:
 def test_inputs_that_nobody_makes_are_told_beforehand(config, tmp_path):
     """The label-to-image model, a classifier's weights, data: each once, with its setting; what steps make is none."""
     config.evaluate.settings = {"classifier_weights": "vit.pth", "classifier": "vit_h_14"}
-    ldm = "pretrains/ldm/label2img/model.ckpt (ldm of finetune_ldm)"
-    assert absent(config) == [ldm, "vit.pth (classifier_weights of evaluate)"]
+    ldm, vit = absent(config)
+    assert ldm.startswith("pretrains/ldm/label2img/model.ckpt (ldm of finetune_ldm); published at https://")
+    assert "in its place: ldm=demo" in ldm and vit == "vit.pth (classifier_weights of evaluate)"
     (tmp_path / "npz" / "sbj_2.npz").unlink()
     assert f"god data of sbj_2 in {tmp_path / 'npz'} (data.root of finetune_mbm)" in absent(config)
 

@@ -31,7 +31,7 @@ def folder(tmp_path_factory):
     for name, values in maps.items():
         nibabel.save(nibabel.Nifti1Image(values.astype(np.float32), np.eye(4)), folder / f"{name}.nii.gz")
     (folder / "pictures").mkdir()
-    names = [f"{i % 30:02d}.png" for i in range(NUM_TRIALS)]
+    names = [f"picture {i % 30:02d}.png" for i in range(NUM_TRIALS)]
     for name in sorted(set(names)):
         picture = rng.integers(0, 256, (20, 24, 3), dtype=np.uint8)
         Image.fromarray(picture).save(folder / "pictures" / name)

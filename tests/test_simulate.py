@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from script_runner import run
 
 from mindvis.common.errors import InputError
 from mindvis.data import load_god, load_hcp, load_npz
@@ -261,6 +262,39 @@ def test_unseen_classes_are_tested_but_never_trained_on(unseen_folder):
     assert set(test.class_ids[:5]) <= set(train.class_ids) and sorted(test.class_ids[5:]) == sorted(unseen * 8)
     shown = {picture.tobytes() for picture in [*train.images, *test.images]}
     assert len(shown) == len(train.images) + len(test.images)
+
+
+def test_the_summary_has_a_line_for_unseen_classes(unseen_folder, tmp_path):
+    """The first score is that of the trained classes, as without unseen ones; ridge is judged by these alone."""
+    root = unseen_folder / "Kamitani" / "npz"
+    train, test = load_god(root, ["sbj_1"])
+    known = np.isin(test.class_ids, train.class_ids)
+    true = test.images
+    blank = np.zeros_like(true)
+    data = {"name": "god", "root": str(root), "subjects": ["sbj_1"]}
+    about = {"data": {"settings": data}, "patch_size": 16, "settings": {}}
+    for folder, decoded in (
+        (tmp_path, np.where(known[:, None, None, None], true, blank)),
+        (tmp_path / "shuffled", blank),
+    ):
+        folder.mkdir(exist_ok=True)
+        arrays = {"stimuli": true, "stimulus_ids": np.arange(len(true)), "class_ids": test.class_ids}
+        np.savez(folder / "decoded.npz", decoded=decoded[:, None], **arrays)
+        (folder / "generate.json").write_text(json.dumps(about))
+    settings = [f"decoded={tmp_path}", "classifier=demo", "num_ways=[10]", "top_k=[1]", "num_bootstrap=100"]
+    settings += ["nsd_suite=false", "audit=false", "metrics=[pcc,ssim]", "fid=[]", "logging.wandb=disabled"]
+    assert run("evaluate", *settings).status == 0
+    outcome = run("demo_summary", *settings)
+    assert outcome.status == 0, outcome.err
+    *_, first, second = outcome.out.splitlines()
+    report = json.loads((tmp_path / "report.json").read_text())
+    main = [each for each in report["by_training"] if (each["set"], each["name"]) == ("decoded", report["main"])]
+    scores = {each["classes"]: each for each in main}
+    assert [stage["command"] for stage in report["stages"][:2]] == [None, None]  # folders from before it was kept
+    assert scores["trained"]["n"] == 5 and scores["unseen"]["n"] == 24
+    assert first.startswith(f"demo: 10-way top-1 {scores['trained']['value']:.2f} [")
+    assert second.startswith(f"unseen classes: 10-way top-1 {scores['unseen']['value']:.2f} [")
+    assert scores["trained"]["value"] > 0.9 > scores["unseen"]["value"] + 0.5
 
 
 def test_imagined_pictures_leave_early_areas_silent(unseen_folder):

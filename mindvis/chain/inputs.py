@@ -9,6 +9,7 @@ from pathlib import Path
 from mindvis.chain.plan import Step
 from mindvis.chain.settings import TRAININGS
 from mindvis.checkpoints import find_ldm, is_diffusers
+from mindvis.checkpoints.published import published_source
 from mindvis.common.errors import InputError
 from mindvis.common.files import sha256, write_json
 from mindvis.config.loading import flatten
@@ -21,7 +22,7 @@ from mindvis.training.runs import FREE_SETTINGS
 FREE = (*FREE_SETTINGS, "out", "output", "overwrite", "device", "num_threads", "batch_size")
 FREE += ("data.root", "data.cache_dir", "extra_data.root", "extra_data.cache_dir")
 FILE_SETTINGS = ("pretrained", "encoder", "start", "ldm", "run", "decoded", "images", "fmri_encoder", "training_images")
-FILE_SETTINGS += ("classifier_weights", "lpips_weights", "fid_weights", "features", "controls")
+FILE_SETTINGS += ("classifier_weights", "lpips_weights", "fid_weights", "features", "controls", "baselines")
 RESULTS = {"score_mbm": SCORE_FILE, "generate": "decoded.npz", "evaluate": "report.json"}
 RESULTS |= {"demo_summary": "summary.txt"}
 
@@ -131,7 +132,7 @@ def absent_inputs(steps: Sequence[Step], pending: Sequence[Step]) -> list[str]:
     for step in pending:
         for key, path, what in _absent(step.settings):
             if not any(path.resolve().is_relative_to(folder) for folder in made):
-                lines.append(f"{what} ({key} of {step.stage})")
+                lines.append("; ".join(filter(None, (f"{what} ({key} of {step.stage})", published_source(path)))))
         if step.stage == "evaluate":
             lines += _absent_classifier(step.settings)
         if step.stage == "pretrain_mbm":

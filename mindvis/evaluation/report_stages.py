@@ -51,7 +51,8 @@ def _making(name: str, pictures: DecodedSet) -> dict[str, Any]:
     facts = pictures.settings
     stage = "generate" if "run" in facts["settings"] else "baseline_ridge"
     about = {"folder": str(pictures.path), "data": facts.get("data"), "settings": facts["settings"]}
-    return {"stage": f"{stage}: {name}" if name else stage, **about, **facts.get("made", {})}
+    made = dict.fromkeys(("command", "finished_at", "git_revision")) | facts.get("made", {})
+    return {"stage": f"{stage}: {name}" if name else stage, **about, **made}
 
 
 def stage_curves(stages: list[dict[str, Any]]) -> dict[str, bytes]:

@@ -1,6 +1,7 @@
 """scripts/prepare_nsd.py and load_nsd on made-up files of NSD, beside a naive reading of the same files."""
 
 import shutil
+from concurrent.futures.process import BrokenProcessPool
 
 import h5py
 import numpy as np
@@ -120,6 +121,18 @@ def test_it_goes_on_where_it_was_stopped(tmp_path, capsys):
     assert run(tmp_path, "--workers", "2") == 0
     assert files[0].stat().st_mtime_ns == kept and files[1].read_bytes() == made
     assert "2 sessions, 1500 trials, 496 training and 4 test pictures" in capsys.readouterr().out
+
+
+def test_a_killed_worker_is_one_line(tmp_path, capsys, monkeypatch):
+    """Out of memory, for instance: no traceback of the pool."""
+
+    def killed(*_):
+        raise BrokenProcessPool
+
+    make_study(tmp_path / "raw", num_sessions=1)
+    monkeypatch.setattr(prepare.ProcessPoolExecutor, "map", killed)
+    assert run(tmp_path, "--workers", "2") == 2
+    assert_one_line(capsys, "a worker process was killed (out of memory?); use fewer --workers")
 
 
 def test_bad_voxels_are_zeros_or_left_out(tmp_path):

@@ -64,9 +64,7 @@ def started_by_slurm(environment: Mapping[str, str] = os.environ) -> bool:
 
 def check_count(needed: int, environment: Mapping[str, str] = os.environ) -> None:
     """Raise `InputError` where a launcher has started another number of processes than a training has devices."""
-    by_torchrun = int(environment.get("WORLD_SIZE", 1)) if "RANK" in environment else 1
-    by_slurm = int(environment.get("SLURM_STEP_NUM_TASKS", 1))
-    found, launcher = (by_torchrun, "torchrun") if "RANK" in environment else (by_slurm, "srun")
+    found, launcher = Process.from_environment(environment).count, "torchrun" if "RANK" in environment else "srun"
     if found > 1 and found != needed:
         wanted = f"trainer.devices x trainer.num_nodes is {needed}; needed: {found}, or another number of processes"
         raise InputError(f"{launcher} has started {found} processes, but {wanted}")

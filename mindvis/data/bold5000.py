@@ -58,7 +58,8 @@ def load_bold5000(
     names = chosen_subjects(subjects, _available(folder, passed), folder)
     images, image_names = read_images(folder / STIMULI)
     known = Names(image_names)
-    presented = {name: _presented(folder, name, known, passed) for name in names}
+    sessions = {name: read_presentations(folder, name, passed) for name in names}
+    presented = {name: match_presented(folder, name, shown, known) for name, shown in sessions.items()}
     passed.log(folder)
     shown = {image for trials in presented.values() for image in trials}
     test_names = [image for image in dict.fromkeys(read_repeated(folder, known)) if image in shown]
@@ -191,7 +192,8 @@ def read_images(folder: Path) -> tuple[np.ndarray, list[str]]:
         made = "made by scripts/prepare_bold5000.py"
         raise InputError(f"{folder}: no {IMAGE_FILE} with {NAME_FILE} in it ({made}), and no {PICKLE_FILE}")
     if not (folder / IMAGE_FILE).is_file():
-        return _read_pickle(folder / PICKLE_FILE)
+        pictures = read_picture_dict(folder / PICKLE_FILE)
+        return np.stack(list(pictures.values())), list(pictures)
     images = check_array(load_npy(folder / IMAGE_FILE, mmap=True), IMAGES, str(folder / IMAGE_FILE))
     names = read_json(folder / NAME_FILE)
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
@@ -200,11 +202,6 @@ def read_images(folder: Path) -> tuple[np.ndarray, list[str]]:
     if len(set(names)) < len(names):
         raise InputError(f"{folder / NAME_FILE}: {len(names)} names, {len(set(names))} different, needs each once")
     return images, names
-
-
-def _read_pickle(path: Path) -> tuple[np.ndarray, list[str]]:
-    pictures = read_picture_dict(path)
-    return np.stack(list(pictures.values())), list(pictures)
 
 
 def read_picture_dict(path: Path) -> dict[str, np.ndarray]:
@@ -216,10 +213,6 @@ def read_picture_dict(path: Path) -> dict[str, np.ndarray]:
         if not isinstance(name, str) or not isinstance(picture, np.ndarray):
             raise InputError(f"{path}: image {name!r} is a {type(picture).__name__}, needs uint8 [h w 3]")
     return check_arrays(pictures, [Array(name, "images", "h w 3") for name in pictures], path)
-
-
-def _presented(folder: Path, subject: str, known: Names, passed: PassedOver) -> list[str]:
-    return match_presented(folder, subject, read_presentations(folder, subject, passed), known)
 
 
 def _available(folder: Path, passed: PassedOver) -> list[str]:

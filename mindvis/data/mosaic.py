@@ -6,7 +6,7 @@ time; a conversion that was stopped goes on where it was.
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -148,7 +148,7 @@ def convert(path: Path, choice: Choice) -> tuple[Trials, list[MappedArray], np.n
 
         shape = len(trials.names), len(columns)
         label = f"{path.stem}: converting"
-        opened = cache.build_shards(shape, make, trials.as_dict(), num_workers=choice.num_workers, label=label)
+        opened = cache.build_shards(shape, make, asdict(trials), num_workers=choice.num_workers, label=label)
     shards, facts = opened
     bad = np.zeros(shards[0].shape[1], bool)
     bad[facts["bad"]] = True

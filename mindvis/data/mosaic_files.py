@@ -8,7 +8,7 @@ group `noiseceilings` (not for all) with data sets `..._phase-<phase>_n-<1|avg>.
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +46,6 @@ class Trials:
     stimuli: list[str]
     offsets: list[int] | None
     dtype: str
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def find_subjects(root: str | Path, passed: PassedOver) -> dict[str, Path]:

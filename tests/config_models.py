@@ -11,7 +11,7 @@ from torch import nn
 
 from mindvis.benchmarks.memory_estimate import LABEL2IMG
 from mindvis.chain import ChainConfig, plan_chain
-from mindvis.chain.settings import SCHEMAS as STAGES
+from mindvis.chain.plan import SCHEMAS as STAGES
 from mindvis.checkpoints import DEMO_LDM, ENCODER_SETTINGS
 from mindvis.checkpoints.diffusers_config import ldm_config as stable_diffusion_config
 from mindvis.config import schemas as config

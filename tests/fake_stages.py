@@ -2,7 +2,7 @@
 
 import json
 
-from mindvis.chain.settings import TRAININGS
+from mindvis.chain.plan import TRAININGS
 
 FILES = {"score_mbm": "hidden_voxels.json", "generate": "decoded.npz", "evaluate": "report.json"}
 FILES |= {"demo_summary": "summary.txt"}

@@ -147,6 +147,7 @@ class PretendGPU:
             patch.object(torch.autograd, "_engine_run_backward", run_backward),
             patch.object(clip_grad, "_group_tensors_by_device_and_dtype", grouped),
             patch.dict(torch.utils.checkpoint._allowed_determinism_checks_to_fns, facts),
+            patch.object(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False),
             patch.object(torch.cuda, "max_memory_allocated", lambda *_: 0),
             patch.object(torch.cuda, "get_device_name", lambda *_: "pretend GPU"),
         ]

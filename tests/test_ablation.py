@@ -16,7 +16,7 @@ from scipy import stats
 
 from mindvis.chain import AblateConfig, Ablation, ablation_tables, load_table, table_names
 from mindvis.chain.ablation_tables import Figure, summarise
-from mindvis.chain.settings import TRAININGS
+from mindvis.chain.plan import TRAININGS
 from mindvis.common.errors import InputError
 from mindvis.config.loading import flatten
 

@@ -8,7 +8,7 @@ import torch
 
 from mindvis.common.errors import InputError
 from mindvis.dc_ldm import build_autoencoder
-from mindvis.dc_ldm.quantizer import MAX_DISTANCES, Quantizer
+from mindvis.dc_ldm.autoencoder import MAX_DISTANCES, Quantizer
 
 
 @pytest.fixture(params=ldm_cases.CASES)

@@ -13,6 +13,7 @@ from PIL import Image
 from script_runner import run
 
 import mindvis
+from mindvis.checkpoints import read_weights
 from mindvis.data.open import open_pairs
 from mindvis.decoding import settle
 from mindvis.decoding.open import data_of
@@ -222,6 +223,23 @@ def test_gradients_are_clipped_in_mixed_precision(chain, tmp_path, stage, precis
     """Optimiser and clipping of both stages go together with every precision."""
     extra = [f"trainer.precision={precision}", "trainer.fast_dev_run=true"]
     assert run(stage, *tiny_stages.command(stage, chain, tmp_path / "run", *extra)[2:]).status == 0
+
+
+def test_stage_b_in_half_precision_goes_on_where_it_stopped(chain, tmp_path):
+    """Its frozen weights are cast to bfloat16 and kept apart; the end is that of a run which never stopped."""
+    ends = []
+    for name, limits in (("whole", [-1]), ("stopped", [2, -1])):
+        for limit in limits:
+            extra = ["trainer.precision=bf16-mixed", "trainer.max_epochs=1", f"trainer.max_steps={limit}"]
+            settings = tiny_stages.command("finetune_ldm", chain, tmp_path / name, *extra, "resume_override=true")[2:]
+            outcome = run("finetune_ldm", *settings)
+            assert outcome.status == 0, outcome.err
+        ends.append(read_weights(tmp_path / name).state_dict)
+    assert torch.bfloat16 in {tensor.dtype for tensor in ends[0].values()}
+    assert ends[0].keys() == ends[1].keys()
+    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+    counts = [json.loads((tmp_path / name / "manifest.json").read_text())["num_steps"] for name in ("whole", "stopped")]
+    assert counts[0] == counts[1] > 2
 
 
 def test_mean_fmri_is_one_vector_for_all(chain):

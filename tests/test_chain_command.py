@@ -26,8 +26,8 @@ from mindvis.chain import (
     run_subjects,
     write_overview,
 )
+from mindvis.chain.plan import TRAININGS
 from mindvis.chain.processes import visible_devices
-from mindvis.chain.settings import TRAININGS
 from mindvis.common.errors import InputError
 
 ONE_SUBJECT = [name for name in TRAININGS if name != "pretrain_ldm"]  # which trains on several

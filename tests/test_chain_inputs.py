@@ -2,7 +2,7 @@
 
 import pytest
 
-from mindvis.chain.inputs import FileHashes, data_files
+from mindvis.chain.record import FileHashes, data_files
 
 FILES = {
     "god": ["sbj_1.npz", "sbj_3.npz", "images_256.npz", "imagenet_class_index.json"],

@@ -14,8 +14,7 @@ from mindvis.config.decoding import GenerateConfig
 from mindvis.data import PairedDataset
 from mindvis.data.images import to_float
 from mindvis.dc_ldm import NoiseSchedule, noise_for
-from mindvis.dc_ldm.samplers import SAMPLERS
-from mindvis.dc_ldm.timesteps import nearest_start, starting_steps
+from mindvis.dc_ldm.samplers import SAMPLERS, nearest_start, starting_steps
 from mindvis.decoding.baselines import decode_latents
 from mindvis.decoding.decode import decode
 from mindvis.decoding.ridge import fit_latent, predict_rows, read_ridge, save_ridge

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from script_runner import run
 
 import mindvis
-from mindvis.chain.inputs import FileHashes, describe_inputs
+from mindvis.chain.record import FileHashes, describe_inputs
 from mindvis.checkpoints import build_ldm_from, load_published, read_diffusers, read_weights, write_diffusers
 from mindvis.common.errors import InputError
 from mindvis.dc_ldm import sample_ddim

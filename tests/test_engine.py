@@ -1,14 +1,18 @@
-"""Activation checkpointing, compilation, and the search for the largest batch."""
+"""Activation checkpointing, compilation, the search for the largest batch, steps in 16-mixed."""
 
 import pytest
+import pytorch_lightning as pl
 import torch
+from pytorch_lightning.plugins.precision import MixedPrecision
+from torch import nn
 from toy import ToyModule, train
 
 from mindvis.common.errors import InputError
 from mindvis.dc_ldm.module import LDMModule
 from mindvis.sc_mbm import MaskedBrainModel
 from mindvis.sc_mbm.module import MBMModule
-from mindvis.training.engine import compile_networks, largest_batch_size
+from mindvis.training.engine import ScaledPrecision, compile_networks, largest_batch_size
+from mindvis.training.optim import adamw
 
 
 def kept_bytes(module: torch.nn.Module, loss) -> tuple[int, list[torch.Tensor]]:
@@ -105,3 +109,31 @@ def test_compilation_reaches_the_outermost_networks(monkeypatch):
 def test_a_compiled_network_trains_to_nearly_the_same_weights(tmp_path):
     metrics = [train(tmp_path / str(on), compile=on, max_epochs=1).metrics["val/loss"] for on in (False, True)]
     assert metrics[0] == pytest.approx(metrics[1], abs=1e-4)
+
+
+def weights_after_four_steps(kind):
+    """A layer, clipped and tuned in 16-mixed; the third of its steps has gradients that are no numbers."""
+    torch.manual_seed(0)
+    layer = nn.Linear(3, 2)
+    optimizer = adamw([{"params": list(layer.parameters())}], lr=0.1, betas=(0.9, 0.95))
+    precision = kind("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=8.0, growth_interval=2))
+    precision._after_closure = lambda *_: torch.nn.utils.clip_grad_norm_(layer.parameters(), 0.5)
+    for value in (1.0, 2.0, float("inf"), 3.0):
+
+        def closure(value=value):
+            optimizer.zero_grad()
+            loss = layer(torch.full((1, 3), value)).square().sum()
+            precision.scaler.scale(loss).backward()
+            return loss
+
+        precision.optimizer_step(optimizer, pl.LightningModule(), closure)
+    return {**layer.state_dict(), "scale": torch.tensor(precision.scaler.get_scale())}
+
+
+def test_a_scaled_step_that_waits_for_nothing_is_that_of_lightning():
+    """Gradients are unscaled, then clipped; a step without numbers is left out, and the scale follows."""
+    ours, theirs = (weights_after_four_steps(kind) for kind in (ScaledPrecision, MixedPrecision))
+    assert all(torch.isfinite(value).all() for value in ours.values())
+    assert ours["scale"] == 8.0  # doubled after two steps, halved by the third
+    for name, value in theirs.items():
+        torch.testing.assert_close(ours[name], value, rtol=0, atol=0)

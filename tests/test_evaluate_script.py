@@ -55,6 +55,8 @@ def test_script_writes_a_report(folder, tmp_path, capsys):
     content = json.loads((folder / "report.json").read_text())
     assert content["settings"]["evaluate"]["num_ways"] == [2] and content["copying"]["near_copies"] == 4
     assert "Stage A: masked reconstruction" in (folder / "report.html").read_text()
+    in_float32 = {"device": "cpu", "driver": None, "precision": "32-true", "matmul_precision": "highest"}
+    assert content["machine"] == content["stages"][-1]["machine"] == in_float32
 
 
 def test_script_compares_runs(folder, tmp_path, capsys):
@@ -102,6 +104,7 @@ def test_a_process_that_is_missing_is_named(folder, monkeypatch, capsys):
         (["decoded=RUN", "metrics=[psnr]"], "metrics: found 'psnr'"),
         (["decoded=RUN", "clasifier=tiny"], "classifier"),
         (["decoded=RUN", "device=warp"], "setting device"),
+        (["decoded=RUN", "matmul_precision=low"], "setting matmul_precision is 'low'; needed: one of highest"),
         (["decoded=RUN", "training_images=absent.npy"], "absent.npy"),
         (["decoded=RUN", "output=/proc/none"], "/proc/none: cannot be written"),
         (["compare", "RUN"], "found 1 run"),

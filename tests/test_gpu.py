@@ -194,11 +194,13 @@ def test_the_estimated_memory_is_the_measured_one(stage, batch, precision):
 def test_every_script_runs_on_it(folder):
     """Pictures, eager and compiled, scores, what the model looks at, hidden voxels, a baseline, the benchmark."""
     ldm, quick = f"run={folder / 'finetune_ldm'}", ["classifier=demo", "num_bootstrap=50"]
+    data = [f"data.root={folder / 'data' / 'Kamitani' / 'npz'}", "data.subjects=[sbj_1]"]
     commands = {
         "generate": [ldm, *GENERATE, f"output={folder / 'eager'}"],
         "evaluate": [f"decoded={folder / 'eager'}", "num_ways=[5]", "logging.wandb=disabled", "audit=false", *quick],
         "look_inside": [ldm, "num_ways=5", "num_steps=2", "num_stimuli=2", f"output={folder / 'inside'}", *quick],
         "score_mbm": [f"run={folder / 'pretrain_mbm'}", "num_masks=1"],
+        "baseline_ridge": [*data, "ldm=demo", "targets=[latent]", "num_steps=2", f"output={folder / 'ridge'}"],
         "benchmark": ["parts=[stage_a,evaluation]", "num_voxels=64", "repetitions=2", "model.embed_dim=64"],
     }
     for script, settings in commands.items():

@@ -5,8 +5,7 @@ import torch
 from sklearn.linear_model import Ridge
 
 from mindvis.sc_mbm import MaskedBrainModel
-from mindvis.sc_mbm.scoring import nearest_visible, score_hidden_voxels
-from mindvis.sc_mbm.visible_ridge import VisibleRidge, choose_penalty
+from mindvis.sc_mbm.scoring import VisibleRidge, choose_penalty, nearest_visible, score_hidden_voxels
 
 
 def test_nearest_visible_patch_against_a_loop(rng):

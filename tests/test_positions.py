@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from mindvis.sc_mbm.positions import resize_positions, sincos_positions
+from mindvis.sc_mbm.blocks import resize_positions, sincos_positions
 
 
 def test_positions_equal_a_naive_loop():

@@ -1,5 +1,6 @@
 """Every stage on a pretend GPU: tensors where they belong, and no wait for the device in a step or a sampling loop."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,8 +11,10 @@ from pretend_gpu import MixedDevices, PretendGPU, pretend_trainer
 from script_runner import run
 from test_chain import arguments, without_zeros
 
+from mindvis.checkpoints.builders import seeded
 from mindvis.common import devices
 from mindvis.dc_ldm.samplers import SAMPLERS
+from mindvis.training import engine
 
 TRAINER = ["trainer.accelerator=auto", "trainer.max_epochs=2", "trainer.log_every_steps=2", "trainer.val_fraction=0.2"]
 TRAINER += ["trainer.figure_every_epochs=2", "trainer.checkpoint_every_steps=0", "trainer.num_workers=0"]
@@ -35,7 +38,8 @@ def chain(tmp_path_factory):
     gpu = PretendGPU()
     with pytest.MonkeyPatch.context() as patch, gpu:
         patch.setattr("pytorch_lightning.Trainer", pretend_trainer(gpu))
-        patch.setattr(devices, "num_gpus", lambda: 1)
+        for module in (devices, engine):
+            patch.setattr(module, "num_gpus", lambda: 1)
         for name, sampler in SAMPLERS.items():
             patch.setitem(SAMPLERS, name, in_section(gpu, f"sampling {name}", sampler))
         run_all(folder)
@@ -53,7 +57,7 @@ def in_section(gpu, name, function):
 def run_all(folder: Path) -> None:
     """Trainings, pictures by every sampler, scores, what the model looks at, and the baseline."""
     succeed("pretrain_mbm", *arguments("pretrain_mbm", folder, *TRAINER))
-    succeed("finetune_mbm", *arguments("finetune_mbm", folder, *TRAINER))
+    succeed("finetune_mbm", *arguments("finetune_mbm", folder, *TRAINER, "trainer.precision=16-mixed"))
     tuned = [f"encoder={folder / 'finetune_mbm'}", "trainer.precision=bf16-mixed"]
     succeed("finetune_ldm", *arguments("finetune_ldm", folder, *TRAINER, *tuned))
     succeed("score_mbm", f"run={folder / 'pretrain_mbm'}", "num_masks=1", *ON_GPU)
@@ -94,6 +98,17 @@ def test_every_stage_ran_on_the_device(chain):
     assert all((chain.folder / name).is_file() for name in written)
 
 
+def test_what_it_was_computed_on_is_recorded(chain):
+    """Device, driver and precisions: of trainings, of pictures, of scores."""
+    places = {"finetune_ldm/manifest.json": "high", "plms/generate.json": "high", "report/report.json": "highest"}
+    for place, matmul in places.items():
+        machine = json.loads((chain.folder / place).read_text())["machine"]
+        assert machine["device"] == "pretend GPU" and "driver" in machine, place
+        half = place.startswith("finetune_ldm")
+        assert machine["precision"] == ("bf16-mixed" if half else "32-true"), place
+        assert machine["matmul_precision"] == matmul, place
+
+
 def test_a_training_step_waits_for_nothing(chain):
     """In all three trainings; every second step is logged, and may read what it logs."""
     waits = {int(section.split()[1]): where for section, *where in chain.gpu.waits if section.startswith("step")}
@@ -105,6 +120,33 @@ def test_a_training_step_waits_for_nothing(chain):
 def test_a_sampling_loop_waits_for_nothing(chain, sampler):
     """Nor does guidance, which is on for one of them."""
     assert [wait for wait in chain.gpu.waits if wait[0] == f"sampling {sampler}"] == []
+
+
+def test_a_training_on_the_cpu_leaves_the_gpu_alone(chain, monkeypatch):
+    """With trainer.accelerator=cpu latents are encoded there too, though there is a GPU."""
+    on_cpu = ["trainer.accelerator=cpu", "trainer.max_epochs=1", "trainer.num_workers=0"]
+    for module in (devices, engine):
+        monkeypatch.setattr(module, "num_gpus", lambda: 1)
+    with PretendGPU() as gpu:
+        run_dir = f"run_dir={chain.folder / 'on_cpu'}"
+        succeed("finetune_ldm", *arguments("finetune_ldm", chain.folder, *on_cpu, run_dir))
+    assert list((chain.folder / "on_cpu").glob("latents-*.npy")) and not gpu.kernels and not gpu.waits
+
+
+def test_first_weights_are_drawn_without_starting_the_gpus(monkeypatch):
+    """Every process of a training would start all of them; and torch's generator is left as it was."""
+
+    def started(*_):
+        raise AssertionError("CUDA was started")
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for name in ("get_rng_state", "set_rng_state", "_lazy_init"):
+        monkeypatch.setattr(torch.cuda, name, started)
+    before = torch.random.get_rng_state()
+    with seeded(3):
+        drawn = torch.rand(4)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert torch.equal(drawn, torch.rand(4, generator=torch.Generator().manual_seed(3)))
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mindvis.chain.settings import StageConfig, stage_settings
+from mindvis.chain.plan import StageConfig, stage_settings
 from mindvis.common.errors import InputError
 from mindvis.config import decoding, schemas, tools
 from mindvis.config.conform import KEY, kind_of

@@ -9,7 +9,7 @@ import torch
 
 from mindvis.common.errors import InputError
 from mindvis.dc_ldm import build_unet
-from mindvis.dc_ldm.blocks import ResidualBlock, time_embedding
+from mindvis.dc_ldm.layers import ResidualBlock, time_embedding
 
 
 @pytest.fixture(params=ldm_cases.CASES)

@@ -3,12 +3,10 @@
 from mindvis.chain.ablation import AblateConfig, Ablation
 from mindvis.chain.ablation_tables import load_table, table_names
 from mindvis.chain.execute import Runner, describe_plan, ready, run_subjects, to_go_on
-from mindvis.chain.inputs import absent_inputs
 from mindvis.chain.overview import read_summaries, write_overview
-from mindvis.chain.plan import Step, by_settings, by_stage, plan_chain
+from mindvis.chain.plan import ChainConfig, StageConfig, Step, by_settings, by_stage, plan_chain
 from mindvis.chain.processes import SAVED_AND_STOPPED, Forks, Processes, Screen, launcher
-from mindvis.chain.record import Record, locked
-from mindvis.chain.settings import ChainConfig, StageConfig
+from mindvis.chain.record import Record, absent_inputs, locked
 
 __all__ = [
     "SAVED_AND_STOPPED",

@@ -16,10 +16,9 @@ from omegaconf import OmegaConf
 
 from mindvis.chain.ablation_tables import Figure, Measured, Row, Table, choose_rows, load_table, write_results
 from mindvis.chain.execute import Runner, run_subjects
-from mindvis.chain.plan import Step, by_settings, plan_chain
+from mindvis.chain.plan import SCHEMAS, ChainConfig, StageConfig, Step, by_settings, plan_chain
 from mindvis.chain.processes import Launch
 from mindvis.chain.record import Record
-from mindvis.chain.settings import SCHEMAS, ChainConfig, StageConfig
 from mindvis.common.errors import InputError
 from mindvis.config.schemas import load_config
 from mindvis.config.tools import AblateConfig

@@ -12,11 +12,9 @@ from itertools import count
 from pathlib import Path
 from queue import SimpleQueue
 
-from mindvis.chain.inputs import absent_inputs
-from mindvis.chain.plan import Step
+from mindvis.chain.plan import TRAININGS, Step
 from mindvis.chain.processes import HEADER, SAVED_AND_STOPPED, Launch, last_line, visible_devices, write_settings
-from mindvis.chain.record import Record
-from mindvis.chain.settings import TRAININGS
+from mindvis.chain.record import Record, absent_inputs
 from mindvis.common.errors import InputError
 from mindvis.config.invocation import step_command
 

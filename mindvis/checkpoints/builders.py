@@ -21,7 +21,7 @@ from mindvis.dc_ldm.context_losses import ContextLosses
 from mindvis.dc_ldm.module import LDMModule
 from mindvis.dc_ldm.published import autoencoder_resolution
 from mindvis.sc_mbm import FMRIEncoder, MaskedBrainModel, MBMModule
-from mindvis.sc_mbm.positions import resize_positions
+from mindvis.sc_mbm.blocks import resize_positions
 from mindvis.sc_mbm.pretext import FEATURE_SHAPE
 
 DEMO_LDM = Path(__file__).resolve().parents[1] / "assets" / "demo" / "model.ckpt"

@@ -30,13 +30,17 @@ def choose_device(name: str, rank: int = 0) -> torch.device:
 
 
 @contextmanager
-def matmul_precision(name: str) -> Iterator[None]:
+def matmul_precision(name: str, device: torch.device | None = None) -> Iterator[None]:
     """Let a GPU compute float32 products and convolutions in `name`, one of `MATMUL_PRECISIONS`; undone afterwards.
 
-    It concerns only what is float32: a model in bfloat16 computes as before. Raises `InputError` for another name.
+    It concerns only what is float32: a model in bfloat16 computes as before, and so does one on another `device`.
+    Raises `InputError` for another name.
     """
     if name not in MATMUL_PRECISIONS:
         raise InputError(f"setting matmul_precision is {name!r}; needed: one of {', '.join(MATMUL_PRECISIONS)}")
+    if device is not None and device.type != "cuda":
+        yield
+        return
     products, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     try:
         torch.set_float32_matmul_precision(name)
@@ -52,6 +56,12 @@ def describe_device(device: torch.device) -> dict[str, str | None]:
     if device.type != "cuda" or not num_gpus():
         return {"device": device.type, "driver": None}
     return {"device": torch.cuda.get_device_name(device), "driver": _driver()}
+
+
+def describe_arithmetic(device: torch.device, precision: str, matmul: str) -> dict[str, str | None]:
+    """Name and driver of a device, and in which precisions it computes: a CPU's float32 is float32."""
+    matmul = matmul if device.type == "cuda" else "highest"
+    return describe_device(device) | {"precision": precision, "matmul_precision": matmul}
 
 
 def _driver() -> str | None:

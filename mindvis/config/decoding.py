@@ -101,6 +101,7 @@ class EvaluateConfig(Protocol):
     baselines: list[str] | None = None  # folders of baseline_ridge, a column each; null: those of these data, beside it
     training_images: str | None = "auto"  # for copying, audit: auto (of the data decoded) | folder | .npy; null: none
     device: str = "auto"  # auto | cpu | cuda
+    matmul_precision: str = "highest"  # what is float32 on a GPU: highest (float32, as on a CPU) | high (TF32) | medium
     num_threads: int | None = number(None, 1, 4096)  # CPU threads of torch
     wait_minutes: float = number(60.0, 0, 10**6)  # several processes: how long the first, when done, waits for another
     logging: LoggingConfig = field(default_factory=LoggingConfig)

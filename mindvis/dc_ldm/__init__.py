@@ -1,7 +1,6 @@
 """Stage B: latent diffusion, doubly conditioned on fMRI."""
 
 from mindvis.dc_ldm.autoencoder import KLAutoencoder, VQAutoencoder
-from mindvis.dc_ldm.averaging import averaged_embeddings
 from mindvis.dc_ldm.conditioner import ClassEmbedder, FMRIConditioner
 from mindvis.dc_ldm.model import LatentDiffusion
 from mindvis.dc_ldm.module import LDMModule
@@ -16,7 +15,7 @@ from mindvis.dc_ldm.samplers import (
     sample_unipc_averaged,
 )
 from mindvis.dc_ldm.schedule import NoiseSchedule
-from mindvis.dc_ldm.timesteps import averaged_timesteps
+from mindvis.dc_ldm.timesteps import averaged_embeddings, averaged_timesteps
 from mindvis.dc_ldm.unet import PreparedContext, UNet
 
 __all__ = [

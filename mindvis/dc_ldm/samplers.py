@@ -1,16 +1,19 @@
 """Deterministic samplers: pure functions from noise to a latent, which know nothing of the network they call.
 
-All share one signature. `eps_model(x_t, t)` predicts the noise in x_t [b c h w] at steps t (long [b]); `noise` is the
-start x_T [b c h w]; `alphas_cumprod` [num_timesteps] is the noise schedule; `num_steps` counts the steps; `progress`
-wraps the sequence of steps (tqdm, say); with `prediction="v"` the model predicts v = alpha eps - sigma x_0 instead,
-which a schedule needs whose last step has no signal left. With `start`, one of `starting_steps`, the steps before that
-one are left out and `noise` is the x_t that they would have led to. They return x_0 [b c h w] and raise InputError for
-a number of steps outside 1..num_timesteps and for such a schedule without v. Coefficients are computed in float64.
+All share the signature of `Sample`. `eps_model(x_t, t)` predicts the noise in x_t [b c h w] at steps t (long [b]);
+`noise` is the start x_T [b c h w]; `alphas_cumprod` [num_timesteps] is the noise schedule; `num_steps` counts the
+steps; `progress` wraps the sequence of steps (tqdm, say); with `prediction="v"` the model predicts v = alpha eps -
+sigma x_0 instead, which a schedule needs whose last step has no signal left. With `start`, one of `starting_steps`, the
+steps before that one are left out and `noise` is the x_t that they would have led to. They return x_0 [b c h w] and
+raise InputError for a number of steps outside 1..num_timesteps and for such a schedule without v. Coefficients are
+computed in float64.
 """
 
 import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from itertools import pairwise
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -18,18 +21,32 @@ from torch import Tensor
 
 from mindvis.common import draws
 from mindvis.common.errors import InputError
-from mindvis.dc_ldm.timesteps import (
-    AVERAGED_EVEN_IN_T,
-    Level,
-    descending_even_timesteps,
-    euler_timesteps,
-    from_step,
-    noise_levels,
-    noise_shares,
-)
+from mindvis.dc_ldm.timesteps import Level, averaged_levels, euler_levels, even_levels, solver_levels
 
 EpsModel = Callable[[Tensor, Tensor], Tensor]
-Progress = Callable[[Iterable], Iterable]
+Progress = Callable[[list], Iterable]
+Predict = Callable[[Tensor, Level], tuple[Tensor, Tensor]]  # (x_t, its level) -> x_0 and eps
+Solve = Callable[[Predict, Tensor, list[Level], Progress], Tensor]  # (predict, x_T, levels, progress) -> x_0
+Levels = Callable[
+    [Tensor, int, int | None], list[Level]
+]  # (alphas_cumprod, num_steps, start) -> where it evaluates, end
+
+
+class Sample(Protocol):
+    """What all samplers are called with."""
+
+    def __call__(
+        self,
+        eps_model: EpsModel,
+        noise: Tensor,
+        alphas_cumprod: Tensor,
+        num_steps: int,
+        progress: Progress | None = None,
+        *,
+        prediction: str = "eps",
+        start: int | None = None,
+    ) -> Tensor: ...
+
 
 # Adams-Bashforth coefficients of order 1 to 4, the newest value first
 ADAMS_BASHFORTH = (
@@ -40,6 +57,8 @@ ADAMS_BASHFORTH = (
 )
 UNIPC_ORDER = 3
 AVERAGED_ORDER = 4  # of `sample_unipc_averaged`
+SAMPLERS: dict[str, Sample] = {}
+LEVELS: dict[str, Levels] = {}
 
 
 def noise_for(seed: int, stimulus: int, sample: int, shape: Sequence[int]) -> Tensor:
@@ -47,78 +66,82 @@ def noise_for(seed: int, stimulus: int, sample: int, shape: Sequence[int]) -> Te
     return draws.normal(torch.tensor([[seed, stimulus, sample]]), "x_T", shape)
 
 
-def sample_ddim(
-    eps_model: EpsModel,
-    noise: Tensor,
-    alphas_cumprod: Tensor,
-    num_steps: int,
-    progress: Progress | None = None,
-    *,
-    prediction: str = "eps",
-    start: int | None = None,
-) -> Tensor:
-    """DDIM without noise (eta = 0): Song et al. 2021 (arXiv 2010.02502), equation 12."""
-    _check_prediction(alphas_cumprod, prediction)
-    x = noise
-    for t, alpha, alpha_prev in _even_steps(alphas_cumprod, num_steps, progress, start):
-        x0, eps = _x0_and_eps(eps_model(x, _batch_of(t, x)), x, alpha, prediction)
-        x = _noised(x0, eps, alpha_prev)
-    return x
+def sampler(name: str, levels_of: Levels) -> Callable[[Solve], Sample]:
+    """Give a solver the signature of all samplers, and its name among `SAMPLERS`."""
+
+    def with_signature(solve: Solve) -> Sample:
+        def sample(
+            eps_model: EpsModel,
+            noise: Tensor,
+            alphas_cumprod: Tensor,
+            num_steps: int,
+            progress: Progress | None = None,
+            *,
+            prediction: str = "eps",
+            start: int | None = None,
+        ) -> Tensor:
+            _check_prediction(alphas_cumprod, prediction)
+            predict = partial(_predict, eps_model, prediction)
+            return solve(predict, noise, levels_of(alphas_cumprod, num_steps, start), progress or list)
+
+        sample.__name__, sample.__doc__ = f"sample_{name}", solve.__doc__
+        SAMPLERS[name], LEVELS[name] = sample, levels_of
+        return sample
+
+    return with_signature
 
 
-def sample_plms(
-    eps_model: EpsModel,
-    noise: Tensor,
-    alphas_cumprod: Tensor,
-    num_steps: int,
-    progress: Progress | None = None,
-    *,
-    prediction: str = "eps",
-    start: int | None = None,
-) -> Tensor:
+def starting_steps(name: str, alphas_cumprod: Tensor, num_steps: int) -> list[int]:
+    """The diffusion steps that a sampler can start at, descending: all it takes; PLMS begins by looking one ahead."""
+    times = [level.t for level in LEVELS[name](alphas_cumprod, num_steps, None)[:-1]]
+    return times[: max(1, len(times) - 1)] if name == "plms" else times
+
+
+def nearest_start(name: str, alphas_cumprod: Tensor, num_steps: int, strength: float) -> int:
+    """The starting step that is nearest to `strength` (above 0, at most 1) times the number of diffusion steps."""
+    wanted = strength * len(alphas_cumprod)
+    return min(starting_steps(name, alphas_cumprod, num_steps), key=lambda t: abs(t - wanted))
+
+
+@sampler("plms", even_levels)
+def sample_plms(predict: Predict, x: Tensor, levels: list[Level], progress: Progress) -> Tensor:
     """Pseudo linear multistep sampler, one evaluation a step and one more: Liu et al. 2022 (arXiv 2202.09778).
 
     The first step is an improved Euler step, the following ones are Adams-Bashforth of order 2, 3 and then 4. Where no
     signal is left in x_T, a DDIM step comes before them: a slope says nothing about x_0 there.
     """
-    _check_prediction(alphas_cumprod, prediction)
-    steps = list(_even_steps(alphas_cumprod, num_steps, progress=None, start=start))
-    x = noise
     history: list[Tensor] = []
-    for index, (t, alpha, alpha_prev) in enumerate(_wrap(steps, progress)):
-        x0, eps = _x0_and_eps(eps_model(x, _batch_of(t, x)), x, alpha, prediction)
-        if alpha == 0:
-            x = _noised(x0, eps, alpha_prev)
+    for now, after in progress(list(pairwise(levels))):
+        x0, eps = predict(x, now)
+        if now.alpha == 0:
+            x = after.alpha * x0 + after.sigma * eps
             continue
         history = [eps, *history[:3]]
         if len(history) == 1:
-            t_next, alpha_next, _ = steps[min(index + 1, len(steps) - 1)]
-            x_next = _noised(x0, eps, alpha_prev)
-            _, ahead = _x0_and_eps(eps_model(x_next, _batch_of(t_next, x)), x_next, alpha_next, prediction)
+            following = now if after is levels[-1] else after  # nothing is evaluated at the end
+            _, ahead = predict(after.alpha * x0 + after.sigma * eps, following)
             slope = (eps + ahead) / 2
         else:
             slope = _combine(ADAMS_BASHFORTH[len(history) - 1], history)
-        x0, slope = _x0_and_eps(slope, x, alpha, "eps")
-        x = _noised(x0, slope, alpha_prev)
+        x = after.alpha * ((x - now.sigma * slope) / now.alpha) + after.sigma * slope
     return x
 
 
-def sample_dpm_solver(
-    eps_model: EpsModel,
-    noise: Tensor,
-    alphas_cumprod: Tensor,
-    num_steps: int,
-    progress: Progress | None = None,
-    *,
-    prediction: str = "eps",
-    start: int | None = None,
-) -> Tensor:
+@sampler("ddim", even_levels)
+def sample_ddim(predict: Predict, x: Tensor, levels: list[Level], progress: Progress) -> Tensor:
+    """DDIM without noise (eta = 0): Song et al. 2021 (arXiv 2010.02502), equation 12."""
+    for now, after in progress(list(pairwise(levels))):
+        x0, eps = predict(x, now)
+        x = after.alpha * x0 + after.sigma * eps
+    return x
+
+
+@sampler("dpm_solver", solver_levels)
+def sample_dpm_solver(predict: Predict, x: Tensor, levels: list[Level], progress: Progress) -> Tensor:
     """DPM-Solver++ (2M), one evaluation a step: Lu et al. 2022 (arXiv 2211.01095), algorithm 2."""
-    _check_prediction(alphas_cumprod, prediction)
-    levels = noise_levels(alphas_cumprod, num_steps, start=start)
-    x, previous, previous_h = noise, None, math.nan
-    for now, after in _wrap(list(zip(levels[:-1], levels[1:], strict=True)), progress):
-        x0 = _predict_x0(eps_model, x, now, prediction)
+    previous, previous_h = None, math.nan
+    for now, after in progress(list(pairwise(levels))):
+        x0, _ = predict(x, now)
         h = after.half_logsnr - now.half_logsnr
         estimate = x0
         if previous is not None:
@@ -128,134 +151,58 @@ def sample_dpm_solver(
     return x
 
 
-def sample_unipc(
-    eps_model: EpsModel,
-    noise: Tensor,
-    alphas_cumprod: Tensor,
-    num_steps: int,
-    progress: Progress | None = None,
-    *,
-    prediction: str = "eps",
-    start: int | None = None,
-) -> Tensor:
+@sampler("unipc", solver_levels)
+def sample_unipc(predict: Predict, x: Tensor, levels: list[Level], progress: Progress) -> Tensor:
     """UniPC of order 3, one evaluation a step: Zhao et al. 2023 (arXiv 2302.04867), algorithms 5 and 6.
 
     A step predicts with the last three estimates of x_0; the estimate made at its end corrects it and serves the next
     step. The weights meet the order conditions exactly from order 3 on, so the paper's B(h) cancels; a slope through
     two estimates counts one half, as in the paper and in the library diffusers.
     """
-    _check_prediction(alphas_cumprod, prediction)
-    levels = noise_levels(alphas_cumprod, num_steps, start=start)
-    return _unipc(partial(_predict_x0, eps_model, prediction=prediction), noise, levels, UNIPC_ORDER, progress, True)
+    return _unipc(predict, x, levels, progress, order=UNIPC_ORDER, halved=True)
 
 
-def sample_unipc_averaged(
-    eps_model: EpsModel,
-    noise: Tensor,
-    alphas_cumprod: Tensor,
-    num_steps: int,
-    progress: Progress | None = None,
-    *,
-    prediction: str = "eps",
-    start: int | None = None,
-) -> Tensor:
+@sampler("unipc_averaged", averaged_levels)
+def sample_unipc_averaged(predict: Predict, x: Tensor, levels: list[Level], progress: Progress) -> Tensor:
     """UniPC of order 4 on `averaged_timesteps`, for an `eps_model` that does not ripple from one step to the next.
 
     `averaged_embeddings` take the ripple out of a UNet, and what is left is smooth enough for the order.
     """
-    _check_prediction(alphas_cumprod, prediction)
-    levels = noise_levels(alphas_cumprod, num_steps, AVERAGED_EVEN_IN_T, start)
-    return _unipc(partial(_predict_x0, eps_model, prediction=prediction), noise, levels, AVERAGED_ORDER, progress)
+    return _unipc(predict, x, levels, progress, order=AVERAGED_ORDER, halved=False)
 
 
-def sample_euler(
-    eps_model: EpsModel,
-    noise: Tensor,
-    alphas_cumprod: Tensor,
-    num_steps: int,
-    progress: Progress | None = None,
-    *,
-    prediction: str = "eps",
-    start: int | None = None,
-) -> Tensor:
+@sampler("euler", euler_levels)
+def sample_euler(predict: Predict, x: Tensor, levels: list[Level], progress: Progress) -> Tensor:
     """Euler's method on dx/ds = eps - x_0, steps even in s: Liu et al. 2023 (arXiv 2209.03003), section 2.1.
 
     s is the share of the noise in x_s = (1 - s) x_0 + s eps, which is x_t / (alpha + sigma), and ends at 0.
     """
-    _check_prediction(alphas_cumprod, prediction)
-    alphas, shares = alphas_cumprod.double().tolist(), noise_shares(alphas_cumprod)
-    times = from_step(euler_timesteps(alphas_cumprod, num_steps), start)
-    ends = [*(float(shares[t]) for t in times[1:]), 0.0]
-    x = noise / _scale(alphas[times[0]])
-    for t, end in _wrap(list(zip(times, ends, strict=True)), progress):
-        x_t = x * _scale(alphas[t])
-        x0, eps = _x0_and_eps(eps_model(x_t, _batch_of(t, x)), x_t, alphas[t], prediction)
-        x = x + (end - float(shares[t])) * (eps - x0)
+    x = x / (levels[0].alpha + levels[0].sigma)
+    for now, after in progress(list(pairwise(levels))):
+        x0, eps = predict(x * (now.alpha + now.sigma), now)
+        x = x + (after.noise_share - now.noise_share) * (eps - x0)
     return x
 
 
-SAMPLERS: dict[str, Callable] = {
-    "plms": sample_plms,
-    "ddim": sample_ddim,
-    "dpm_solver": sample_dpm_solver,
-    "unipc": sample_unipc,
-    "unipc_averaged": sample_unipc_averaged,
-    "euler": sample_euler,
-}
-
-
-def _even_steps(
-    alphas_cumprod: Tensor, num_steps: int, progress: Progress | None, start: int | None
-) -> Iterable[tuple[int, float, float]]:
-    """(t, alphas_cumprod at t, alphas_cumprod at the step that follows), from the last step or `start` to the first."""
-    values = alphas_cumprod.double().tolist()
-    times = from_step(descending_even_timesteps(alphas_cumprod, num_steps), start)
-    after = [*(values[t] for t in times[1:]), values[0]]
-    steps = [(t, values[t], alpha_prev) for t, alpha_prev in zip(times, after, strict=True)]
-    return _wrap(steps, progress)
-
-
-def _x0_and_eps(output: Tensor, x: Tensor, alpha: float, prediction: str) -> tuple[Tensor, Tensor]:
-    """x_0 and eps that a prediction (eps or v) from x means; `alpha` is alphas_cumprod at its step."""
-    signal, sigma = math.sqrt(alpha), math.sqrt(1 - alpha)
+def _predict(eps_model: EpsModel, prediction: str, x: Tensor, level: Level) -> tuple[Tensor, Tensor]:
+    """x_0 and eps that a prediction (eps or v) from x means."""
+    output = eps_model(x, torch.full((len(x),), level.t, dtype=torch.long, device=x.device))
     if prediction == "v":
-        return signal * x - sigma * output, sigma * x + signal * output
-    return (x - sigma * output) / signal, output
+        return level.alpha * x - level.sigma * output, level.sigma * x + level.alpha * output
+    return (x - level.sigma * output) / level.alpha, output
 
 
-def _noised(x0: Tensor, eps: Tensor, alpha: float) -> Tensor:
-    return math.sqrt(alpha) * x0 + math.sqrt(1 - alpha) * eps
-
-
-def _scale(alpha: float) -> float:
-    return math.sqrt(alpha) + math.sqrt(1 - alpha)
-
-
-def _unipc(
-    predict_x0: Callable[[Tensor, Level], Tensor],
-    noise: Tensor,
-    levels: list[Level],
-    order: int,
-    progress: Progress | None,
-    halved: bool = False,
-) -> Tensor:
-    x, history = noise, [(levels[0], predict_x0(noise, levels[0]))]
-    for index, after in enumerate(_wrap(levels[1:], progress), start=1):
+def _unipc(predict: Predict, x: Tensor, levels: list[Level], progress: Progress, *, order: int, halved: bool) -> Tensor:
+    history = [(levels[0], predict(x, levels[0])[0])]
+    for after in progress(levels[1:]):
         now, points = history[-1][0], history
         predicted = _exponential_step(x, now, after, points, halved)
-        if index < len(levels) - 1:
-            points = [*history, (after, predict_x0(predicted, after))]
+        if after is not levels[-1]:
+            points = [*history, (after, predict(predicted, after)[0])]
             predicted = _exponential_step(x, now, after, points, halved)
             history = points[-order:]
         x = predicted
     return x
-
-
-def _predict_x0(eps_model: EpsModel, x: Tensor, level: Level, prediction: str) -> Tensor:
-    output = eps_model(x, _batch_of(level.t, x))
-    if prediction == "v":
-        return level.alpha * x - level.sigma * output
-    return (x - level.sigma * output) / level.alpha
 
 
 def _exponential_step(
@@ -283,16 +230,8 @@ def _combine(weights: Sequence[float], values: Sequence[Tensor]) -> Tensor:
     return sum(terms[1:], start=terms[0])
 
 
-def _batch_of(t: int, x: Tensor) -> Tensor:
-    return torch.full((len(x),), t, dtype=torch.long, device=x.device)
-
-
 def _check_prediction(alphas_cumprod: Tensor, prediction: str) -> None:
     if prediction not in ("eps", "v"):
         raise InputError(f"prediction: found {prediction!r}, needed eps or v")
     if prediction == "eps" and alphas_cumprod[-1] == 0:
         raise InputError("a noise schedule without signal in its last step: found prediction 'eps', needed v")
-
-
-def _wrap(steps: list, progress: Progress | None) -> Iterable:
-    return steps if progress is None else progress(steps)

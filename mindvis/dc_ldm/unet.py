@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mindvis.dc_ldm.attention import KeyValue, SpatialTransformer
-from mindvis.dc_ldm.blocks import Downsample, ResidualBlock, UNetBlock, time_embedding
-from mindvis.dc_ldm.layers import GROUPS, Upsample, zero_init
+from mindvis.dc_ldm.layers import GROUPS, Downsample, ResidualBlock, Upsample, time_embedding, zero_init
 
 CONTEXT_TOKENS = 77
 
@@ -32,6 +31,26 @@ class PreparedContext:
     up: list[BlockKeysValues]
     time_condition: Tensor | None  # [b e], added to the time embedding
     time_embeddings: Tensor | None = None  # [num_timesteps e], in the place of those `UNet.embed_times` gives
+
+
+class UNetBlock(nn.Sequential):
+    """Layers run one after another, each handed what it takes besides the feature map."""
+
+    def keys_values(self, context: Tensor) -> list[list[KeyValue]]:
+        """Keys and values of a context [b m context_dim] for every spatial transformer, in order."""
+        return [layer.keys_values(context) for layer in self if isinstance(layer, SpatialTransformer)]
+
+    def forward(self, x: Tensor, embedding: Tensor, keys_values: list[list[KeyValue]]) -> Tensor:
+        """[b c h w], time embedding [b e], the block's keys and values -> [b c' h' w']."""
+        prepared = iter(keys_values)
+        for layer in self:
+            if isinstance(layer, ResidualBlock):
+                x = layer(x, embedding)
+            elif isinstance(layer, SpatialTransformer):
+                x = layer(x, next(prepared))
+            else:
+                x = layer(x)
+        return x
 
 
 @dataclass(frozen=True)
@@ -59,6 +78,12 @@ class Layers:
             depth=self.depths[level],
             linear=self.linear,
         )
+
+    def middle(self) -> UNetBlock:
+        """A spatial transformer between residual blocks, at the lowest resolution."""
+        width = self.widths[-1]
+        before = self.residual(width, width)
+        return UNetBlock(before, self.transformer(len(self.widths) - 1), self.residual(width, width))
 
     def block(self, in_channels: int, level: int) -> UNetBlock:
         """A residual block, and a spatial transformer after it where the level attends."""
@@ -113,7 +138,6 @@ class UNet(nn.Module):
             linear=use_linear_in_transformer,
             dropout=dropout,
         )
-
         self.time_embed = nn.Sequential(
             nn.Linear(model_channels, embedding_dim), nn.SiLU(), nn.Linear(embedding_dim, embedding_dim)
         )
@@ -122,16 +146,10 @@ class UNet(nn.Module):
         )
         first = UNetBlock(nn.Conv2d(in_channels, model_channels, 3, padding=1))
         self.input_blocks, skips = _down_path(first, model_channels, layers)
-        lowest = widths[-1]
-        self.middle_block = UNetBlock(
-            layers.residual(lowest, lowest), layers.transformer(len(widths) - 1), layers.residual(lowest, lowest)
-        )
+        self.middle_block = layers.middle()
         self.output_blocks = _up_path(skips, layers)
-        self.out = nn.Sequential(
-            nn.GroupNorm(GROUPS, widths[0]),
-            nn.SiLU(),
-            zero_init(nn.Conv2d(widths[0], out_channels, 3, padding=1)),
-        )
+        last = zero_init(nn.Conv2d(widths[0], out_channels, 3, padding=1))
+        self.out = nn.Sequential(nn.GroupNorm(GROUPS, widths[0]), nn.SiLU(), last)
 
     def prepare_context(self, context: Tensor, time_embeddings: Tensor | None = None) -> PreparedContext:
         """Keys, values and time condition of a context [b m context_dim]: the part that is the same in every step.

@@ -5,7 +5,6 @@ size, the order, the other stimuli or the number of devices.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -19,8 +18,7 @@ from mindvis.common.progress import Progress
 from mindvis.data.images import to_uint8
 from mindvis.dc_ldm import LatentDiffusion, PreparedContext, averaged_embeddings, averaged_timesteps, noise_for
 from mindvis.dc_ldm.precision import channels_last, with_dtype
-from mindvis.dc_ldm.samplers import SAMPLERS, EpsModel
-from mindvis.dc_ldm.timesteps import nearest_start
+from mindvis.dc_ldm.samplers import SAMPLERS, EpsModel, nearest_start
 from mindvis.training import on_cpu
 
 Pair = tuple[int, int]  # (position among the stimuli, sample)
@@ -67,7 +65,7 @@ def decode(
     device = next(ldm.parameters()).device
     sample = _sampling(ldm, sampler, num_steps, strength)
     latents = None if strength == 1 or initial is None else _as_latents(ldm, initial(fmri), latent_shape)
-    arithmetic = devices.matmul_precision(matmul_precision) if device.type == "cuda" else nullcontext()
+    arithmetic = devices.matmul_precision(matmul_precision, device)
     with torch.no_grad(), arithmetic, Progress(total=len(pairs), unit="picture") as bar:
         times = time_embeddings(ldm, sampler, num_steps)
         mean = _mean_context(ldm, guidance, mean_fmri)

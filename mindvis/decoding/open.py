@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from mindvis.checkpoints import build_ldm_from, describe_data, find_ldm, read_weights
-from mindvis.common.devices import describe_device
+from mindvis.common.devices import describe_arithmetic
 from mindvis.common.errors import InputError
 from mindvis.common.files import sha256
 from mindvis.common.plots import reconstruction_grid
@@ -121,9 +121,7 @@ def read_facts(config: GenerateConfig) -> FMRIFacts:
 def describe_machine(config: GenerateConfig, ldm: LatentDiffusion) -> dict[str, Any]:
     """What generate.json says of the arithmetic: device, driver, precisions."""
     device = next(ldm.parameters()).device
-    matmul = config.matmul_precision if device.type == "cuda" else "highest"
-    facts = {"precision": config.precision, "matmul_precision": matmul, "compile": config.compile}
-    return describe_device(device) | facts
+    return describe_arithmetic(device, config.precision, config.matmul_precision) | {"compile": config.compile}
 
 
 def generation_provenance(config: GenerateConfig, dataset: FMRIDataset, ldm: LatentDiffusion) -> dict:

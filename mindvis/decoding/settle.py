@@ -33,7 +33,7 @@ from mindvis.data import PairedDataset
 from mindvis.data.open import choose_validation, open_pairs
 from mindvis.dc_ldm import LatentDiffusion
 from mindvis.dc_ldm.latents import kept_latents
-from mindvis.dc_ldm.timesteps import nearest_start
+from mindvis.dc_ldm.samplers import nearest_start
 from mindvis.decoding.decode import decode
 from mindvis.decoding.open import data_of
 from mindvis.decoding.ridge import INITS, STRENGTH, fit_latent, home_of, predict_rows, read_ridge, save_ridge

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mindvis.common.devices import choose_device
+from mindvis.common.devices import choose_device, describe_arithmetic, matmul_precision
 from mindvis.common.errors import InputError
 from mindvis.common.launched import Process
 from mindvis.common.shares import Shares, parts_folder
@@ -40,20 +40,23 @@ def evaluate(config: EvaluateConfig) -> tuple[Report, Path] | None:
     classifier = load_classifier(config.classifier, config.classifier_weights, device)
     protocol = part(Protocol, config)
     shares = _shares(output, process, config.wait_minutes, [asdict(protocol), classifier.weights_sha256])
-    report = evaluate_folder(
-        config.decoded,
-        classifier=classifier,
-        protocol=protocol,
-        stimuli=config.images,
-        controls={Path(folder).name: folder for folder in config.controls} or None,
-        baselines=config.baselines,
-        training_images=audit_training(config.training_images or "none", read_decoded(config.decoded, config.images)),
-        shares=shares,
-    )
+    training = audit_training(config.training_images or "none", read_decoded(config.decoded, config.images))
+    with matmul_precision(config.matmul_precision, device):
+        report = evaluate_folder(
+            config.decoded,
+            classifier=classifier,
+            protocol=protocol,
+            stimuli=config.images,
+            controls={Path(folder).name: folder for folder in config.controls} or None,
+            baselines=config.baselines,
+            training_images=training,
+            shares=shares,
+        )
     if report is None:
         return None
     shares.remove()
-    report.stages = stages_of(report, made_now())
+    report.machine = describe_arithmetic(device, "32-true", config.matmul_precision)
+    report.stages = stages_of(report, made_now() | {"machine": report.machine})
     stage_a, curves = masked_reconstruction(report), stage_curves(report.stages)
     page = write_report(report, output, masked_reconstruction=stage_a, curves=curves)
     send_to_wandb(report, output, config.logging)

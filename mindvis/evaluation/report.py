@@ -21,7 +21,8 @@
 - `skipped`, `caveats`: lists of lines; `main`: name of the figure that orders the pictures
 - `stages`: list of {`stage`, `folder`, `command`, `started`, `finished_at`, `git_revision`, `settings`, `data` ...}:
   the trainings behind the pictures, the first one first, then what made each set of pictures, and the evaluation
-- `settings`, `provenance`: plain values, as run
+- `settings`, `provenance`: plain values, as run; `machine`: device, driver, precision and matmul precision of the
+  evaluation, null where they were not recorded
 """
 
 from collections.abc import Iterable, Sequence
@@ -91,6 +92,7 @@ class Report:
     differences: list[Difference] = field(default_factory=list)
     by_training: list[dict] = field(default_factory=list)
     stages: list[dict] = field(default_factory=list)
+    machine: dict | None = None
     controls: dict[str, DecodedSet] = field(default_factory=dict)
     baselines: dict[str, DecodedSet] = field(default_factory=dict)
     audited: Audited | None = None

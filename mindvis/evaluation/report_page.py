@@ -90,7 +90,7 @@ def report_html(
 ) -> str:
     """The page of a report that has its pictures; the others are PNGs, of Stage A and, by run folder, of losses."""
     order = report.ranking()
-    facts = {"settings": report.settings, "provenance": report.provenance}
+    facts = {"settings": report.settings, "provenance": report.provenance, "machine": report.machine}
     return page_template().render(
         report=report,
         num_samples=report.pictures.decoded.shape[1],

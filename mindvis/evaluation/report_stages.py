@@ -50,7 +50,7 @@ def _making(name: str, pictures: DecodedSet) -> dict[str, Any]:
     """
     facts = pictures.settings
     stage = "generate" if "run" in facts["settings"] else "baseline_ridge"
-    about = {"folder": str(pictures.path), "data": facts.get("data"), "settings": facts["settings"]}
+    about = {"folder": str(pictures.path)} | {name: facts.get(name) for name in ("machine", "data", "settings")}
     made = dict.fromkeys(("command", "finished_at", "git_revision")) | facts.get("made", {})
     return {"stage": f"{stage}: {name}" if name else stage, **about, **made}
 

@@ -14,9 +14,8 @@ from torch.utils.checkpoint import checkpoint
 
 from mindvis.common.errors import InputError
 from mindvis.common.loading import LoadReport, load_state
-from mindvis.sc_mbm.blocks import PatchEmbedding, initialise, transformer, unshuffle
+from mindvis.sc_mbm.blocks import PatchEmbedding, initialise, resize_positions, sincos_positions, transformer, unshuffle
 from mindvis.sc_mbm.masking import choose_visible
-from mindvis.sc_mbm.positions import resize_positions, sincos_positions
 from mindvis.sc_mbm.pretext import ImageFeatureDecoder, image_error
 
 

@@ -17,8 +17,7 @@ from mindvis.common.errors import InputError
 from mindvis.common.files import write_npy
 from mindvis.common.launched import global_rank
 from mindvis.common.progress import Progress
-from mindvis.sc_mbm.blocks import transformer, unshuffle
-from mindvis.sc_mbm.positions import sincos_positions
+from mindvis.sc_mbm.blocks import sincos_positions, transformer, unshuffle
 
 DEPTH = 2  # blocks of the decoder
 FEATURE_SHAPE = (512, 28, 28)  # of layer2 at 224 pixels

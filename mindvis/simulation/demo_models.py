@@ -38,6 +38,7 @@ from mindvis.simulation.train_image_models import (
     train_autoencoder,
     train_classifier,
 )
+from mindvis.training import on_cpu
 
 CONFIG_FILE, WEIGHTS_FILE, REPORT_FILE = "config.yaml", "model.ckpt", "report.json"
 # far from the seeds of experiments: no picture of an experiment was trained on
@@ -163,6 +164,7 @@ def train_denoiser(ldm: LatentDiffusion, latents: Tensor, class_ids: Tensor, fit
     """
     trained = nn.ModuleList([ldm.unet, ldm.conditioner])
     average = deepcopy(trained)
+    on_cpu.attach(trained, mixed=True)
     generator = torch.Generator().manual_seed(fit.seed)
     levels = LevelLoss(ldm.schedule.num_timesteps)
 

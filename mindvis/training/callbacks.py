@@ -280,6 +280,6 @@ def _mean_over_processes(trainer: pl.Trainer, values: Tensor) -> Tensor:
 
 
 def _unscaled(trainer: pl.Trainer, loss: Tensor) -> Tensor:
-    """The loss as it was before 16-bit training scaled it up; its scaler waits for the device in every step anyway."""
+    """The loss as it was before 16-bit training scaled it up; to read the scale one would have to wait for it."""
     scaler = getattr(trainer.precision_plugin, "scaler", None)
-    return loss if scaler is None else loss / scaler.get_scale()
+    return loss if scaler is None else loss / scaler.scale(torch.ones_like(loss))

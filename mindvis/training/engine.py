@@ -15,6 +15,7 @@ from pytorch_lightning.plugins.environments import (
     SLURMEnvironment,
     TorchElasticEnvironment,
 )
+from pytorch_lightning.plugins.precision import MixedPrecision
 from pytorch_lightning.strategies import DDPStrategy, Strategy
 from torch import nn
 
@@ -80,12 +81,14 @@ def kernels(settings: TrainerConfig) -> Iterator[None]:
 
 def make_engine(settings: TrainerConfig, run: Run, *, clip: float, loggers: list, callbacks: list) -> pl.Trainer:
     """The Trainer for a run; `clip` is the largest gradient norm, 0 for any."""
+    on_gpu_in_half = settings.precision == "16-mixed" and is_on_gpu(settings)
+    scaled = [ScaledPrecision("16-mixed", "cuda")] if on_gpu_in_half else []
     return pl.Trainer(
         accelerator=settings.accelerator,
         devices=settings.devices,
         num_nodes=settings.num_nodes,
         strategy=_strategy(settings),
-        precision=settings.precision,
+        precision=None if scaled else settings.precision,
         max_epochs=settings.max_epochs,
         accumulate_grad_batches=settings.accumulate,
         gradient_clip_val=clip or None,
@@ -96,7 +99,7 @@ def make_engine(settings: TrainerConfig, run: Run, *, clip: float, loggers: list
         use_distributed_sampler=False,
         logger=loggers,
         callbacks=callbacks,
-        plugins=[WholeCheckpointIO(), *_environment()],
+        plugins=[WholeCheckpointIO(), *_environment(), *scaled],
         enable_checkpointing=False,
         enable_model_summary=False,
         enable_progress_bar=False,
@@ -104,6 +107,26 @@ def make_engine(settings: TrainerConfig, run: Run, *, clip: float, loggers: list
         fast_dev_run=settings.fast_dev_run,
         default_root_dir=run.path,
     )
+
+
+class ScaledPrecision(MixedPrecision):
+    """16-mixed on a GPU whose fused optimiser itself leaves out a step with gradients that are no numbers.
+
+    Lightning reads them back in every step to decide, because it lets a fused optimiser undo the scaling alone, which
+    is too late for clipping. Here they are unscaled and clipped first.
+    """
+
+    def optimizer_step(
+        self, optimizer: Any, model: pl.LightningModule, closure: Callable[[], Any], **options: Any
+    ) -> Any:
+        loss = closure()
+        self.scaler.unscale_(optimizer)
+        self._after_closure(model, optimizer)  # where the gradients are clipped
+        optimizer._step_supports_amp_scaling = bool(optimizer.defaults.get("fused"))
+        self.scaler.step(optimizer, **options)
+        optimizer._step_supports_amp_scaling = False
+        self.scaler.update()
+        return loss
 
 
 def compile_networks(module: nn.Module, *, cuda_graphs: bool = False, backend: Any = "inductor") -> None:

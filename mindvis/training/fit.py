@@ -10,7 +10,7 @@ from typing import Any
 import pytorch_lightning as pl
 from torch.utils.data import Dataset
 
-from mindvis.common.devices import describe_device, use_threads
+from mindvis.common.devices import describe_arithmetic, use_threads
 from mindvis.common.errors import InputError
 from mindvis.common.launched import global_rank
 from mindvis.config.invocation import now
@@ -112,10 +112,8 @@ def fit(
 
 def machine(engine: pl.Trainer, settings: TrainerConfig) -> dict[str, Any]:
     """What the manifest says of the arithmetic: device, driver, number of processes, precisions."""
-    device = engine.strategy.root_device
-    matmul = settings.matmul_precision if device.type == "cuda" else "highest"
-    facts = {"precision": settings.precision, "matmul_precision": matmul, "deterministic": settings.deterministic}
-    return {"machine": describe_device(device) | {"processes": engine.world_size} | facts}
+    facts = describe_arithmetic(engine.strategy.root_device, settings.precision, settings.matmul_precision)
+    return {"machine": facts | {"processes": engine.world_size, "deterministic": settings.deterministic}}
 
 
 def _prepare(module: pl.LightningModule, settings: TrainerConfig) -> None:

@@ -184,9 +184,8 @@ def results_csv(results: Sequence[Measured]) -> str:
         row = measured.row
         own = {"row": row.name, "scaled_to": row.scaled_to, "paper": row.paper, "paper_deviation": row.deviation}
         own |= {"num_seeds": len(measured.by_seed), "state": measured.state}
-        for figure in summaries(measured) or [None]:
-            found = {} if figure is None else {"measure": figure.label, **asdict(figure)}
-            lines.append(own | found)
+        found = [{"measure": figure.label, **asdict(figure)} for figure in summaries(measured)]
+        lines += [own | figure for figure in found or [{}]]
     return to_csv(COLUMNS, lines)
 
 

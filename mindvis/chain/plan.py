@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -122,7 +122,7 @@ def stage_settings(
         _follow(content, *moved)
     merged = OmegaConf.merge(content, config.settings, wired or {})
     source = f"stage {stage} of the chain" + (f" ({config.config})" if config.config else "")
-    return plain(from_plain(SCHEMAS[stage], OmegaConf.to_container(merged), source))
+    return plain(from_plain(SCHEMAS[stage], cast(dict, OmegaConf.to_container(merged)), source))
 
 
 def binding(settings: dict, free: tuple[str, ...] = FREE_SETTINGS) -> dict[str, Any]:
@@ -145,7 +145,7 @@ class _Planner:
                 continue
             done[stage] = self._add(stage, subject, done)
             if stage == "simulate":
-                in_file = stage_settings(stage, StageConfig(self.config.simulate.config))
+                in_file = stage_settings(stage, StageConfig(getattr(self.config, stage).config))
                 self.moved = (in_file["out"], done[stage].settings["out"])
             if stage == "generate":
                 for control in self.config.controls:
@@ -168,7 +168,7 @@ class _Planner:
     def _place(self, stage: str, subject: str | None, done: dict[str, Step], settings: dict) -> tuple[str, Path]:
         """Name and folder: trainings have their own, the others write where their settings say."""
         home = done.get("pretrain_mbm") if stage == "score_mbm" else _decoder(done)
-        name = self.naming(stage, subject, settings, home and home.name)
+        name = self.naming(stage, subject, settings, home.name if home else None)
         if stage in TRAININGS:
             return name, self.root / name
         folders = {"simulate": "out", "score_mbm": "run", "generate": "output"}
@@ -185,7 +185,8 @@ class _Planner:
         if stage in TRAININGS:
             return wired | _encoder_of(stage, folders)
         decoder = _decoder(done)
-        run = folders.get("pretrain_mbm") if stage == "score_mbm" else decoder and str(decoder.folder)
+        run = str(decoder.folder) if decoder else None
+        run = folders.get("pretrain_mbm") if stage == "score_mbm" else run
         if run and stage in ("score_mbm", "generate"):
             wired["run"] = run
         if stage == "generate" and decoder and decoder.subject is None:  # one model of several subjects

@@ -94,7 +94,7 @@ class Processes:
         command = [sys.executable, str(self.scripts / f"{stage}.py"), *arguments]
         environment = os.environ | ({} if device is None else {"CUDA_VISIBLE_DEVICES": device})
         with log.open("ab") as file:
-            options = {"stdout": file, "stderr": subprocess.STDOUT, "env": environment}
+            options: dict[str, Any] = {"stdout": file, "stderr": subprocess.STDOUT, "env": environment}
             # a session of its own: Ctrl-C reaches it through `_stop` alone, as a request to save
             return subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, **options)
 
@@ -158,7 +158,7 @@ def _main_of(script: Path) -> Callable[[list[str]], int]:
     for node in ast.walk(ast.parse(script.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module is not None:
             importlib.import_module(node.module)
-    spec = importlib.util.spec_from_file_location(script.stem, script)
+    spec: Any = importlib.util.spec_from_file_location(script.stem, script)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.main

@@ -8,6 +8,7 @@ file, unfolds compressed entries without bound, and reads pickles of protocol 2 
 import pickle
 import tarfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import BinaryIO
@@ -107,7 +108,7 @@ def _tensor_of_dtype(storage: TypedStorage, offset: int, size: tuple, stride: tu
     return _view(storage, offset, size, stride, getattr(torch, name.removeprefix("torch."), None))
 
 
-def _view(storage: TypedStorage, offset: int, size: tuple, stride: tuple, dtype: torch.dtype) -> Tensor:
+def _view(storage: TypedStorage, offset: int, size: tuple, stride: tuple, dtype: object) -> Tensor:
     """A tensor over a part of a storage, its bounds checked."""
     if not isinstance(storage, TypedStorage) or not isinstance(dtype, torch.dtype):
         refuse("a tensor without a storage or type")
@@ -134,6 +135,8 @@ class _TorchUnpickler(SafeUnpickler):
 
     sizes: dict[str, int]
     limit: int | None = None
+    stack: list  # of pickle._Unpickler, whose Python form has no types
+    readline: Callable[[], bytes]
     constructors = {
         **CONSTRUCTORS,
         "torch._utils._rebuild_tensor": _tensor,
@@ -144,7 +147,7 @@ class _TorchUnpickler(SafeUnpickler):
         "torch.device": lambda *name: ":".join(map(str, name)),
     }
 
-    def find_class(self, module: str, name: str) -> Name | type:
+    def find_class(self, module: str, name: str) -> Name | type:  # type: ignore[override]
         """Torch's own subclass of this one takes the names of the other storages."""
         found = super().find_class(module, name)
         return torch.UntypedStorage if found == Name("torch.storage.UntypedStorage") else found
@@ -158,7 +161,7 @@ class _TorchUnpickler(SafeUnpickler):
         if not isinstance(pid, tuple) or len(pid) not in (5, 6) or pid[0] != "storage" or any(pid[5:]):
             refuse(f"the persistent id {brief(pid)}: not that of a storage")
         self._check_storage(pid[1], pid[2], pid[4])
-        super().load_binpersid()
+        super().load_binpersid()  # type: ignore[misc]
 
     def _check_storage(self, kind: object, key: object, count: object) -> None:
         dtype = torch.uint8 if kind is torch.UntypedStorage else getattr(kind, "dtype", None)

@@ -5,6 +5,8 @@ published weights. Keys and values of the cross-attention are an input of their 
 alone and so need computing once per picture, not once per diffusion step.
 """
 
+from typing import Any
+
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -94,6 +96,8 @@ class SpatialTransformer(nn.Module):
     The projections around it are convolutions of width 1, or with `linear` linear layers, as of Stable Diffusion 2:
     the same maps, whose weights have other shapes.
     """
+
+    transformer_blocks: Any  # ModuleList of TransformerBlock, which its type does not say
 
     def __init__(self, channels: int, *, context_dim: int, num_heads: int = 1, depth: int = 1, linear: bool = False):
         super().__init__()

@@ -40,7 +40,9 @@ class UNetBlock(nn.Sequential):
         """Keys and values of a context [b m context_dim] for every spatial transformer, in order."""
         return [layer.keys_values(context) for layer in self if isinstance(layer, SpatialTransformer)]
 
-    def forward(self, x: Tensor, embedding: Tensor, keys_values: list[list[KeyValue]]) -> Tensor:
+    def forward(  # type: ignore[override]
+        self, x: Tensor, embedding: Tensor, keys_values: list[list[KeyValue]]
+    ) -> Tensor:
         """[b c h w], time embedding [b e], the block's keys and values -> [b c' h' w']."""
         prepared = iter(keys_values)
         for layer in self:

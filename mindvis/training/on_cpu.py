@@ -5,13 +5,15 @@ processors. In bfloat16 its fused attention computes in float32 after all, and t
 with a softmax between them.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 WIDE = 384  # features in and out from which the choice of the kernel counts
 # torch has no public name for it; where a build lacks it, layers stay torch's own
-ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
+ONEDNN: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
 
 
 def attach(network: nn.Module, *, mixed: bool) -> None:
@@ -29,7 +31,7 @@ def split_attention(network: nn.Module) -> None:
     """Let every attention below `network`, ours or timm's, be two products with a softmax between them."""
     for module in network.modules():
         if hasattr(module, "fused_attn"):
-            module.fused_attn = False
+            module.fused_attn = False  # type: ignore[assignment]
 
 
 def has_onednn() -> bool:

@@ -152,7 +152,7 @@ def open_run(path: str | Path, *, stages: Sequence[str]) -> Run:
 def newest_checkpoint(folder: Path) -> Path | None:
     """`last`, or the newest whole one before it, with a warning. Raises `InputError` when all are damaged."""
     saved = [folder / "last.ckpt", folder / "previous.ckpt", *sorted(folder.glob("best-*.ckpt"), reverse=True)]
-    faults = []
+    faults: list[str] = []
     for path in filter(Path.is_file, saved):
         fault = find_fault(path)
         if fault is None:

@@ -67,7 +67,7 @@ def open_wandb(
             name=name,
             id=identity or new_identity(),
             config=dict(config) | {"sources": [dict(source) for source in sources]},
-            mode=settings.wandb,
+            mode=settings.wandb,  # type: ignore[arg-type]
             dir=folder,
             resume="allow" if online else None,
             reinit="create_new",  # stages may follow one another in one process
@@ -108,8 +108,8 @@ def choose_group(group: str | None, data: Mapping[str, Any] | None, sources: Seq
     Own data is named by its file; it does not inherit a group that is the name of another data set.
     """
     inherited = next((source["group"] for source in sources if source["group"]), None)
-    name = (data or {}).get("name")
-    if name != OWN_DATA:
+    name = None if data is None else data.get("name")
+    if data is None or name != OWN_DATA:
         return group or inherited or name
     return group or (inherited if inherited not in PUBLIC_DATA else None) or Path(data["root"]).stem
 

@@ -201,7 +201,13 @@ def test_every_script_runs_on_it(folder):
         "look_inside": [ldm, "num_ways=5", "num_steps=2", "num_stimuli=2", f"output={folder / 'inside'}", *quick],
         "score_mbm": [f"run={folder / 'pretrain_mbm'}", "num_masks=1"],
         "baseline_ridge": [*data, "ldm=demo", "targets=[latent]", "num_steps=2", f"output={folder / 'ridge'}"],
-        "benchmark": ["parts=[stage_a,evaluation]", "num_voxels=64", "repetitions=2", "model.embed_dim=64"],
+        "benchmark": [
+            "parts=[stage_a,evaluation]",
+            "num_voxels=64",
+            "stage_a_batch=4",
+            "repetitions=2",
+            "model.embed_dim=64",
+        ],
     }
     for script, settings in commands.items():
         outcome = run(script, *settings, "device=cuda")

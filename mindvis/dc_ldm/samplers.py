@@ -1,19 +1,18 @@
 """Deterministic samplers: pure functions from noise to a latent, which know nothing of the network they call.
 
-All share the signature of `Sample`. `eps_model(x_t, t)` predicts the noise in x_t [b c h w] at steps t (long [b]);
-`noise` is the start x_T [b c h w]; `alphas_cumprod` [num_timesteps] is the noise schedule; `num_steps` counts the
-steps; `progress` wraps the sequence of steps (tqdm, say); with `prediction="v"` the model predicts v = alpha eps -
-sigma x_0 instead, which a schedule needs whose last step has no signal left. With `start`, one of `starting_steps`, the
-steps before that one are left out and `noise` is the x_t that they would have led to. They return x_0 [b c h w] and
-raise InputError for a number of steps outside 1..num_timesteps and for such a schedule without v. Coefficients are
-computed in float64.
+All have the signature that `sampler` gives them. `eps_model(x_t, t)` predicts the noise in x_t [b c h w] at steps t
+(long [b]); `noise` is the start x_T [b c h w]; `alphas_cumprod` [num_timesteps] is the noise schedule; `num_steps`
+counts the steps; `progress` wraps the sequence of steps (tqdm, say); with `prediction="v"` the model predicts v = alpha
+eps - sigma x_0 instead, which a schedule needs whose last step has no signal left. With `start`, one of
+`starting_steps`, the steps before that one are left out and `noise` is the x_t that they would have led to. They return
+x_0 [b c h w] and raise InputError for a number of steps outside 1..num_timesteps and for such a schedule without v.
+Coefficients are computed in float64.
 """
 
 import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import pairwise
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -27,26 +26,9 @@ EpsModel = Callable[[Tensor, Tensor], Tensor]
 Progress = Callable[[list], Iterable]
 Predict = Callable[[Tensor, Level], tuple[Tensor, Tensor]]  # (x_t, its level) -> x_0 and eps
 Solve = Callable[[Predict, Tensor, list[Level], Progress], Tensor]  # (predict, x_T, levels, progress) -> x_0
-Levels = Callable[
-    [Tensor, int, int | None], list[Level]
-]  # (alphas_cumprod, num_steps, start) -> where it evaluates, end
-
-
-class Sample(Protocol):
-    """What all samplers are called with."""
-
-    def __call__(
-        self,
-        eps_model: EpsModel,
-        noise: Tensor,
-        alphas_cumprod: Tensor,
-        num_steps: int,
-        progress: Progress | None = None,
-        *,
-        prediction: str = "eps",
-        start: int | None = None,
-    ) -> Tensor: ...
-
+# (alphas_cumprod, num_steps, start) -> where it evaluates the network, and where it ends
+Levels = Callable[[Tensor, int, int | None], list[Level]]
+Sample = Callable[..., Tensor]  # of the signature that `sampler` gives
 
 # Adams-Bashforth coefficients of order 1 to 4, the newest value first
 ADAMS_BASHFORTH = (

@@ -124,6 +124,7 @@ class PretendGPU:
         """What torch does outside of the reach of modes."""
         enabled, dtype, run = torch.is_autocast_enabled, torch.get_autocast_dtype, torch.autograd._engine_run_backward
         group = clip_grad._group_tensors_by_device_and_dtype
+        of_optimizer = torch.optim.Optimizer._group_tensors_by_device_and_dtype
 
         class Autocast(torch.autocast):
             def __init__(self, device_type: str, *rest: Any, **options: Any):
@@ -133,8 +134,7 @@ class PretendGPU:
             with _Calls(self):  # a mode is off while it handles `backward`
                 return run(*rest, **options)
 
-        def grouped(*rest: Any, **options: Any) -> dict:
-            groups = group(*rest, **options)
+        def named(groups: dict) -> dict:
             return {
                 (CUDA if self.holds(rest[0][0][0]) else home, dtype): rest for (home, dtype), rest in groups.items()
             }
@@ -145,7 +145,14 @@ class PretendGPU:
             patch.object(torch, "is_autocast_enabled", lambda *_: enabled("cpu")),
             patch.object(torch, "get_autocast_dtype", lambda *_: dtype("cpu")),
             patch.object(torch.autograd, "_engine_run_backward", run_backward),
-            patch.object(clip_grad, "_group_tensors_by_device_and_dtype", grouped),
+            patch.object(
+                clip_grad, "_group_tensors_by_device_and_dtype", lambda *rest, **given: named(group(*rest, **given))
+            ),
+            patch.object(
+                torch.optim.Optimizer,
+                "_group_tensors_by_device_and_dtype",
+                staticmethod(lambda *rest, **given: named(of_optimizer(*rest, **given))),
+            ),
             patch.dict(torch.utils.checkpoint._allowed_determinism_checks_to_fns, facts),
             patch.object(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False),
             patch.object(torch.cuda, "max_memory_allocated", lambda *_: 0),

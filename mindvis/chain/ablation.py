@@ -5,12 +5,13 @@ The results are rewritten after each, so that a stopped run leaves them.
 
 import json
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from itertools import count
 from pathlib import Path
+from typing import Any, cast
 
 from omegaconf import OmegaConf
 
@@ -126,14 +127,14 @@ def measures_of(config: AblateConfig, table: Table) -> list[str]:
 def row_chain(chain: ChainConfig, row: Row, scale: str, seed: int, measures: list[str]) -> ChainConfig:
     """The chain of one row and seed, as far as its measures need it."""
     chain = lay_over(replace(chain, seed=seed), getattr(row, scale))
-    unneeded = AFTER_STAGE_A if measures == ["hidden_voxels"] else ()
+    unneeded: tuple[str, ...] = AFTER_STAGE_A if measures == ["hidden_voxels"] else ()
     unneeded += () if "hidden_voxels" in measures else ("score_mbm",)
-    return replace(chain, **dict.fromkeys(unneeded))
+    return lay_over(chain, dict.fromkeys(unneeded))
 
 
-def lay_over(chain: ChainConfig, settings: dict[str, dict | None]) -> ChainConfig:
+def lay_over(chain: ChainConfig, settings: Mapping[str, dict | None]) -> ChainConfig:
     """The chain with settings by stage laid over it; a stage that is None is left out. Raises `InputError`."""
-    changed = {}
+    changed: dict[str, Any] = {}
     for stage, given in settings.items():
         if stage not in SCHEMAS:
             raise InputError(f"ablation: no stage {stage!r}; needed: some of {', '.join(SCHEMAS)}")
@@ -142,7 +143,7 @@ def lay_over(chain: ChainConfig, settings: dict[str, dict | None]) -> ChainConfi
             changed[stage] = None
             continue
         merged = OmegaConf.to_container(OmegaConf.merge(before.settings, given))
-        changed[stage] = StageConfig(before.config, merged)
+        changed[stage] = StageConfig(before.config, cast(dict, merged))
     return replace(chain, **changed)
 
 
@@ -167,6 +168,6 @@ def _from_report(path: Path, wanted: Sequence[tuple[str, str, int]]) -> list[Fig
         found = next((figure for figure in reported if figure["name"].startswith(start)), None)
         if found is None:
             raise InputError(f"{path}: no figure {start!r}; needed: an evaluation with it (num_ways, top_k, metrics)")
-        scaled = [None if found[key] is None else factor * found[key] for key in ("value", "low", "high")]
-        figures.append(Figure(label, *scaled))
+        low, high = (None if found[key] is None else factor * found[key] for key in ("low", "high"))
+        figures.append(Figure(label, factor * found["value"], low, high))
     return figures

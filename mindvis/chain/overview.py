@@ -33,7 +33,7 @@ def write_overview(root: Path, steps: Sequence[Step]) -> str | None:
     chain.md has a row a subject, their mean, the paper's values for these subjects, and chance; chain.csv every figure
     of every report.
     """
-    found = {step.subject: step.folder / "report.json" for step in steps if step.stage == "evaluate"}
+    found = {str(step.subject): step.folder / "report.json" for step in steps if step.stage == "evaluate"}
     reports = {subject: json.loads(path.read_text())["figures"] for subject, path in found.items() if path.is_file()}
     if not reports:
         return None
@@ -55,8 +55,8 @@ def markdown_table(reports: dict[str, list[dict]], in_the_paper: Iterable[str] =
 
     Below them the mean, the paper's values of those subjects that are `in_the_paper`, and chance.
     """
-    names = dict.fromkeys(figure["name"] for figures in reports.values() for figure in figures)
-    names = [name for name in names if any(part in name for part in MAIN)]
+    every_name = dict.fromkeys(figure["name"] for figures in reports.values() for figure in figures)
+    names = [name for name in every_name if any(part in name for part in MAIN)]
     lines = [["subject", *names], ["---"] * (1 + len(names))]
     lines += [[subject, *(_cell(figures, name) for name in names)] for subject, figures in reports.items()]
     every = [figure for figures in reports.values() for figure in figures if figure["set"] == "decoded"]
@@ -74,7 +74,7 @@ def _in_the_paper(steps: Sequence[Step]) -> set[str]:
     if any(step.stage == "simulate" for step in steps):
         return set()
     data = {step.subject: step.settings["data"]["name"] for step in steps if step.stage == "finetune_ldm"}
-    return {subject for subject, name in data.items() if name in ("god", "bold5000")}
+    return {str(subject) for subject, name in data.items() if name in ("god", "bold5000")}
 
 
 def _of_paper(values: dict[str, dict[str, float]], subjects: Sequence[str], name: str) -> str:

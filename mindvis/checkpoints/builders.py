@@ -155,7 +155,7 @@ def build_stage_b(
     Weights that no file brings (the projections, the time-step condition) are drawn from the seed; a run named by
     `start` brings all. Raises InputError where that run is of another shape.
     """
-    flags = {"global_pool": config.global_pool, "use_time_condition": config.use_time_condition}
+    flags: dict[str, Any] = {"global_pool": config.global_pool, "use_time_condition": config.use_time_condition}
     flags |= {"context_tokens": config.context.tokens, "linear_context": config.context.ridge}
     path = find_ldm(config.ldm)
     with seeded(config.seed):

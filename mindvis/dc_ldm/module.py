@@ -36,7 +36,7 @@ class DiffusionDraws:
     def __call__(self, batch: Batch) -> Batch:
         """`t` long [b] and `eps` [b c h w] for the keys [b 3] and images or latents of a batch, on the CPU."""
         if "latent" in batch:
-            shape = batch["latent"].shape[1:]
+            shape = tuple(batch["latent"].shape[1:])
         else:
             shape = (self.channels, *(side // self.factor for side in batch["image"].shape[2:]))
         return {"t": self._steps(batch["key"]), "eps": draws.normal(batch["key"], "eps", shape)}
@@ -178,7 +178,9 @@ class LDMModule(pl.LightningModule):
         if "latent" not in batch:
             return self.ldm.encode(batch["image"])
         latent = batch["latent"]
-        rows = batch["cropped"].nonzero()[:, 0] if "cropped" in batch else []  # on the CPU
+        if "cropped" not in batch:
+            return latent
+        rows = batch["cropped"].nonzero()[:, 0]  # on the CPU
         if len(rows) == 0:
             return latent
         encoded = self.ldm.encode(_filled_up(batch["image"], len(latent)))[: len(rows)]

@@ -151,7 +151,7 @@ def build_ldm(
     Raises InputError for an option that would change the results and is not supported.
     """
     options = _part(ldm_config, "unet_config")
-    context = {"global_pool": global_pool, "context_tokens": context_tokens}
+    context: dict[str, Any] = {"global_pool": global_pool, "context_tokens": context_tokens}
     unet = build_unet(options, use_time_condition=use_time_condition, **context)
     conditioner = FMRIConditioner(encoder, context_dim=unet.context_dim, linear_context=linear_context, **context)
     return _assemble(ldm_config, unet, conditioner).freeze()

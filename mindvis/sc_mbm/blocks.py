@@ -3,6 +3,8 @@
 Parameter names are those of the published weights.
 """
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -53,8 +55,8 @@ def transformer(dim: int, *, depth: int, num_heads: int, mlp_ratio: float) -> nn
         raise InputError(f"embedding dimension is {dim}: an even multiple of num_heads = {num_heads} is needed")
     if depth < 1:
         raise InputError(f"depth is {depth}: at least one block is needed")
-    options = {"qkv_bias": True, "norm_layer": nn.LayerNorm}
-    return nn.ModuleList(Block(dim, num_heads, mlp_ratio, **options) for _ in range(depth))
+    blocks = (Block(dim, num_heads, mlp_ratio, qkv_bias=True, norm_layer=nn.LayerNorm) for _ in range(depth))
+    return nn.ModuleList(blocks)
 
 
 def initialise(model: nn.Module) -> None:
@@ -67,8 +69,8 @@ def initialise(model: nn.Module) -> None:
             nn.init.normal_(module.weight, std=0.02)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-    nn.init.normal_(model.cls_token, std=0.02)
-    nn.init.normal_(model.mask_token, std=0.02)
+    for token in (model.cls_token, model.mask_token):
+        nn.init.normal_(cast(Tensor, token), std=0.02)
 
 
 def unshuffle(shown: Tensor, visible: Tensor, mask_token: Tensor, num_patches: int) -> Tensor:

@@ -124,7 +124,7 @@ class MBMModule(pl.LightningModule):
     def _features_of(self, seen: Tensor) -> dict[str, Tensor]:
         """Features of the pictures in a batch, and the rows that were recorded under them; nothing where none was."""
         rows = (seen >= 0).nonzero()[:, 0]  # [r], on the CPU
-        if not len(rows):
+        if self.image_features is None or not len(rows):
             return {}
         features = np.stack([self.image_features[place] for place in seen[rows].tolist()])  # [r c h w]
         return {"image_features": torch.from_numpy(features), "rows": rows}

@@ -83,7 +83,8 @@ def score_hidden_voxels(
         copied = nearest_visible(network.patchify(fmri[:, None]), out.mask).flatten(1)
         predictions = (network.unpatchify(out.reconstruction), mean, copied, _linear(ridge, fmri, hidden))
         rows.append([_correlation(prediction, fmri, hidden) for prediction in predictions])
-    return HiddenVoxelScore(*np.mean(rows, axis=0).tolist(), ridge.penalty)
+    model, voxel_mean, nearest_patch, linear = np.mean(rows, axis=0).tolist()
+    return HiddenVoxelScore(model, voxel_mean, nearest_patch, linear, ridge.penalty)
 
 
 def nearest_visible(patches: Tensor, mask: Tensor) -> Tensor:

@@ -64,12 +64,12 @@ class Speed(pl.Callback):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Validation and figures between two epochs are no training."""
-        self._at, trainer.train_dataloader.waited = time.monotonic(), 0.0
+        self._at, _loader(trainer).waited = time.monotonic(), 0.0
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
         self._seconds += time.monotonic() - self._at
-        self._waited += trainer.train_dataloader.waited
-        self._at, trainer.train_dataloader.waited = time.monotonic(), 0.0
+        self._waited += _loader(trainer).waited
+        self._at, _loader(trainer).waited = time.monotonic(), 0.0
         if trainer.global_step - self._published >= self.every_steps:
             self._publish(trainer)
 
@@ -108,7 +108,8 @@ class StepProgress(pl.Callback):
 
     def __init__(self, *, batch_size: int, max_steps: int = -1):
         self.batch_size, self.max_steps = batch_size, max_steps
-        self.pace, self._first, self._bar = Pace(), 0, None
+        self.pace, self._first = Pace(), 0
+        self._bar: tqdm | None = None
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self.pace, self._first = Pace(), trainer.global_step
@@ -168,7 +169,7 @@ class LossWatch(pl.Callback):
 
     def on_before_backward(self, trainer: pl.Trainer, module: pl.LightningModule, loss: Tensor) -> None:
         batch, accumulate = trainer.fit_loop.epoch_loop.batch_idx, trainer.accumulate_grad_batches
-        weight = trainer.train_dataloader.batch_sampler.loss_weight(batch, accumulate)
+        weight = _loader(trainer).batch_sampler.loss_weight(batch, accumulate)
         if weight != 1.0:
             loss.mul_(weight)
         part = _unscaled(trainer, loss.detach().clone())
@@ -262,16 +263,22 @@ def peak_memory_gb(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
+def _loader(trainer: pl.Trainer) -> Any:
+    """The `WatchedLoader` of the training."""
+    return trainer.train_dataloader
+
+
 def _steps_left(trainer: pl.Trainer, max_steps: int) -> int:
-    per_epoch = -(-trainer.num_training_batches // trainer.accumulate_grad_batches)
-    total = per_epoch * trainer.max_epochs
+    per_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
+    total = per_epoch * (trainer.max_epochs or 1)
     return max(0, (min(total, max_steps) if max_steps >= 0 else total) - trainer.global_step)
 
 
 def _is_read(trainer: pl.Trainer) -> bool:
     """Whether the batch that has just ended makes a step that is logged, or the last one of an epoch."""
     stepped = (trainer.fit_loop.epoch_loop.batch_idx + 1) % trainer.accumulate_grad_batches == 0
-    logged = trainer.global_step % trainer.log_every_n_steps == 0 or trainer.should_stop
+    every = trainer.log_every_n_steps  # type: ignore[attr-defined]
+    logged = trainer.global_step % every == 0 or trainer.should_stop
     return trainer.is_last_batch or (stepped and logged)
 
 

@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import pytorch_lightning as pl
 import torch
@@ -95,7 +95,7 @@ class Checkpoints(pl.Callback):
         self._score: float | None = None
         self._next_batch = 0
         # Without a whole `last`, `previous` is what the run stands on and must not be replaced by it.
-        self._last_is_whole = run.continues and run.resume_from.name == run.last.name
+        self._last_is_whole = run.continues and run.resume_from is not None and run.resume_from.name == run.last.name
         self._begun, self._seconds_before = clock(), run.manifest.get("wall_seconds", 0.0)
 
     def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -175,11 +175,10 @@ class Checkpoints(pl.Callback):
     def _save(self, trainer: pl.Trainer, next_batch: int) -> None:
         self.check(trainer)
         self._next_batch = next_batch
-        improves, step = self._improves(), trainer.global_step
-        if improves:
-            ranked = sorted(
-                (self.best | {f"best-{step:08d}.ckpt": self._score}).items(), key=lambda item: self._rank(item[1])
-            )
+        step = trainer.global_step
+        if self._score is not None and self._improves():
+            scores = self.best | {f"best-{step:08d}.ckpt": self._score}
+            ranked = sorted(scores.items(), key=lambda item: self._rank(item[1]))
             self.best = dict(ranked[: self.keep_best])
         self._score = None
         if trainer.is_global_zero:
@@ -217,7 +216,7 @@ class Checkpoints(pl.Callback):
         """Make the files of the best checkpoints agree with `best`, also after a kill between two of these lines."""
         folder, newest = self.run.checkpoints, f"best-{step:08d}.ckpt"
         if newest in self.best and not (folder / newest).exists():
-            link(self.run.last if self._last_is_whole else self.run.resume_from, folder / newest)
+            link(self.run.last if self._last_is_whole else cast(Path, self.run.resume_from), folder / newest)
         self.best = {name: score for name, score in self.best.items() if (folder / name).exists()}
         write_json(folder / "best.json", self.best)
         for path in folder.glob("best-*.ckpt"):

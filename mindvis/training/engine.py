@@ -88,7 +88,7 @@ def make_engine(settings: TrainerConfig, run: Run, *, clip: float, loggers: list
         devices=settings.devices,
         num_nodes=settings.num_nodes,
         strategy=_strategy(settings),
-        precision=None if scaled else settings.precision,
+        precision=None if scaled else settings.precision,  # type: ignore[arg-type]
         max_epochs=settings.max_epochs,
         accumulate_grad_batches=settings.accumulate,
         gradient_clip_val=clip or None,
@@ -103,7 +103,7 @@ def make_engine(settings: TrainerConfig, run: Run, *, clip: float, loggers: list
         enable_checkpointing=False,
         enable_model_summary=False,
         enable_progress_bar=False,
-        deterministic=_deterministic(settings),
+        deterministic=_deterministic(settings),  # type: ignore[arg-type]
         fast_dev_run=settings.fast_dev_run,
         default_root_dir=run.path,
     )
@@ -116,7 +116,9 @@ class ScaledPrecision(MixedPrecision):
     is too late for clipping. Here they are unscaled and clipped first.
     """
 
-    def optimizer_step(
+    scaler: torch.amp.GradScaler
+
+    def optimizer_step(  # type: ignore[override]
         self, optimizer: Any, model: pl.LightningModule, closure: Callable[[], Any], **options: Any
     ) -> Any:
         loss = closure()
@@ -140,7 +142,7 @@ def compile_networks(module: nn.Module, *, cuda_graphs: bool = False, backend: A
         network.compile(fullgraph=True, dynamic=False, backend=backend, **options)
 
 
-def largest_batch_size(module: nn.Module, attempt: Callable[[nn.Module, int], None], *, start: int, most: int) -> int:
+def largest_batch_size(module: nn.Module, attempt: Callable[[Any, int], None], *, start: int, most: int) -> int:
     """Double the batch size from `start` up to `most`, as long as `attempt(copy of module, size)` has the memory.
 
     `attempt` takes two optimiser steps, because the second has gradients and optimiser state in memory together.

@@ -120,16 +120,17 @@ def _prepare(module: pl.LightningModule, settings: TrainerConfig) -> None:
     """Settings that concern the network or torch itself."""
     use_threads(settings.num_threads)
     if settings.activation_checkpointing:
-        if not hasattr(module, "enable_activation_checkpointing"):
+        enable = getattr(module, "enable_activation_checkpointing", None)
+        if enable is None:
             raise InputError(f"setting trainer.activation_checkpointing: {type(module).__name__} does not offer it")
-        module.enable_activation_checkpointing()
+        enable()
     if settings.compile:
         processes = settings.devices * settings.num_nodes
         alone = processes == 1 and settings.accumulate == 1  # else gradients outlive the step they were made in
         compile_networks(module, cuda_graphs=is_on_gpu(settings) and alone)
 
 
-def _find_batch_size(module: pl.LightningModule, train_set: Dataset, run: Run, settings: TrainerConfig) -> int:
+def _find_batch_size(module: pl.LightningModule, train_set: Any, run: Run, settings: TrainerConfig) -> int:
     """The largest batch that fits one device; a resumed run keeps the one it was begun with."""
     if settings.devices * settings.num_nodes > 1:
         raise InputError("setting trainer.find_batch_size needs trainer.devices=1; find it once, then set batch_size")
@@ -139,7 +140,7 @@ def _find_batch_size(module: pl.LightningModule, train_set: Dataset, run: Run, s
     draw = getattr(module, "draw", None)
 
     def attempt(copy: pl.LightningModule, size: int) -> None:
-        trial = replace(settings, batch_size=size, fast_dev_run=2)
+        trial = replace(settings, batch_size=size, fast_dev_run=2)  # type: ignore[arg-type] # two steps
         engine = make_engine(trial, run, clip=0.0, loggers=[], callbacks=[])
         engine.fit(copy, datamodule=Loaders(train_set, None, seed=0, settings=trial, draw=draw))
 
@@ -236,6 +237,15 @@ def train(
 
     Of several processes the first one returns where it ended, the others None.
     """
-    settings = {"seed": config.seed, "trainer": config.trainer, "logging": config.logging, "clip": config.optim.clip}
-    result = fit(module, *datasets, run, callbacks=callbacks, judge=judge, **settings)
+    result = fit(
+        module,
+        *datasets,
+        run,
+        seed=config.seed,
+        trainer=config.trainer,
+        logging=config.logging,
+        clip=config.optim.clip,
+        callbacks=callbacks,
+        judge=judge,
+    )
     return result if global_rank() == 0 else None

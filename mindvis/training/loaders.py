@@ -113,7 +113,7 @@ class WatchedLoader(DataLoader):
         super().__init__(*args, **kwargs)
         self.name, self.stall_seconds, self.waited = name, stall_seconds, 0.0
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         batches = super().__iter__()
         for index in range(len(self)):
             try:
@@ -156,10 +156,12 @@ class Loaders(pl.LightningDataModule):
     A data set may bring a `collate` of its own; `draw` adds random draws, by key, to a batch.
     """
 
+    trainer: Any  # pl.Trainer, which the loaders are asked for by
+
     def __init__(
         self,
-        train_set: Dataset,
-        val_set: Dataset | None,
+        train_set: Any,  # Dataset with a length
+        val_set: Any,  # as `train_set`, or None
         *,
         seed: int,
         settings: TrainerConfig,

@@ -39,7 +39,8 @@ def decay_groups(model: nn.Module, weight_decay: float) -> list[dict]:
 def adamw(groups: list[dict], *, lr: float, betas: Sequence[float]) -> torch.optim.AdamW:
     """AdamW over parameter groups, with the fused step where the device of every parameter has one."""
     devices = {p.device.type for group in groups for p in group["params"]}
-    optimizer = torch.optim.AdamW(groups, lr=lr, betas=tuple(betas), fused=devices <= {"cpu", "cuda"})
+    first, second = betas
+    optimizer = torch.optim.AdamW(groups, lr=lr, betas=(first, second), fused=devices <= {"cpu", "cuda"})
     # A fused step would divide the gradients by the loss scale of 16-bit training itself, too late for clipping them:
     # the scaler is to do so before, as it does for any other optimiser.
     optimizer._step_supports_amp_scaling = False

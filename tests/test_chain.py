@@ -4,6 +4,9 @@ import html
 import json
 import shutil
 import sys
+from contextlib import contextmanager
+from itertools import count
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -15,6 +18,7 @@ from script_runner import run
 import mindvis
 from mindvis.checkpoints import read_weights
 from mindvis.data.open import open_pairs
+from mindvis.dc_ldm import LDMModule
 from mindvis.decoding import settle
 from mindvis.decoding.open import data_of
 from mindvis.evaluation.audit_features import choose_spaces
@@ -225,16 +229,37 @@ def test_gradients_are_clipped_in_mixed_precision(chain, tmp_path, stage, precis
     assert run(stage, *tiny_stages.command(stage, chain, tmp_path / "run", *extra)[2:]).status == 0
 
 
+class Killed(Exception):
+    """What ends a training in the middle."""
+
+
+@contextmanager
+def dying(module, step):
+    """The training of a module fails when it has taken so many steps."""
+    steps, real = count(), module.training_step
+
+    def training_step(self, batch, batch_idx):
+        if next(steps) == step:
+            raise Killed
+        return real(self, batch, batch_idx)
+
+    with patch.object(module, "training_step", training_step):
+        yield
+
+
 def test_stage_b_in_half_precision_goes_on_where_it_stopped(chain, tmp_path):
     """Its frozen weights are cast to bfloat16 and kept apart; the end is that of a run which never stopped."""
     ends = []
-    for name, limits in (("whole", [-1]), ("stopped", [2, -1])):
-        for limit in limits:
-            extra = ["trainer.precision=bf16-mixed", "trainer.max_epochs=1", f"trainer.max_steps={limit}"]
-            settings = tiny_stages.command("finetune_ldm", chain, tmp_path / name, *extra, "resume_override=true")[2:]
-            outcome = run("finetune_ldm", *settings)
-            assert outcome.status == 0, outcome.err
+    for name in ("whole", "stopped"):
+        extra = ["trainer.precision=bf16-mixed", "trainer.max_epochs=1", "trainer.checkpoint_every_steps=1"]
+        settings = tiny_stages.command("finetune_ldm", chain, tmp_path / name, *extra)[2:]
+        if name == "stopped":
+            with dying(LDMModule, 3), pytest.raises(Killed):
+                run("finetune_ldm", *settings)
+        outcome = run("finetune_ldm", *settings)
+        assert outcome.status == 0, outcome.err
         ends.append(read_weights(tmp_path / name).state_dict)
+    assert json.loads((tmp_path / "stopped" / "manifest.json").read_text())["resumed"]
     assert torch.bfloat16 in {tensor.dtype for tensor in ends[0].values()}
     assert ends[0].keys() == ends[1].keys()
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])

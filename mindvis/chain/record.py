@@ -16,6 +16,7 @@ from typing import Any
 import mindvis
 from mindvis.chain.plan import TRAININGS, Step, binding
 from mindvis.checkpoints import find_ldm, is_diffusers
+from mindvis.checkpoints.published import published_source
 from mindvis.common.errors import InputError
 from mindvis.common.files import sha256, write_json
 from mindvis.config.loading import flatten
@@ -31,6 +32,7 @@ FREE: tuple[str, ...] = (*FREE_SETTINGS, "out", "output", "overwrite", "device",
 FREE += ("data.root", "data.cache_dir", "extra_data.root", "extra_data.cache_dir")
 FILE_SETTINGS: tuple[str, ...] = ("pretrained", "encoder", "start", "ldm", "run", "decoded", "images", "fmri_encoder")
 FILE_SETTINGS += ("training_images", "classifier_weights", "lpips_weights", "fid_weights", "features", "controls")
+FILE_SETTINGS += ("baselines",)
 RESULTS = {"score_mbm": SCORE_FILE, "generate": "decoded.npz", "evaluate": "report.json"}
 RESULTS |= {"demo_summary": "summary.txt"}
 
@@ -203,7 +205,7 @@ def absent_inputs(steps: Sequence[Step], pending: Sequence[Step]) -> list[str]:
     for step in pending:
         for key, path, what in _absent(step.settings):
             if not any(path.resolve().is_relative_to(folder) for folder in made):
-                lines.append(f"{what} ({key} of {step.stage})")
+                lines.append("; ".join(filter(None, (f"{what} ({key} of {step.stage})", published_source(path)))))
         if step.stage == "evaluate":
             lines += _absent_classifier(step.settings)
         if step.stage == "pretrain_mbm":

@@ -1,6 +1,7 @@
 """Several subjects in one model: each other subject's voxels are mapped into those of one by ridge regression."""
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -14,8 +15,11 @@ from mindvis.checkpoints import read_weights
 from mindvis.common.errors import InputError
 from mindvis.config.schemas import DataConfig
 from mindvis.data import save_npz
+from mindvis.data.learned_map import TEMPERATURE, _contrast
 from mindvis.data.open import open_pairs
 from mindvis.data.row_format import RowFormat
+from mindvis.simulation.experiment import Experiment
+from mindvis.simulation.simulate import simulate
 
 PATCH = 8
 SAMPLING = {"num_samples": 1, "sampler": "ddim", "num_steps": 2}
@@ -87,6 +91,56 @@ def test_a_smaller_rank_is_a_smaller_map(own):
     """The rank is a setting, and is what is kept."""
     form = open_pairs(config(own, "ben", adapter_rank=2), PATCH)[0].formats["ben"]
     assert form.adapter.down.shape == (32, 2) and form.adapter.up.shape == (2, 24)
+
+
+def identified(rows: np.ndarray, targets: np.ndarray) -> float:
+    """Share of rows [n v] that are most like their own target [n v]."""
+    return float((np.corrcoef(rows, targets)[: len(rows), len(rows) :].argmax(axis=1) == np.arange(len(rows))).mean())
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory):
+    """Two subjects of the simulated cortex who share 120 training pictures; 96 are left for the test."""
+    folder = tmp_path_factory.mktemp("simulated") / "data"
+    sizes = {"num_subjects": 2, "train_per_class": 5, "num_test": 96, "num_resting": 0}
+    simulate(folder, Experiment(seed=1, voxels=tiny_stages.VOXELS | {"V1": 60, "V2": 60}, **sizes))
+    return folder / "Kamitani" / "npz"
+
+
+def test_a_map_that_is_trained_further_finds_more_pictures(simulated, caplog):
+    """By test pictures, which it has not seen; the same twice; the subject of the reference is as it was."""
+    caplog.set_level("INFO")
+    ridge, learned, again = (
+        open_pairs(DataConfig(root=str(simulated), reference="sbj_1", adapter_steps=steps), PATCH)
+        for steps in (0, 200, 200)
+    )
+    assert re.search("sbj_2: the map was trained further for [1-9][0-9]* of 200 steps", caplog.text)
+    tests = [np.split(np.asarray(parts[1].fmri), 2) for parts in (ridge, learned, again)]
+    assert np.array_equal(tests[0][0], tests[1][0]) and np.array_equal(tests[1][1], tests[2][1])
+    shares = [identified(mapped, own) for own, mapped in tests[:2]]
+    assert shares[1] > shares[0] + 0.02, shares
+    before, after = (parts[0].formats["sbj_2"].adapter for parts in (ridge, learned))
+    assert before.down.shape == after.down.shape and before.up.shape == after.up.shape
+
+
+def test_a_learned_map_is_kept_with_the_model(own):
+    """What a checkpoint keeps maps recorded rows as the data set has them, bit for bit; off, it is ridge's."""
+    _, test, _ = open_pairs(config(own, adapter_steps=20), PATCH)
+    form = RowFormat.from_plain(json.loads(json.dumps(test.formats["ben"].as_plain())), "run")
+    with np.load(own / "ben.npz") as file:
+        rows = file["fmri"][np.flatnonzero(file["split"] == "test")]
+    assert np.array_equal(form.to_input(rows, 24), test.fmri[12:])
+    plain, off = (open_pairs(config(own, **more), PATCH)[0] for more in ({}, {"adapter_steps": 0}))
+    assert np.array_equal(plain.fmri, off.fmri)
+
+
+def test_what_a_map_is_trained_by_is_the_cross_entropy_of_finding_pictures(rng):
+    """Against loops over rows and pictures."""
+    rows, targets = rng.normal(size=(5, 9)), rng.normal(size=(5, 9))
+    logits = np.corrcoef(rows, targets)[:5, 5:] / TEMPERATURE
+    entropy = [np.log(np.exp(table[i]).sum()) - table[i, i] for table in (logits, logits.T) for i in range(5)]
+    found = _contrast(*(torch.from_numpy(array) for array in (rows, targets)))
+    assert float(found) == pytest.approx(np.mean(entropy))
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ class DataConfig:
     roi: Any = "VC"  # region of interest, several ([V1,V2]), or all (every voxel)
     reference: str | None = None  # several subjects: the one into whose voxels ridge maps take the others; null: none
     adapter_rank: int = number(128, 1, 10**5)  # directions that such a map keeps
+    adapter_steps: int = number(0, 0, 10**5)  # at most so many gradient steps train it further; 0: as ridge gave it
     fraction: float = number(1.0, above=0, most=1)  # share of the training pictures that is used, for scaling too
     fraction_seed: int = seed_field(0)  # which ones; a smaller share is part of a larger one
     include_single_trials: bool = False  # test rows: averages, then the single trials

@@ -69,7 +69,7 @@ def _in_one_space(config: DataConfig, patch_size: int) -> Pairs:
         target = parts[config.reference][0]
     else:  # all of it: a share is of the subjects that are decoded
         target = _open_parts(replace(config, subjects=[config.reference], fraction=1.0), patch_size)[0]
-    return to_common_space(parts, target, config.reference, config.adapter_rank)
+    return to_common_space(parts, target, config.reference, config.adapter_rank, config.adapter_steps)
 
 
 def _open_swapped(config: DataConfig, patch_size: int) -> Pairs:

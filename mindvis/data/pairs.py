@@ -12,6 +12,7 @@ from mindvis.common.errors import InputError
 from mindvis.common.ridge import fit_ridge
 from mindvis.data.datasets import FMRIDataset, PairedDataset
 from mindvis.data.images import LazyImages
+from mindvis.data.learned_map import train_further
 from mindvis.data.row_format import Adapter
 from mindvis.data.rows import VoxelRows
 
@@ -165,16 +166,18 @@ def _draw(train: PairedDataset, class_id: int, seed: int) -> int:
     return int(pictures[generator((seed, class_id), "test category").integers(len(pictures))])
 
 
-def to_common_space(parts: Mapping[str, Parts], reference: PairedDataset, name: str, rank: int) -> Parts:
+def to_common_space(
+    parts: Mapping[str, Parts], reference: PairedDataset, name: str, rank: int, num_steps: int = 0
+) -> Parts:
     """Training, test and validation pairs of all subjects, one after another, in the voxels of the subject `name`.
 
     Each other subject's rows go through a small linear map, fitted by ridge on training pictures that both have seen,
-    and cut to its strongest directions (reduced-rank regression, Izenman 1975).
+    and cut to its strongest directions (reduced-rank regression, Izenman 1975). With `num_steps` it is trained further.
     `reference` are the training pairs of that subject, whose own rows stay as they are. Raises InputError where another
     subject has seen too few of its training pictures.
     """
     moved = [
-        pairs if subject == name else _moved(pairs, fit_adapter(pairs[0], reference, subject, name, rank))
+        pairs if subject == name else _moved(pairs, fit_adapter(pairs[0], reference, subject, name, rank, num_steps))
         for subject, pairs in parts.items()
     ]
     trains, tests, vals = zip(*moved, strict=True)
@@ -183,14 +186,29 @@ def to_common_space(parts: Mapping[str, Parts], reference: PairedDataset, name: 
     return join_pairs(trains, masks), join_pairs(tests, masks), join_pairs(known, masks) if known else None
 
 
-def fit_adapter(train: PairedDataset, reference: PairedDataset, subject: str, name: str, rank: int) -> Adapter:
-    """The map from the rows of `train` to those of `reference`, fitted on the training pictures that both show."""
+def fit_adapter(
+    train: PairedDataset, reference: PairedDataset, subject: str, name: str, rank: int, num_steps: int = 0
+) -> Adapter:
+    """The map from the rows of `train` to those of `reference`, fitted on the training pictures that both show.
+
+    By ridge regression, and from there by at most `num_steps` gradient steps (`train_further`).
+    """
     shared = shared_pictures(reference, train)
     if len(shared) < MIN_SHARED:
         found = f"subjects {subject} and {name} share {len(shared)} training pictures"
         raise InputError(f"{found}; needed: {MIN_SHARED} or more for data.reference, or data.reference=null")
     rows = _means(train, list(shared))
     targets = _means(reference, list(shared.values()))
+    log.info("%s: into the voxels of %s by ridge regression on %d training pictures", subject, name, len(shared))
+    if num_steps == 0:
+        return _ridge_map(rows, targets, rank)
+    adapter, steps = train_further(lambda *known: _ridge_map(*known, rank), rows, targets, num_steps)
+    log.info("%s: the map was trained further for %d of %d steps", subject, steps, num_steps)
+    return adapter
+
+
+def _ridge_map(rows: np.ndarray, targets: np.ndarray, rank: int) -> Adapter:
+    """The map of rank `rank` that ridge regression gives from rows [n v] to targets [n w] of the same pictures."""
     ridge = fit_ridge(rows, targets)
     weights = ridge.weights / ridge.scale[:, None]  # [v w]
     fitted = (rows - ridge.mean) @ weights  # [n w]
@@ -199,14 +217,7 @@ def fit_adapter(train: PairedDataset, reference: PairedDataset, subject: str, na
     factor = targets.std() / (fitted @ basis @ basis.T).std()
     down, up = factor * (weights @ basis), basis.T
     bias = ridge.intercept - ridge.mean @ down @ up
-    log.info(
-        "%s: into the voxels of %s by ridge regression on %d training pictures, penalty %g, rank %d",
-        subject,
-        name,
-        len(shared),
-        ridge.alpha,
-        len(up),
-    )
+    log.info("ridge regression between subjects: penalty %g, rank %d", ridge.alpha, len(up))
     return Adapter(*(array.astype(np.float32) for array in (down, up, bias)))
 
 

@@ -46,6 +46,7 @@ FREE_SETTINGS = (
 )
 # What settings that came later stood at before, so that a run of an earlier version goes on as it is.
 LATER_SETTINGS = {"trainer.matmul_precision": "high", "trainer.deterministic": False}
+LATER_SETTINGS |= {"data.adapter_steps": 0, "extra_data.adapter_steps": 0}
 _PACKAGES = ("mindvis", "torch", "pytorch-lightning", "timm", "numpy")
 
 

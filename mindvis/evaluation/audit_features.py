@@ -51,8 +51,13 @@ class Space:
 
     def __call__(self, pictures: Pictures) -> np.ndarray:
         """Centred unit rows: uint8 [n h w 3] in an array or anything that can be sliced -> float32 [n d]."""
-        starts = Progress(range(0, len(pictures), BATCH), desc=self.name, leave=False)
-        return np.concatenate([self._rows(np.asarray(pictures[start : start + BATCH])) for start in starts])
+        found = np.empty((0, 0), np.float32)
+        for start in Progress(range(0, len(pictures), BATCH), desc=self.name, leave=False):
+            rows = self._rows(np.asarray(pictures[start : start + BATCH]))
+            if not start:
+                found = np.empty((len(pictures), rows.shape[1]), np.float32)  # once: a list of parts is held twice
+            found[start : start + BATCH] = rows
+        return found
 
     def _rows(self, batch: np.ndarray) -> np.ndarray:
         features = np.asarray(self.embed(batch), np.float64).reshape(len(batch), -1)

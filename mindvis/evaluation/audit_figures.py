@@ -264,7 +264,8 @@ def in_clusters(true: np.ndarray, training: np.ndarray, seed: int) -> np.ndarray
     """
     count = int(np.clip(len(training) // 20, 2, 50))
     centres, label = kmeans2(training, count, minit="++", seed=draws.generator((seed,), "clusters"))
-    distance = np.linalg.norm(training - centres[label], axis=1)
+    pairs = zip(_chunks(training), _chunks(label), strict=True)
+    distance = np.concatenate([np.linalg.norm(part - centres[own], axis=1) for part, own in pairs])
     radius = np.array([np.quantile(distance[label == c], 0.95) if (label == c).any() else -1.0 for c in range(count)])
     to_centres = _distances(true, centres)
     own = to_centres.argmin(axis=1)

@@ -166,7 +166,8 @@ def audit_training(source: str, pictures: DecodedSet) -> Training:
     except InputError as error:
         return Training(note=f"training pictures not found: {error}")
     shown = np.unique(train.stimulus)
-    images = chosen_images(train.stimuli, shown)
+    whole = len(shown) == len(train.stimuli)
+    images = train.stimuli if whole else chosen_images(train.stimuli, shown)  # a copy, of those in memory
     if train.class_ids is None:
         return Training(images)
     class_of = dict(zip(train.stimulus.tolist(), train.class_ids, strict=True))

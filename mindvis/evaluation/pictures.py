@@ -115,15 +115,29 @@ def read_controls(path: str | Path) -> dict[str, DecodedSet]:
     return {name: read_decoded(folder) for name, folder in folders.items() if (folder / ARRAYS).is_file()}
 
 
-def read_images(path: str | Path) -> np.ndarray:
-    """Pictures uint8 [n h w 3] from a .npy, or from `train_images` or `images` of an .npz. Raises InputError."""
+@dataclass(frozen=True)
+class MappedPictures:
+    """Pictures [n h w 3] of a .npy that are read when a slice is asked for, and not kept."""
+
+    path: Path
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, rows: slice, /) -> np.ndarray:
+        return np.array(np.load(self.path, mmap_mode="r", allow_pickle=False)[rows])
+
+
+def read_images(path: str | Path) -> "np.ndarray | MappedPictures":
+    """Pictures uint8 [n h w 3] of a .npy, mapped, or of `train_images` or `images` of an .npz. Raises InputError."""
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file; needed: pictures uint8 [n h w 3] in a .npy or .npz")
     with reading(path):
-        found = np.load(path, allow_pickle=False)
+        found = np.load(path, mmap_mode="r", allow_pickle=False)
         if isinstance(found, np.ndarray):
-            return found
+            return MappedPictures(path, len(found)) if found.ndim == 4 else found
         with found:
             name = next((name for name in IMAGE_ARRAYS if name in found), None)
             if name is None:

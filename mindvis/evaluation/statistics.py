@@ -16,12 +16,15 @@ from mindvis.common import draws
 
 NUM_RESAMPLES = 10_000
 NUM_PERMUTATIONS = 5000
+BLOCK = 1000  # resamples in memory
 LEVEL = 0.95
 
 
 def interval(per_stimulus: np.ndarray, seed: int, num_resamples: int = NUM_RESAMPLES) -> tuple[float, float]:
     """95 % percentile interval of the mean over stimuli, by bootstrap: [n] (means over samples) -> low, high."""
-    return _percentiles(per_stimulus[_resamples(len(per_stimulus), seed, num_resamples)].mean(axis=1))
+    rng, n = draws.generator((seed,), "bootstrap"), len(per_stimulus)  # the same rows for every figure of a report
+    drawn = (per_stimulus[rng.integers(n, size=(count, n))].mean(axis=1) for count in _blocks(num_resamples))
+    return _percentiles(np.concatenate(list(drawn)))
 
 
 def paired_difference(
@@ -43,14 +46,14 @@ def sign_flip_p(difference: np.ndarray, seed: int, num_resamples: int = NUM_RESA
     give a small one (3: .25 at best). Else the patterns are drawn, and the one observed counts as one of them.
     """
     n = len(difference)
-    exact = 2**n <= num_resamples
-    if exact:
+    least = abs(difference.sum()) * (1 - 1e-12)  # equal sums differ by rounding
+    if 2**n <= num_resamples:
         signs = 1 - 2 * (np.arange(2**n)[:, None] >> np.arange(n) & 1)  # [2^n n]
-    else:
-        signs = 1 - 2 * draws.generator((seed,), "sign_flip").integers(2, size=(num_resamples, n))
-    observed = abs(difference.sum())
-    as_far = np.abs(signs @ difference) >= observed * (1 - 1e-12)  # equal sums differ by rounding
-    return float(as_far.mean() if exact else (as_far.sum() + 1) / (num_resamples + 1))
+        return float((np.abs(signs @ difference) >= least).mean())
+    rng = draws.generator((seed,), "sign_flip")
+    drawn = (1 - 2 * rng.integers(2, size=(count, n)) for count in _blocks(num_resamples))
+    as_far = sum(int((np.abs(signs @ difference) >= least).sum()) for signs in drawn)
+    return float((as_far + 1) / (num_resamples + 1))
 
 
 @dataclass(frozen=True)
@@ -116,9 +119,10 @@ def _percentiles(means: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _resamples(n: int, seed: int, num_resamples: int) -> np.ndarray:
-    """Rows of stimuli drawn with replacement: int [num_resamples, n]; the same for every figure of a report."""
-    return draws.generator((seed,), "bootstrap").integers(n, size=(num_resamples, n))
+def _blocks(num_resamples: int) -> list[int]:
+    """Numbers of resamples that are drawn at a time: all of them for many stimuli would take hundreds of megabytes."""
+    whole, rest = divmod(num_resamples, BLOCK)
+    return [BLOCK] * whole + [rest] * (rest > 0)
 
 
 def shares_beaten(closeness: np.ndarray, own: np.ndarray, class_ids: np.ndarray | None = None) -> np.ndarray:

@@ -11,7 +11,10 @@ from PIL import Image
 from planted import class_retriever, classifier_and_generator, make_world, reconstructor
 from script_runner import run
 
+from mindvis.common import draws
 from mindvis.data import PairedDataset
+from mindvis.decoding.output import write_decoded
+from mindvis.evaluation.audit_features import small_pixels
 from mindvis.evaluation.audit_folders import Audited, read_training
 from mindvis.evaluation.checks import kept_rows
 from mindvis.evaluation.noise_ceiling import noise_ceilings
@@ -109,6 +112,84 @@ def test_baselines_and_ceilings_stand_in_one_table(world, tmp_path):
     assert "minus_control/pixels/shuffled" in content["evidence"]
     assert "Baselines and ceilings" in (decoded / "audit.html").read_text()
     assert any(line.startswith("retrieval   retrieval") for line in outcome.out.splitlines())
+
+
+def of_subjects(*names):
+    """What generate.json says of data that is not there any more."""
+    return {"data": {"settings": {"name": "npz", "root": "/gone.npz"}, "subjects": names}, "patch_size": 16}
+
+
+def two_subjects(world, folder, names=("s1", "s2")):
+    """Pictures of two subjects, the second one's noisier, a folder each, with a control beside them."""
+    for place, noise, name in (("s1", 20, names[0]), ("s2", 90, names[1])):
+        rng = np.random.default_rng(noise)
+        noisy = reconstructor(world) + rng.normal(0, noise, reconstructor(world).shape)
+        decoded = noisy.round().clip(0, 255).astype(np.uint8)
+        write_run(folder / place, world, decoded, **of_subjects(name))
+        write_run(folder / place / "shuffled", world, np.roll(decoded, 1, axis=0), **of_subjects(name))
+    return folder / "s1", folder / "s2"
+
+
+def naive_areas(folder):
+    """Share of other stimuli that each stimulus's pictures are less close to than to it, in pixels: loops over all."""
+    pictures = read_decoded(folder)
+    true = [small_pixels(one[None])[0].astype(float) for one in pictures.stimuli]
+    areas = []
+    for i, samples in enumerate(pictures.decoded):
+        shares = []
+        for sample in samples:
+            pixels = small_pixels(sample[None])[0].astype(float)
+            closeness = [np.corrcoef(pixels, other)[0, 1] for other in true]
+            shares.append(np.mean([closeness[i] > other for j, other in enumerate(closeness) if j != i]))
+        areas.append(np.mean(shares))
+    return np.array(areas)
+
+
+def naive_interval(groups, seed):
+    """Subjects drawn anew, then their stimuli, 10 000 times."""
+    rng, means = draws.generator((seed,), "subjects"), []
+    for _ in range(10_000):
+        of_subjects = []
+        for subject in rng.integers(len(groups), size=len(groups)):
+            drawn = rng.integers(len(groups[subject]), size=len(groups[subject]))
+            of_subjects.append(sum(groups[subject][i] for i in drawn) / len(drawn))
+        means.append(sum(of_subjects) / len(of_subjects))
+    return np.percentile(means, [2.5, 97.5])
+
+
+def test_folders_of_subjects_are_audited_as_one(world, tmp_path):
+    """Value and interval are those of plain loops over subjects, their stimuli and the samples of these."""
+    first, second = two_subjects(world, tmp_path)
+    outcome = run("audit", f"decoded={first}", f"other_subjects=[{second}]", "training=none", *SETTINGS)
+    assert outcome.status == 0, outcome.err
+    content = json.loads((first / "audit.json").read_text())
+    found = content["evidence"]["own_against_other/pixels"]
+    groups = [naive_areas(first), naive_areas(second)]
+    assert found["value"] == pytest.approx(np.mean([group.mean() for group in groups]), abs=1e-6)
+    assert [found["low"], found["high"]] == pytest.approx(naive_interval(groups, 0), abs=1e-6)
+    assert found["n"] == 120 and content["evidence"]["minus_control/pixels/shuffled"]["n"] == 60
+    assert any("each counted once" in line for line in content["caveats"])
+
+
+def test_subjects_that_cannot_be_told_apart_are_refused(world, tmp_path):
+    """Two folders of one subject would pass for two; pictures of another number of samples do not go together."""
+    first, second = two_subjects(world, tmp_path, names=("s1", "s1"))
+    outcome = run("audit", f"decoded={first}", f"other_subjects=[{second}]", *SETTINGS)
+    assert outcome.status == 2 and "of subject 's1', as an earlier folder" in outcome.err
+    more = write_run(tmp_path / "more", world, np.repeat(reconstructor(world), 2, axis=1))
+    outcome = run("audit", f"decoded={first}", f"other_subjects=[{more}]", *SETTINGS)
+    assert outcome.status == 2 and "more: samples and sides" in outcome.err
+
+
+def test_rows_of_several_subjects_in_one_folder(world, tmp_path):
+    """What generate records of each row is read; a folder of before says that intervals are over stimuli alone."""
+    decoded = write_run(tmp_path / "run", world, reconstructor(world), **of_subjects("a", "b"))
+    assert read_decoded(decoded).subjects is None
+    outcome = run("audit", f"decoded={decoded}", "training=none", *SETTINGS)
+    assert "whose each row is of 2 subjects is not recorded" in outcome.out
+    dataset = PairedDataset(np.zeros((60, 4), np.float32), world.stimuli, subject=np.repeat(["a", "b"], 30))
+    write_decoded(tmp_path / "new", reconstructor(world), dataset, range(60), of_subjects("a", "b"))
+    assert read_decoded(tmp_path / "new").subjects == ["a"] * 30 + ["b"] * 30
 
 
 def test_a_folder_that_does_not_know_its_training_pictures_says_so(world, tmp_path):

@@ -113,6 +113,7 @@ class AuditConfig:
 
     decoded: str = MISSING  # folder that generate wrote, or any folder of pictures
     images: str | None = None  # plain folders only: the true images, same names
+    other_subjects: list[str] = field(default_factory=list)  # folders of other subjects: audited with it, as one set
     output: str | None = None  # folder of audit.json and audit.html; default: `decoded`
     training: str = "auto"  # training pictures: auto (of the data decoded) | none | a folder, .npy or .npz of pictures
     classes: str | None = None  # CSV with a header and lines name,class for stimuli and training pictures, by file name

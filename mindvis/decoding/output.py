@@ -1,7 +1,8 @@
 """The output folder of `generate`: decoded pictures as arrays, PNGs and a grid, made by one process or several.
 
 decoded.npz     decoded uint8 [n k h w 3], stimuli uint8 [n h w 3], stimulus_ids [n], class_ids [n] or empty,
-                fmri_rows [n]: the row of the data set that was decoded, another one for a shuffled control, -1: none
+                fmri_rows [n]: the row of the data set that was decoded, another one for a shuffled control, -1: none,
+                subjects [n]: whose row of the data set each is, where it says
 generate.json   settings, where the pictures come from, and how they were made: command, date, revision of the sources
 grid.png        the stimulus first, then its samples
 training.png    the same of some training stimuli, where they were asked for
@@ -123,7 +124,8 @@ def write_decoded(
     ids = np.asarray(rows, np.int64)
     fmri_rows = ids if fmri_rows is None else np.asarray(fmri_rows, np.int64)
     shown = _shown(dataset, rows) if isinstance(dataset, PairedDataset) else {}
-    arrays: dict[str, Any] = {"decoded": decoded, "stimulus_ids": ids, "fmri_rows": fmri_rows, **shown}
+    whose = {} if dataset.subject is None else {"subjects": dataset.subject[ids]}
+    arrays: dict[str, Any] = {"decoded": decoded, "stimulus_ids": ids, "fmri_rows": fmri_rows, **whose, **shown}
     np.savez(staging / ARRAYS, **arrays)
     write_json(staging / SETTINGS, provenance | {"made": made_now()})
     for place, row in enumerate(rows):

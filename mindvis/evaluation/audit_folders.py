@@ -1,7 +1,7 @@
 """Audits of folders: of `generate`, or of anybody's pictures, beside training pictures, controls and baselines."""
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,7 @@ def audit_sets(
         "training": training.images,
         "class_ids": pictures.class_ids,
         "training_class_ids": training.class_ids,
+        "subjects": pictures.subjects,
         "features": spaces,
         "seed": seed,
     }
@@ -75,9 +76,40 @@ def audit_sets(
     main = audit_pictures(pictures.decoded, pictures.stimuli, controls=given, exposure=declared, **options)
     main.caveats += [line for line in map(kept_rows, [pictures, *controls.values()]) if line]
     main.caveats += [] if training.note is None else [training.note]
+    recorded = pictures.settings.get("data", {}).get("subjects") or []
+    if pictures.subjects is None and len(recorded) > 1:
+        main.caveats.append(
+            f"whose each row is of {len(recorded)} subjects is not recorded: intervals are over stimuli"
+        )
     found = {name: audit_pictures(other.decoded, other.stimuli, **options) for name, other in others.items()}
     differences = [f for name, other in found.items() for f in _differences(main, other, name, seed)]
     return Audited(main, found, {finding.name: finding for finding in differences})
+
+
+def pooled(sets: Sequence[DecodedSet]) -> DecodedSet:
+    """Pictures decoded from several subjects, a folder each, as one set; settings and path are those of the first.
+
+    A subject is called as its folder says, or else by its folder. Raises InputError for pictures of another size or
+    number a stimulus, and for two folders of one subject.
+    """
+    first, known = sets[0], set()
+    names = [each.subjects or [str(each.path)] * len(each.stimuli) for each in sets]
+    for each, of_set in zip(sets, names, strict=True):
+        if each.decoded.shape[1:] != first.decoded.shape[1:]:
+            found, needed = (f"samples and sides {list(one.decoded.shape[1:4])}" for one in (each, first))
+            raise InputError(f"{each.path}: {found}; needed: {needed}, as in {first.path}")
+        if known & set(of_set):
+            raise InputError(f"{each.path}: of subject {of_set[0]!r}, as an earlier folder; needed: a folder a subject")
+        known |= set(of_set)
+    classes = [each.class_ids for each in sets]
+    return replace(
+        first,
+        decoded=np.concatenate([each.decoded for each in sets]),
+        stimuli=np.concatenate([each.stimuli for each in sets]),
+        stimulus_ids=[name for each in sets for name in each.stimulus_ids],
+        class_ids=None if None in classes else [number for of_set in classes for number in of_set or ()],
+        subjects=[name for of_set in names for name in of_set],
+    )
 
 
 def _declared(pictures: DecodedSet) -> dict[str, str]:
@@ -122,7 +154,7 @@ def with_classes(pictures: DecodedSet, training: Training, path: str | Path) -> 
             raise InputError(f"{path}: no class of {what} {missing!r}, need a line name,class for each")
         return [number[class_of[name]] for name in names]
 
-    named = DecodedSet(**{**vars(pictures), "class_ids": numbers(pictures.stimulus_ids, "stimulus")})
+    named = replace(pictures, class_ids=numbers(pictures.stimulus_ids, "stimulus"))
     if training.names is not None:
         training = replace(training, class_ids=numbers(training.names, "training picture"))
     return named, training

@@ -160,10 +160,7 @@ def same_stimuli(baseline: DecodedSet, pictures: DecodedSet) -> DecodedSet:
         size, own_size = (f"{each.stimuli.shape[1]} x {each.stimuli.shape[2]}" for each in (baseline, pictures))
         found = f"{len(baseline.stimuli)} true pictures of {size} pixels"
         raise InputError(f"{baseline.path}: {found}; needed: those of {pictures.path}, of {own_size} pixels")
-    ids, class_ids = pictures.stimulus_ids, pictures.class_ids
-    return replace(
-        baseline, decoded=baseline.decoded[order], stimuli=pictures.stimuli, stimulus_ids=ids, class_ids=class_ids
-    )
+    return replace(pictures, path=baseline.path, decoded=baseline.decoded[order], settings=baseline.settings)
 
 
 def data_of(pictures: DecodedSet) -> tuple | None:

@@ -20,7 +20,7 @@ from mindvis.data.open import open_pairs, saved_data
 from mindvis.evaluation import Protocol, Report, evaluate_folder, load_classifier, write_report
 from mindvis.evaluation.audit import Audit
 from mindvis.evaluation.audit_features import choose_spaces
-from mindvis.evaluation.audit_folders import Audited, Training, audit_sets, read_training, with_classes
+from mindvis.evaluation.audit_folders import Audited, Training, audit_sets, pooled, read_training, with_classes
 from mindvis.evaluation.audit_verdict import Finding
 from mindvis.evaluation.noise_ceiling import noise_ceilings
 from mindvis.evaluation.pictures import DecodedSet, read_controls, read_decoded
@@ -127,13 +127,17 @@ def audit(config: AuditConfig) -> tuple[Audited, Path]:
     check_wandb(config.logging)
     pictures = read_decoded(config.decoded, config.images)
     controls = {Path(folder).name: read_decoded(folder, config.images) for folder in config.controls}
+    controls = controls or read_controls(config.decoded)
+    if config.other_subjects:
+        pictures = pooled([pictures, *(read_decoded(folder, config.images) for folder in config.other_subjects)])
+        controls = _pooled_controls([controls, *map(read_controls, config.other_subjects)])
     others = {_short_name(folder, config.others): read_decoded(folder, config.images) for folder in config.others}
     training = audit_training(config.training, pictures)
     if config.classes is not None:
         pictures, training = with_classes(pictures, training, config.classes)
     found = audit_sets(
         pictures,
-        controls or read_controls(config.decoded),
+        controls,
         others,
         training=training,
         spaces=choose_spaces(None if config.features == "auto" else config.features),
@@ -141,10 +145,18 @@ def audit(config: AuditConfig) -> tuple[Audited, Path]:
         seed=config.seed,
     )
     add_noise_ceiling(found.main, pictures, config.seed)
+    if config.other_subjects:
+        found.main.caveats.append(f"training pictures and noise ceiling are those of the data of {config.decoded}")
     output = Path(config.output or config.decoded)
     page = write_audit(found, str(pictures.path), output)
     audit_to_wandb(found, pictures, output, config.logging)
     return found, page
+
+
+def _pooled_controls(of_subjects: list[dict[str, DecodedSet]]) -> dict[str, DecodedSet]:
+    """The controls that there are of every subject."""
+    shared = [name for name in of_subjects[0] if all(name in controls for controls in of_subjects)]
+    return {name: pooled([controls[name] for controls in of_subjects]) for name in shared}
 
 
 def _short_name(folder: str, folders: list[str]) -> str:

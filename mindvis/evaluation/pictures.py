@@ -75,7 +75,10 @@ def _shrink(images: Tensor, side: int) -> np.ndarray:
 
 @dataclass
 class DecodedSet:
-    """k decoded pictures of each of n stimuli: decoded uint8 [n k h w 3], stimuli uint8 [n h w 3], ids [n]."""
+    """k decoded pictures of each of n stimuli: decoded uint8 [n k h w 3], stimuli uint8 [n h w 3], ids [n].
+
+    `subjects` [n]: whose fMRI each row is, where that is recorded.
+    """
 
     path: Path
     decoded: np.ndarray
@@ -83,6 +86,7 @@ class DecodedSet:
     stimulus_ids: list[str]
     class_ids: list[int] | None = None
     settings: dict = field(default_factory=dict)
+    subjects: list[str] | None = None
 
     @property
     def flat(self) -> np.ndarray:
@@ -150,8 +154,12 @@ def _from_arrays(path: Path) -> DecodedSet:
     decoded, stimuli = arrays["decoded"], arrays["stimuli"]
     check_decoded(decoded, stimuli, f"{path / ARRAYS}: decoded", f"{path / ARRAYS}: stimuli")
     ids = _ids(path / ARRAYS, "stimulus_ids", arrays, len(stimuli)) or list(range(len(stimuli)))
-    classes = _ids(path / ARRAYS, "class_ids", arrays, len(stimuli))
-    return DecodedSet(path, decoded, stimuli, [str(i) for i in ids], classes, read_settings(path / SETTINGS))
+    classes, settings = _ids(path / ARRAYS, "class_ids", arrays, len(stimuli)), read_settings(path / SETTINGS)
+    subjects = _ids(path / ARRAYS, "subjects", arrays, len(stimuli))
+    recorded = settings.get("data", {}).get("subjects") or []
+    if subjects is None and len(recorded) == 1:
+        subjects = recorded * len(stimuli)
+    return DecodedSet(path, decoded, stimuli, [str(i) for i in ids], classes, settings, subjects)
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:

@@ -4,8 +4,8 @@ import json
 
 import h5py
 import numpy as np
-from hcp_files import script
 from PIL import Image
+from script_runner import script
 
 main = script("prepare_god")
 

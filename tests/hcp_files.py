@@ -1,30 +1,13 @@
-"""Real CIFTI and NIfTI files for the tests of prepare_hcp, and what the tests of all scripts share."""
-
-import importlib.util
-from pathlib import Path
+"""Real CIFTI and NIfTI files for the tests of prepare_hcp."""
 
 import nibabel as nib
 import numpy as np
 from nibabel.cifti2 import BrainModelAxis, Cifti2Image, LabelAxis, SeriesAxis
+from script_runner import script
 
-ROOT = Path(__file__).parents[1]
 LEFT, RIGHT = "CIFTI_STRUCTURE_CORTEX_LEFT", "CIFTI_STRUCTURE_CORTEX_RIGHT"
 RUN = "100307_rfMRI_REST1_LR_Atlas_MSMAll_hp2000_clean.dtseries.nii"
 NAMES = ["???", "L_V1_ROI", "L_V2_ROI", "R_V1_ROI", "R_V2_ROI"]
-
-
-def script(name):
-    """`main` of scripts/<name>.py."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
-
-
-def assert_one_line(capsys, message):
-    err = capsys.readouterr().err
-    assert err.count("\n") == 1
-    assert message in err
 
 
 main = script("prepare_hcp")

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import runpy
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,10 +19,22 @@ class Outcome:
     err: str
 
 
+def script(name: str) -> Callable[..., int]:
+    """`main` of scripts/<name>.py."""
+    return runpy.run_path(str(SCRIPTS / f"{name}.py"))["main"]
+
+
+def assert_one_line(capsys, message: str) -> None:
+    """One line on stderr, with `message` in it."""
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert message in err
+
+
 def run(name: str, *arguments: object) -> Outcome:
     """`python scripts/<name>.py <arguments>` without the cost of a new process."""
     out, err = io.StringIO(), io.StringIO()
-    main = runpy.run_path(str(SCRIPTS / f"{name}.py"))["main"]
+    main = script(name)
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
             status = main([str(argument) for argument in arguments])

@@ -7,7 +7,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from hcp_files import script
+from script_runner import script
 
 from mindvis.common.files import sha256
 from mindvis.data import save_npz

@@ -6,10 +6,10 @@ from concurrent.futures.process import BrokenProcessPool
 import h5py
 import numpy as np
 import pytest
-from hcp_files import assert_one_line, script
 from mosaic_files import needs_glasser
 from nsd_files import GRID, NUM_IMAGES, SHARED, make_design, make_study, write_roi, write_session, write_stimuli
 from scipy.io import savemat
+from script_runner import assert_one_line, script
 
 from mindvis.common.errors import InputError
 from mindvis.data.hdf5 import HDF5Rows

@@ -4,8 +4,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 from betas_files import AFFINE, GRID, ROWS, make_study, save_dscalars, save_nifti, write_table
-from hcp_files import assert_one_line, brain, labels_of, save_dlabel, script
+from hcp_files import brain, labels_of, save_dlabel
 from PIL import Image
+from script_runner import assert_one_line, script
 
 from mindvis.data.own import load_npz
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bold5000_files import LISTS, PICTURES, REPEATED, STIMULI, make_study, responses
-from hcp_files import ROOT, assert_one_line, script
+from command_lines import ROOT
 from PIL import Image
+from script_runner import assert_one_line, script
 
 from mindvis.data.bold5000 import load_bold5000
 

@@ -6,8 +6,8 @@ import h5py
 import numpy as np
 import pytest
 from god_files import columns, main, make_rows, make_study, run, write_bdpy
-from hcp_files import assert_one_line
 from PIL import Image
+from script_runner import assert_one_line
 
 
 @pytest.fixture

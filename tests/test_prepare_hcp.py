@@ -9,11 +9,11 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from command_lines import ROOT
 from hcp_files import (
     LEFT,
     NAMES,
     RIGHT,
-    ROOT,
     RUN,
     brain,
     labels_of,

@@ -5,20 +5,9 @@ import shutil
 import nibabel as nib
 import numpy as np
 import pytest
-from hcp_files import (
-    LEFT,
-    RUN,
-    assert_one_line,
-    brain,
-    main,
-    make_study,
-    make_volumes,
-    run,
-    run_volumes,
-    save_cifti,
-    save_run,
-)
+from hcp_files import LEFT, RUN, brain, main, make_study, make_volumes, run, run_volumes, save_cifti, save_run
 from nibabel.cifti2 import BrainModelAxis, ParcelsAxis, ScalarAxis, SeriesAxis
+from script_runner import assert_one_line
 
 from mindvis.data import regions
 

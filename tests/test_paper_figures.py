@@ -10,7 +10,7 @@ from script_runner import run
 
 from mindvis.common.errors import InputError
 from mindvis.common.plots import score_label
-from mindvis.figures.panels import accuracy_figure, consistency_figure, failures_figure, subjects_figure
+from mindvis.figures.make import accuracy_figure, consistency_figure, failures_figure, subjects_figure
 from mindvis.figures.subjects import at_most, find_subjects, shared_stimuli, spread
 from mindvis.inspection.hidden_voxels import open_held_out
 

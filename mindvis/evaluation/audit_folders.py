@@ -92,7 +92,8 @@ def pooled(sets: Sequence[DecodedSet]) -> DecodedSet:
     A subject is called as its folder says, or else by its folder. Raises InputError for pictures of another size or
     number a stimulus, and for two folders of one subject.
     """
-    first, known = sets[0], set()
+    first = sets[0]
+    known: set[str] = set()
     names = [each.subjects or [str(each.path)] * len(each.stimuli) for each in sets]
     for each, of_set in zip(sets, names, strict=True):
         if each.decoded.shape[1:] != first.decoded.shape[1:]:

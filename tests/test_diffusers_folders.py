@@ -16,6 +16,7 @@ from mindvis.chain.record import FileHashes, describe_inputs
 from mindvis.checkpoints import build_ldm_from, load_published, read_diffusers, read_weights, write_diffusers
 from mindvis.common.errors import InputError
 from mindvis.dc_ldm import sample_ddim
+from mindvis.decoding.baselines import load_class_ldm
 from mindvis.decoding.decode import decode
 
 STEM = "diffusion_pytorch_model"
@@ -94,6 +95,10 @@ def test_published_checkpoint_there_and_back(tmp_path):
     """model.ckpt -> diffusers folder -> model.ckpt, by the script: the weights are the same to the bit."""
     tiny_stages.simulate_experiment(tmp_path)
     source = tmp_path / "model.ckpt"
+    content = torch.load(source, weights_only=True)
+    classes = torch.randn(11, 24, generator=torch.manual_seed(0))
+    content["state_dict"]["cond_stage_model.embedding.weight"] = classes
+    torch.save(content, source)
     assert run("convert_checkpoint", source, tmp_path / "folder", "--to", "diffusers").status == 0
     back = tmp_path / "back" / "model.ckpt"
     outcome = run("convert_checkpoint", tmp_path / "folder", back)
@@ -101,6 +106,13 @@ def test_published_checkpoint_there_and_back(tmp_path):
     first, last = load_published(source), load_published(back)
     assert first.state_dict.keys() == last.state_dict.keys()
     assert all(torch.equal(tensor, last.state_dict[name]) for name, tensor in first.state_dict.items())
+    published = torch.load(back, weights_only=True)["state_dict"]
+    assert torch.equal(published["cond_stage_model.embedding.weight"], classes)
+    for path in (source, tmp_path / "folder", back):
+        assert torch.equal(load_class_ldm(path).conditioner.embedding.weight, classes)
+    save_file({"other": classes}, tmp_path / "folder" / "class_embedding" / "model.safetensors")
+    outcome = run("convert_checkpoint", tmp_path / "folder")
+    assert outcome.status == 2 and "holds no weight [classes features]" in outcome.err
 
 
 def refused(folder, *parts):

@@ -53,6 +53,8 @@ WEIGHT_FILES = tuple(
 )
 AUTOENCODER_FOLDERS = ("vae", "vqvae")
 CONDITIONER = "conditioner"  # folder in the exported decoders
+CLASS_FILE = Path("class_embedding") / "model.safetensors"
+CLASS_EMBEDDER = "ldm.modules.encoders.modules.ClassEmbedder"
 NEEDED = "needed: a diffusers folder (unet, vae or vqvae, scheduler)"
 OWN = ("conditioner.", "unet.time_embed_condtion.")  # what diffusers does not know
 PARTS = {"unet", *AUTOENCODER_FOLDERS, "scheduler", CONDITIONER, RIDGE_FILE, "README.md"}
@@ -109,9 +111,17 @@ def write_diffusers(ldm: LatentDiffusion, folder: str | Path, config: Mapping[st
 
 
 def write_diffusers_state(
-    config: Mapping[str, Any], state: Mapping[str, Tensor], folder: str | Path, *, class_embed_type: str | None = None
+    config: Mapping[str, Any],
+    state: Mapping[str, Tensor],
+    folder: str | Path,
+    *,
+    class_embed_type: str | None = None,
+    classes: Tensor | None = None,
 ) -> None:
-    """As `write_diffusers`, from weights under our names; what is neither UNet nor autoencoder is left out."""
+    """As `write_diffusers`, from weights under our names; what is neither UNet nor autoencoder is left out.
+
+    `classes` [n c]: the class embedding, which the library has no place for, goes into a folder beside the others.
+    """
     folder, names = Path(folder), _names(config)
     configs = diffusers_configs(config, class_embed_type=class_embed_type)
     for place, settings in configs.items():
@@ -122,6 +132,8 @@ def write_diffusers_state(
             kept = {key: tensor for key, tensor in own.items() if not key.startswith("time_embed_condtion.")}
             save_safetensors(folder / place / f"{STEM}.safetensors", to_theirs(kept, names[prefix]), {"format": "pt"})
         write_json(folder / place / name, settings)
+    if classes is not None:
+        save_safetensors(folder / CLASS_FILE, {"weight": classes}, {"format": "pt"})
 
 
 class Condition(nn.Module):
@@ -173,9 +185,26 @@ def diffusers_weights(folder: Path) -> Weights:
     """Weights of a diffusers folder: a model to start Stage B from, or with a conditioner in it a tuned decoder."""
     config, state = read_diffusers(folder)
     if not (folder / CONDITIONER).is_dir():
-        return Weights("label2img", state, config)
+        classes = _class_embedding(folder / CLASS_FILE, config)
+        return Weights("label2img", state, config, classes=classes)
     own = _conditioner(folder)
     return Weights("ldm", {**state, **own.state_dict}, {**own.settings, "ldm_config": config}, own.config)
+
+
+def _class_embedding(path: Path, config: dict) -> Tensor | None:
+    """The class embedding of a folder that `write_diffusers_state` wrote, which `config` then names; None: it has none.
+
+    Raises InputError for a file without one.
+    """
+    if not path.is_file():
+        return None
+    embedding = read_safetensors(path)[0].get("weight")
+    if embedding is None or embedding.ndim != 2:
+        raise InputError(f"{path}: holds no weight [classes features]; needed: a class embedding, or no such file")
+    number, width = embedding.shape
+    params = {"n_classes": number, "embed_dim": width, "key": "class_label"}
+    config["model"]["params"]["cond_stage_config"] = {"target": CLASS_EMBEDDER, "params": params}
+    return embedding
 
 
 def load_conditioner(folder: str | Path) -> Condition:

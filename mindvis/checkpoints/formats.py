@@ -100,7 +100,7 @@ def write_weights(path: str | Path, weights: Weights, form: str | None = None) -
 
 def _write_diffusers(folder: Path, weights: Weights) -> None:
     if weights.kind == "label2img":
-        write_diffusers_state(weights.settings, weights.state_dict, folder)
+        write_diffusers_state(weights.settings, weights.state_dict, folder, classes=weights.classes)
     elif weights.kind == "ldm":
         export_diffusers(folder, weights)
     else:

@@ -41,7 +41,8 @@ PREFIXES = {  # published -> ours
 }
 # The moving average of the UNet's weights, and what the fMRI encoder replaces: the class embedding, or the transformer
 # over text or layout.
-DROPPED = ("model_ema.", "cond_stage_model.embedding.weight", "cond_stage_model.transformer.")
+CLASSES = "cond_stage_model.embedding.weight"
+DROPPED = ("model_ema.", CLASSES, "cond_stage_model.transformer.")
 IMAGE_PRETEXT = {"nature_img_": IMAGE_DECODER}  # published -> ours, in Stage A
 CLASS_EMBEDDING = {"conditioner.embedding.": "cond_stage_model.embedding."}  # ours -> published
 SCHEDULE = frozenset(NoiseSchedule(num_timesteps=2).buffers_published()) | {"lvlb_weights"}
@@ -148,7 +149,7 @@ def _label2img(state: State, config: dict, path: Path) -> Weights:
     if not any(name.startswith("model.diffusion_model.") for name in state):
         raise InputError(f"{path}: no weight begins with model.diffusion_model.: not a latent diffusion model")
     settings = read_ldm_yaml(path.parent / "config.yaml")
-    return Weights("label2img", import_ldm(state), settings, config, _dropped(state))
+    return Weights("label2img", import_ldm(state), settings, config, _dropped(state), state.get(CLASSES))
 
 
 def _dropped(state: State) -> list[str]:
@@ -185,7 +186,8 @@ def write_published(path: Path, weights: Weights) -> None:
             "state": torch.zeros(16, dtype=torch.uint8),  # of a CUDA generator: its seed and its offset
         }
     else:
-        content = {"state_dict": export_ldm(weights.state_dict, build_schedule(settings))}
+        classes = {} if weights.classes is None else {CLASSES: weights.classes}
+        content = {"state_dict": export_ldm(weights.state_dict, build_schedule(settings)) | classes}
         write_text(path.parent / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(settings)))
     write_atomic(path, lambda file: torch.save(content, file))
 

@@ -44,7 +44,8 @@ class Weights:
     `kind` is 'mbm' (settings: the arguments of MaskedBrainModel), 'label2img' (settings: the published config.yaml) or
     'ldm' (settings: `encoder`, the arguments of FMRIEncoder; those of `CONTEXT`; `ldm_config`, None where the file
     names none). `config` is whatever else the file says about how it was made, `dropped` the names of
-    weights in it that are not used here.
+    weights in it that are not used here. `classes` [n c] is the class embedding of a 'label2img', in whose place fMRI
+    comes: only baselines use it.
     """
 
     kind: str
@@ -52,6 +53,7 @@ class Weights:
     settings: dict
     config: dict = field(default_factory=dict)
     dropped: list[str] = field(default_factory=list)
+    classes: Tensor | None = None
 
 
 def context_flags(settings: Mapping) -> dict:

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mindvis.checkpoints import is_diffusers, load_state, read_label2img
-from mindvis.checkpoints.weights import read_checkpoint
+from mindvis.checkpoints import is_diffusers, load_state
+from mindvis.checkpoints.formats import read_kind
 from mindvis.common.draws import generator
 from mindvis.common.errors import InputError
 from mindvis.common.ridge import Ridge, fit_ridge
@@ -32,28 +32,22 @@ from mindvis.decoding.ridge import fit_latent
 from mindvis.evaluation.audit_features import Space, choose_spaces
 
 WITHOUT_CLASSES = "the class baseline needs class ids, which this data set has not"
-WITHOUT_EMBEDDING = "it needs an embedding of classes, which a diffusers folder has not"
+WITHOUT_EMBEDDING = "it needs an embedding of classes, which this diffusers folder has not"
 NEED_CLASSES = ("class", "predicted_class", "true_class")
 TARGETS = ("latent", "class", "retrieval", "predicted_class", "autoencoder", "true_class", "mean", "noise")
-CLASS_EMBEDDING = "cond_stage_model.embedding.weight"
 
 
 def load_class_ldm(path: str | Path) -> LatentDiffusion:
     """A label-to-image LDM with its class embedding, in evaluation mode. Raises InputError where a part is missing.
 
-    A diffusers folder has no such embedding: its model comes without conditioner.
+    A diffusers folder of others has no such embedding: its model comes without conditioner.
     """
-    settings, state = read_label2img(path)
-    if is_diffusers(path):
-        ldm = build_class_ldm(settings, with_classes=False)
-        load_state(ldm, state, source=str(path))
-        return ldm.eval()
-    path = Path(path) / "model.ckpt" if Path(path).is_dir() else Path(path)
-    embedding = read_checkpoint(path)["state_dict"].get(CLASS_EMBEDDING)
-    if embedding is None:
-        raise InputError(f"{path}: no {CLASS_EMBEDDING}, which the class baseline needs")
-    ldm = build_class_ldm(settings)
-    load_state(ldm, {**state, "conditioner.embedding.weight": embedding}, source=str(path))
+    weights = read_kind(path, "label2img")
+    if weights.classes is None and not is_diffusers(path):
+        raise InputError(f"{path}: no cond_stage_model.embedding.weight, which the class baseline needs")
+    ldm = build_class_ldm(weights.settings, with_classes=weights.classes is not None)
+    classes = {} if weights.classes is None else {"conditioner.embedding.weight": weights.classes}
+    load_state(ldm, weights.state_dict | classes, source=str(path))
     return ldm.float().eval()
 
 

@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from mindvis.common.devices import choose_device, use_threads
     from mindvis.data.open import data_facts, open_pairs
     from mindvis.decoding.baselines import decode_baseline, load_class_ldm, usable_targets
-    from mindvis.decoding.output import check_output, write_decoded
+    from mindvis.decoding.output import check_output, control_fmri, write_decoded
 
     for target in config.targets:
         check_output(Path(config.output) / target, config.overwrite)
@@ -44,9 +44,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         "test_set_use": {"stage_a_tuning": "none", "checkpoint_selection": "last"},
     }
     for target in targets:
-        decoded, facts = decode_baseline(ldm, train, test, target, config)
-        folder = Path(config.output) / target
-        write_decoded(folder, decoded, test, list(range(test.num_rows)), about | facts)
+        folder, rows = Path(config.output) / target, list(range(test.num_rows))
+        for control in ("none", *config.controls):
+            given = control_fmri(test, train, control, config.seed)
+            own = test.with_fmri(given.fmri, test.formats)
+            decoded, facts = decode_baseline(ldm, train, own, target, config)
+            place = folder if control == "none" else folder / control
+            write_decoded(place, decoded, test, rows, about | facts | given.facts, fmri_rows=given.rows)
         penalty = f", penalty {facts['alpha']:g}" if "alpha" in facts else ""
         print(f"pictures: {folder / 'grid.png'} ({target}{penalty})")
 

@@ -15,10 +15,10 @@ from mindvis.chain.plan import SCHEMAS as STAGES
 from mindvis.checkpoints import DEMO_LDM, ENCODER_SETTINGS
 from mindvis.checkpoints.diffusers_config import ldm_config as stable_diffusion_config
 from mindvis.config import schemas as config
-from mindvis.config.decoding import EvaluateConfig, GenerateConfig
+from mindvis.config.decoding import BaselineConfig, EvaluateConfig, GenerateConfig
 from mindvis.config.loading import from_plain
 from mindvis.config.tools import ScoreMBMConfig, SimulateConfig
-from mindvis.dc_ldm import build_ldm
+from mindvis.dc_ldm import build_class_ldm, build_ldm
 from mindvis.sc_mbm import FMRIEncoder, MaskedBrainModel
 from mindvis.simulation.experiment import choose_protocol
 
@@ -70,6 +70,8 @@ class Runs:
                 return self._model(self._run(experiment.run))
             case EvaluateConfig():
                 return self._model(self._run(str(Path(experiment.decoded).parent)))
+            case BaselineConfig():
+                return build_class_ldm(ldm_config(experiment.ldm))
             case SimulateConfig():
                 choose_protocol(experiment.protocol, snr=experiment.snr)
                 return None
@@ -85,6 +87,7 @@ class Runs:
         shape = self._stage_a(experiment) if experiment.encoder else experiment.model
         settings = {name: getattr(shape, name) for name in ENCODER_SETTINGS}
         flags = {"global_pool": experiment.global_pool, "use_time_condition": experiment.use_time_condition}
+        flags |= {"context_tokens": experiment.context.tokens, "ridge": experiment.context.ridge}
         return _build(experiment.ldm, tuple(settings.items()), tuple(flags.items()))
 
     def _stage_a(self, experiment: config.FinetuneLDMConfig) -> config.ModelConfig:

@@ -5,6 +5,7 @@ import json
 from mindvis.chain.plan import TRAININGS
 
 FILES = {"score_mbm": "hidden_voxels.json", "generate": "decoded.npz", "evaluate": "report.json"}
+FILES |= {"baseline_ridge": "decoded.npz"}
 FILES |= {"demo_summary": "summary.txt"}
 
 

@@ -16,9 +16,11 @@ from scipy import stats
 
 from mindvis.chain import AblateConfig, Ablation, ablation_tables, load_table, table_names
 from mindvis.chain.ablation_tables import Figure, summarise
+from mindvis.chain.hard import within_class
 from mindvis.chain.plan import TRAININGS
 from mindvis.common.errors import InputError
 from mindvis.config.loading import flatten
+from mindvis.evaluation.pictures import DecodedSet
 
 ROOT = Path(__file__).parents[1]
 # 50-way top-1 in per cent, as the paper has it
@@ -94,6 +96,7 @@ def test_every_row_of_the_paper_is_there():
     found = {name: [row.paper for row in load_table(name).rows] for name in table_names()}
     assert found.pop("new_subject") == [None] * 8  # ours
     assert found.pop("objective") == [None] * 3  # ours too
+    assert found.pop("hard") == [None] * 24
     assert found == PAPER
 
 
@@ -260,6 +263,42 @@ def test_a_table_that_the_paper_does_not_have(tmp_path):
     assert "paper" not in text and "| the last | 20.0 [10.0, 90.0] | 1 |" in text
     with (ablation.root / "selection.csv").open() as file:
         assert {row["paper"] for row in csv.DictReader(file)} == {""}
+
+
+def hard_results(step):
+    """Scores that follow from the decoder and the signal-to-noise ratio."""
+    figures = [("10_way_top_1/demo", 0.2), ("pairwise_pcc", 0.7), ("pairwise_ssim", 0.6)]
+    sets = [{"set": of, "low": 0.1, "high": 0.9} for of in ("decoded", "shuffled")]
+    apart = [own | {"name": figures[0][0], "value": value, "classes": classes} for own in sets
+             for classes, value in (("trained", 0.4), ("unseen", 0.3))]  # fmt: skip
+    listed = [own | {"name": name, "value": value} for own in sets for name, value in figures]
+    return {"figures": listed, "by_training": apart}
+
+
+def test_decoders_at_low_signal_share_data_and_trainings(tmp_path, monkeypatch):
+    """A ratio and seed has one experiment, one Stage B for both MinD-Vis rows, and pictures of each row apart."""
+    monkeypatch.setattr("mindvis.chain.hard._within_class", lambda folder: [])
+    rows = [f"SNR {snr}, {name}" for snr in (0.1, 1) for name in ("MinD-Vis alone", "combined", "ridge to the class")]
+    ablation = prepare(tmp_path, "hard", seeds=[1, 2], rows=rows)
+    stages = FakeStages(results=hard_results)
+    assert ablation.run(stages, lambda line: None)
+    kinds = [name.split("/")[-1].split("-")[0] for name in stages.started]
+    assert (kinds.count("simulate"), kinds.count("finetune_ldm"), kinds.count("baseline_ridge")) == (4, 4, 4)
+    assert (kinds.count("generate"), kinds.count("evaluate")) == (2 * 2 * 4, 3 * 4)
+    folders = {str(step.folder) for step in ablation.steps if step.stage == "evaluate"}
+    assert len(folders) == 12
+    experiments = {(step.settings["seed"], step.settings["snr"]) for step in ablation.steps if step.stage == "simulate"}
+    assert experiments == {(seed, snr) for seed in (1, 2) for snr in (0.1, 1.0)}
+    text = (tmp_path / "runs" / "hard.md").read_text()
+    assert "10-way top-1, trained classes, shuffled, %" in text and "| SNR 1, combined | 40.0 [40.0, 40.0] |" in text
+
+
+def test_within_a_class(rng):
+    """Own pictures are found, those of the other one of the class are not; the only one of a class is left out."""
+    stimuli = rng.integers(0, 256, (5, 16, 16, 3), dtype=np.uint8)
+    decoded = np.stack([stimuli[[0, 1, 3, 2, 4]], stimuli[[0, 1, 2, 3, 4]]], axis=1)
+    found = within_class(DecodedSet(Path(), decoded, stimuli, list("01234"), [7, 7, 8, 8, 9]))
+    np.testing.assert_allclose(found, [1, 1, 0.5, 0.5])
 
 
 def test_rows_of_resting_subjects_take_as_many_steps(tmp_path):

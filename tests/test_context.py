@@ -17,7 +17,7 @@ from mindvis.dc_ldm import FMRIConditioner, LDMModule, build_ldm
 from mindvis.dc_ldm.context_losses import ContextLosses, distance_of_repeats
 from mindvis.decoding.baselines import RidgeConditioner, fit_class, load_class_ldm
 from mindvis.decoding.decoder import load
-from mindvis.decoding.ridge_context import class_targets, start_context
+from mindvis.decoding.ridge_context import start_context
 from mindvis.sc_mbm import FMRIEncoder
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "finetune_ldm.py"
@@ -56,8 +56,8 @@ def test_number_of_tokens(golden, tokens):
 def test_begins_as_ridge_to_the_class(rng, label2img):
     """Every token is the ridge's prediction, and the UNet predicts what the untuned class model predicts from it."""
     plain, train = load_class_ldm(label2img), pairs(rng)
-    config = FinetuneLDMConfig(ldm=str(label2img), context=ContextConfig(ridge=True, tokens=3))
-    ldm = build_ldm(plain.config, FMRIEncoder(num_voxels=32, **SHAPE), context_tokens=3, linear_context=True)
+    config = FinetuneLDMConfig(ldm=str(label2img), context=ContextConfig(ridge="linear", tokens=3))
+    ldm = build_ldm(plain.config, FMRIEncoder(num_voxels=32, **SHAPE), context_tokens=3, ridge="linear")
     ldm.unet.load_state_dict(plain.unet.state_dict(), strict=False)
     targets = start_context(ldm, config, train)
     fmri = torch.from_numpy(np.asarray(train.fmri))[:, None]
@@ -69,15 +69,33 @@ def test_begins_as_ridge_to_the_class(rng, label2img):
     torch.testing.assert_close(ldm.unet(x_t, t, context), plain.unet(x_t, t, ridge), atol=1e-5, rtol=1e-4)
 
 
+@torch.no_grad()
+def test_begins_with_the_class_that_ridge_reads(rng, label2img):
+    """Tokens are the embedding of the row's class; a row between two classes gets a mixture; the fit is not tuned."""
+    plain, train = load_class_ldm(label2img), pairs(rng, num_rows=60)
+    config = FinetuneLDMConfig(ldm=str(label2img), context=ContextConfig(ridge="classes"))
+    ldm = build_ldm(plain.config, FMRIEncoder(num_voxels=32, **SHAPE), ridge="classes")
+    targets = start_context(ldm, config, train)
+    fmri = torch.from_numpy(np.asarray(train.fmri))[:, None]
+    context = ldm.conditioner(fmri)  # [b 77 c]
+    torch.testing.assert_close(context[:, 0], targets, atol=1e-3, rtol=0)
+    between = ldm.conditioner.ridge((fmri[0] + fmri[1])[None] / 2)[0, 0]
+    assert not any(torch.allclose(between, target, atol=1e-3) for target in targets[2:3])
+    assert not [name for name in ldm.trainable_parameters() if ".ridge." in name]
+    with pytest.raises(InputError, match="context.ridge is 'class'; needed: none, linear or classes"):
+        build_ldm(plain.config, FMRIEncoder(num_voxels=32, **SHAPE), ridge="class")
+
+
 def test_targets_need_classes_and_a_known_name(rng, label2img):
     """Without classes, or with an unknown target, one line; nothing is needed where nothing is asked for."""
     train = pairs(rng)
     blind = PairedDataset(train.fmri, train.stimuli)
-    assert class_targets(FinetuneLDMConfig(ldm=str(label2img)), blind) is None
-    with pytest.raises(InputError, match="context.ridge needs the classes"):
-        class_targets(FinetuneLDMConfig(ldm=str(label2img), context=ContextConfig(ridge=True)), blind)
+    ldm = load_class_ldm(label2img)
+    assert start_context(ldm, FinetuneLDMConfig(ldm=str(label2img)), blind) is None
+    with pytest.raises(InputError, match="context.ridge=linear needs the classes"):
+        start_context(ldm, FinetuneLDMConfig(ldm=str(label2img), context=ContextConfig(ridge="linear")), blind)
     with pytest.raises(InputError, match="context.target is 'words'"):
-        class_targets(FinetuneLDMConfig(context=ContextConfig(regression=1.0, target="words")), train)
+        start_context(ldm, FinetuneLDMConfig(context=ContextConfig(regression=1.0, target="words")), train)
 
 
 def test_regression_to_the_class(rng):
@@ -145,7 +163,8 @@ def test_the_other_row_is_of_the_same_stimulus(rng):
     assert "other" not in data[0]
 
 
-def test_a_run_and_its_export_decode_alike(rng, label2img, tmp_path):
+@pytest.mark.parametrize("ridge", ["linear", "classes"])
+def test_a_run_and_its_export_decode_alike(rng, label2img, tmp_path, ridge):
     """All settings at once: the run folder and the exported folder say what the context is; no consistency for rows
     without repeats."""
     data = pairs(rng, num_rows=16)
@@ -155,7 +174,7 @@ def test_a_run_and_its_export_decode_alike(rng, label2img, tmp_path):
     arguments += [f"data.root={tmp_path / 'own.npz'}", "data.subjects=[]", "watch.every_epochs=0", "num_preview=0"]
     arguments += [f"model.{name}={value}" for name, value in SHAPE.items()]
     arguments += ["trainer.batch_size=6", "trainer.max_epochs=2", "trainer.figure_every_epochs=0", "selection=last"]
-    arguments += ["logging.wandb=disabled", "context.tokens=3", "context.ridge=true", "context.regression=0.5"]
+    arguments += ["logging.wandb=disabled", "context.tokens=3", f"context.ridge={ridge}", "context.regression=0.5"]
     main = runpy.run_path(str(SCRIPT))["main"]
     assert main([*arguments, "context.consistency=0.5", "augment.sparsify=0"]) == 2
     assert main([*arguments, "context.consistency=0.5", "augment.sparsify=0.2"]) == 0

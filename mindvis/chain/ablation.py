@@ -3,6 +3,7 @@
 The results are rewritten after each, so that a stopped run leaves them.
 """
 
+import hashlib
 import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +18,7 @@ from omegaconf import OmegaConf
 
 from mindvis.chain.ablation_tables import Figure, Measured, Row, Table, choose_rows, load_table, write_results
 from mindvis.chain.execute import Runner, run_subjects
+from mindvis.chain.hard import hard_figures
 from mindvis.chain.plan import SCHEMAS, ChainConfig, StageConfig, Step, by_settings, plan_chain
 from mindvis.chain.processes import Launch
 from mindvis.chain.record import Record
@@ -51,6 +53,7 @@ class Ablation:
                 continue
             for seed in config.seeds:
                 own = row_chain(chain, measured.row, config.scale, seed, self.measures)
+                own = with_experiment(own, seed) if self.table.simulated else own
                 self.plans.append((measured, seed, plan_chain(own, by_settings)))
 
     @property
@@ -114,7 +117,8 @@ def base_chain(config: AblateConfig, table: Table) -> ChainConfig:
     chain = load_config(ChainConfig, config.chain or table.chains.get(config.scale) or CHAINS[config.scale])
     root = config.root or f"runs/ablation_{config.scale}"
     subject = config.subject or SUBJECTS[config.scale]
-    chain = replace(chain, root=root, subjects=[subject], controls=[], devices=1, demo_summary=None)
+    controls = ["shuffled"] if table.simulated else []
+    chain = replace(chain, root=root, subjects=[subject], controls=controls, devices=1, demo_summary=None)
     return lay_over(chain, config.settings)
 
 
@@ -130,6 +134,14 @@ def row_chain(chain: ChainConfig, row: Row, scale: str, seed: int, measures: lis
     unneeded: tuple[str, ...] = AFTER_STAGE_A if measures == ["hidden_voxels"] else ()
     unneeded += () if "hidden_voxels" in measures else ("score_mbm",)
     return lay_over(chain, dict.fromkeys(unneeded))
+
+
+def with_experiment(chain: ChainConfig, seed: int) -> ChainConfig:
+    """The chain with a simulated experiment of its own seed, in a folder of the root named after its settings."""
+    assert chain.simulate is not None
+    settings = {**chain.simulate.settings, "seed": seed}
+    out = Path(chain.root) / f"data-{hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]}"
+    return lay_over(chain, {"simulate": {"seed": seed, "out": str(out)}})
 
 
 def lay_over(chain: ChainConfig, settings: Mapping[str, dict | None]) -> ChainConfig:
@@ -155,6 +167,8 @@ def read_figures(measures: Sequence[str], scale: str, steps: Sequence[Step]) -> 
         if measure == "hidden_voxels":
             score = json.loads((folders["score_mbm"] / SCORE_FILE).read_text())
             figures.append(Figure("hidden voxels, r", score["model"]))
+        elif measure == "hard":
+            figures += hard_figures(folders["evaluate"])
         else:
             wanted = DECODING[scale] if measure == "decoding" else PAIRWISE
             figures += _from_report(folders["evaluate"] / "report.json", wanted)

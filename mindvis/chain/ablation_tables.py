@@ -49,6 +49,7 @@ class Table:
     scaled: str = field(default="")  # how the rows were scaled down
     chains: dict[str, str] = field(default_factory=dict)
     curves: bool = False
+    simulated: bool = False  # every seed has an experiment of its own, and pictures have a shuffled control
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,8 @@ def markdown(table: Table, scale: str, results: Sequence[Measured]) -> str:
         "Intervals: 95 %, over seeds of training and sampling (t); with one seed over stimuli, where there is one.\n"
     )
     if scale == "demo":
-        notes = f"One simulated experiment, scaled down: {table.scaled}. {notes}"
+        of = "A simulated experiment a seed" if table.simulated else "One simulated experiment, scaled down"
+        notes = f"{of}: {table.scaled}. {notes}"
     missing = [f"{m.row.name} (seed {', '.join(map(str, m.missing))})" for m in results if m.missing]
     notes += f"Unfinished, not measured yet: {'; '.join(missing)}.\n" if missing else ""
     return "".join(f"| {' | '.join(line)} |\n" for line in lines) + "\n" + notes

@@ -10,7 +10,7 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 
 from mindvis.common.errors import InputError
-from mindvis.config.decoding import EvaluateConfig, GenerateConfig
+from mindvis.config.decoding import BaselineConfig, EvaluateConfig, GenerateConfig
 from mindvis.config.loading import find_config, flatten, from_plain, plain, read_yaml
 from mindvis.config.schemas import FinetuneLDMConfig, FinetuneMBMConfig, PretrainMBMConfig
 from mindvis.config.tools import ChainConfig, ScoreMBMConfig, SimulateConfig, StageConfig
@@ -26,12 +26,17 @@ SCHEMAS = {
     "finetune_mbm": FinetuneMBMConfig,
     "finetune_ldm": FinetuneLDMConfig,
     "generate": GenerateConfig,
+    "baseline_ridge": BaselineConfig,
     "evaluate": EvaluateConfig,
     "demo_summary": EvaluateConfig,
 }
 SCRIPTS = {"pretrain_ldm": "finetune_ldm"}
 SHARED = ("simulate", "pretrain_mbm", "score_mbm", "pretrain_ldm")
 TRAININGS = ("pretrain_mbm", "pretrain_ldm", "finetune_mbm", "finetune_ldm")
+# Stages that chains which share runs repeat with other settings; what is no part of their results.
+APART = {"simulate": ("out",), "generate": ("run", "output", "control", "overwrite")}
+APART["baseline_ridge"] = ("output", "overwrite")
+
 # (stage, subject or None, settings, name of the run it looks at or None) -> name; a training's is its folder's too
 Naming = Callable[[str, str | None, dict, str | None], str]
 
@@ -70,10 +75,14 @@ def by_stage_alone(stage: str, subject: str | None, settings: dict, home: str | 
 
 def by_settings(stage: str, subject: str | None, settings: dict, home: str | None) -> str:
     """Names that several chains share: equal settings, with equal runs before them, give the same name."""
-    if stage not in TRAININGS:
-        return f"{home}/{stage}" if home else stage
-    text = json.dumps(binding(settings), sort_keys=True)
-    return f"{stage}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    if stage in TRAININGS or stage in APART:
+        name = f"{stage}-{_digest(binding(settings, FREE_SETTINGS + APART.get(stage, ())))}"
+        return name if stage in TRAININGS or not home else f"{home}/{name}"
+    return f"{home}/{stage}" if home else stage
+
+
+def _digest(settings: dict) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def plan_chain(config: ChainConfig, naming: Naming | None = None) -> list[Step]:
@@ -155,6 +164,7 @@ class _Planner:
     def _add(self, stage: str, subject: str | None, done: dict[str, Step], control: str = "none") -> Step:
         config, wired = getattr(self.config, stage), self._wired(stage, subject, done, control)
         settings = stage_settings(stage, config, wired, self.moved)
+        self._keep_apart(stage, settings, control)
         name, folder = self._place(stage, subject, done, settings)
         name += "" if control == "none" else f"_{control}"
         if stage in TRAININGS:
@@ -165,25 +175,40 @@ class _Planner:
         self.steps.append(Step(name, stage, subject, settings, folder, needs))
         return self.steps[-1]
 
+    def _keep_apart(self, stage: str, settings: dict, control: str) -> None:
+        """Chains that share runs have folders of pictures by their settings."""
+        if self.naming is by_settings and stage in ("generate", "baseline_ridge"):
+            digest = _digest(binding(settings, FREE_SETTINGS + APART[stage]))
+            folder = Path(settings["output"]) if control == "none" else Path(settings["output"]).parent
+            folder = folder.with_name(f"{folder.name}-{digest}")
+            settings["output"] = str(folder if control == "none" else folder / control)
+
     def _place(self, stage: str, subject: str | None, done: dict[str, Step], settings: dict) -> tuple[str, Path]:
         """Name and folder: trainings have their own, the others write where their settings say."""
         home = done.get("pretrain_mbm") if stage == "score_mbm" else _decoder(done)
+        home = _pictures(done) if stage == "evaluate" else home
         name = self.naming(stage, subject, settings, home.name if home else None)
         if stage in TRAININGS:
             return name, self.root / name
         folders = {"simulate": "out", "score_mbm": "run", "generate": "output"}
         if stage in folders:
             return name, Path(settings[folders[stage]])
+        if stage == "baseline_ridge":
+            return name, Path(settings["output"]) / settings["targets"][0]
         return name, Path(settings["output"] or settings["decoded"])  # evaluate and its summary
 
     def _wired(self, stage: str, subject: str | None, done: dict[str, Step], control: str) -> dict:
         """Settings of a stage that follow from the chain."""
         folders = {name: str(step.folder) for name, step in done.items()}
         wired: dict = {} if stage == "simulate" or self.config.seed is None else {"seed": self.config.seed}
-        if stage in ("finetune_mbm", "finetune_ldm"):
+        if stage in ("finetune_mbm", "finetune_ldm", "baseline_ridge"):
             wired["data"] = {"subjects": [subject]}
         if stage in TRAININGS:
             return wired | _encoder_of(stage, folders)
+        if stage in ("evaluate", "demo_summary"):
+            return wired | _scored(stage, done)
+        if stage == "baseline_ridge":
+            return wired | {"output": str(self.root / stage), "overwrite": True, "controls": self.config.controls}
         decoder = _decoder(done)
         run = str(decoder.folder) if decoder else None
         run = folders.get("pretrain_mbm") if stage == "score_mbm" else run
@@ -195,10 +220,6 @@ class _Planner:
             wired |= {"control": control, "overwrite": True}
         elif stage == "generate":
             wired |= {"control": control, "overwrite": True, "output": self._pictures(run, subject, control)}
-        if stage in ("evaluate", "demo_summary") and "generate" in folders:
-            wired["decoded"] = folders["generate"]
-        if stage == "demo_summary" and "evaluate" in folders:
-            wired["output"] = folders["evaluate"]
         return wired
 
     def _pictures(self, run: str | None, subject: str | None, control: str, name: str = "decoded") -> str:
@@ -209,6 +230,18 @@ class _Planner:
 def _decoder(done: dict[str, Step]) -> Step | None:
     """The training whose decoder makes the pictures: the subject's own, or the one of several subjects."""
     return done.get("finetune_ldm") or done.get("pretrain_ldm")
+
+
+def _pictures(done: dict[str, Step]) -> Step | None:
+    """The step whose pictures are scored."""
+    return done.get("generate") or done.get("baseline_ridge")
+
+
+def _scored(stage: str, done: dict[str, Step]) -> dict:
+    """The pictures that are scored, and for the summary where their scores are."""
+    pictures, scores = _pictures(done), done.get("evaluate") if stage == "demo_summary" else None
+    found = {"decoded": pictures, "output": scores}
+    return {name: str(step.folder) for name, step in found.items() if step is not None}
 
 
 def _encoder_of(stage: str, folders: dict[str, str]) -> dict:

@@ -33,8 +33,8 @@ FREE += ("data.root", "data.cache_dir", "extra_data.root", "extra_data.cache_dir
 FILE_SETTINGS: tuple[str, ...] = ("pretrained", "encoder", "start", "ldm", "run", "decoded", "images", "fmri_encoder")
 FILE_SETTINGS += ("training_images", "classifier_weights", "lpips_weights", "fid_weights", "features", "controls")
 FILE_SETTINGS += ("baselines",)
-RESULTS = {"score_mbm": SCORE_FILE, "generate": "decoded.npz", "evaluate": "report.json"}
-RESULTS |= {"demo_summary": "summary.txt"}
+RESULTS = {"score_mbm": SCORE_FILE, "generate": "decoded.npz", "baseline_ridge": "decoded.npz"}
+RESULTS |= {"evaluate": "report.json", "demo_summary": "summary.txt"}
 
 
 @dataclass(frozen=True)

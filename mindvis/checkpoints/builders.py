@@ -156,7 +156,7 @@ def build_stage_b(
     `start` brings all. Raises InputError where that run is of another shape.
     """
     flags: dict[str, Any] = {"global_pool": config.global_pool, "use_time_condition": config.use_time_condition}
-    flags |= {"context_tokens": config.context.tokens, "linear_context": config.context.ridge}
+    flags |= {"context_tokens": config.context.tokens, "ridge": config.context.ridge}
     path = find_ldm(config.ldm)
     with seeded(config.seed):
         encoder = FMRIEncoder(**encoder_settings, global_pool=config.global_pool)

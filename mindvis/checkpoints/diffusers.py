@@ -38,6 +38,7 @@ from mindvis.common.files import write_json, write_text
 from mindvis.common.loading import load_state
 from mindvis.config.loading import read_yaml
 from mindvis.dc_ldm import FMRIConditioner, LatentDiffusion, build_autoencoder, build_unet
+from mindvis.dc_ldm.conditioner import ridge_like
 from mindvis.dc_ldm.unet import time_condition
 from mindvis.sc_mbm import FMRIEncoder
 
@@ -211,16 +212,17 @@ def load_conditioner(folder: str | Path) -> Condition:
     """The conditioner of a folder of `export_diffusers`, in evaluation mode. Raises InputError as `read_diffusers`."""
     own = _conditioner(Path(folder))
     context_dim = own.state_dict["conditioner.dim_mapper.weight"].shape[0]
-    context = context_flags(own.settings)
-    del context["use_time_condition"]  # its weights tell
-    pooled = context["global_pool"]
+    flags = context_flags(own.settings)
+    pooled = flags["global_pool"]
     encoder = FMRIEncoder(**own.settings["encoder"], global_pool=pooled)
-    conditioner = FMRIConditioner(encoder, context_dim=context_dim, **context)
+    context = {"global_pool": pooled, "context_tokens": flags["context_tokens"]}
+    ridge = ridge_like(part(own.state_dict, "conditioner.ridge."))
+    conditioner = FMRIConditioner(encoder, context_dim=context_dim, ridge=ridge, **context)
     load_state(conditioner, part(own.state_dict, OWN[0]), source=str(folder))
     condition, state = None, part(own.state_dict, OWN[1])
     if state:
         embedding_dim = state["weight" if pooled else "2.weight"].shape[0]
-        condition = time_condition(context_dim, embedding_dim, pooled, context["context_tokens"])
+        condition = time_condition(context_dim, embedding_dim, **context)
         load_state(condition, state, source=str(folder))
     return Condition(conditioner, condition).eval().requires_grad_(False)
 

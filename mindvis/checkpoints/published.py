@@ -172,7 +172,7 @@ def write_published(path: Path, weights: Weights) -> None:
     A 'label2img' gets its config.yaml beside it. Raises InputError for a decoder whose context they do not know.
     """
     settings = weights.settings
-    for name in ("context_tokens", "linear_context") if weights.kind == "ldm" else ():
+    for name in ("context_tokens", "ridge") if weights.kind == "ldm" else ():
         if (found := context_flags(settings)[name]) != CONTEXT[name]:
             raise InputError(f"{path}: {name} is {found}; the published programs know {CONTEXT[name]} alone")
     if weights.kind == "mbm":

@@ -30,7 +30,7 @@ KINDS = ("mbm", "label2img", "ldm")
 IMAGE_DECODER = "image_decoder."  # prefix of the pretext of image features in a masked brain model
 DEFAULT_HEADS = 16  # of the published encoder and decoder, which no shape tells
 # What a decoder's settings say of its context, and the published values, which hold where a file is silent.
-CONTEXT = {"global_pool": False, "use_time_condition": True, "context_tokens": 77, "linear_context": False}
+CONTEXT = {"global_pool": False, "use_time_condition": True, "context_tokens": 77, "ridge": "none"}
 WRAPPED = re.compile(r"^(module\.|_orig_mod\.)+|(?<=\.)_orig_mod\.")  # by DataParallel or torch.compile
 ENVELOPE = "weights"  # key of {kind, settings, config, prefix} beside `state_dict` in our checkpoints
 EXPORTED = ("model.safetensors", "settings.yaml")  # files of an exported folder

@@ -196,7 +196,7 @@ class ContextConfig:
     """The context of Stage B, beyond what is published: all off by default."""
 
     tokens: int = number(77, 1, 77)  # context tokens; with global_pool there is one
-    ridge: bool = False  # add to every token a linear map of the fMRI that begins as ridge regression onto the class
+    ridge: str = "none"  # none | linear (to every token a linear map, begun as ridge to the class) | classes (see docs)
     regression: float = number(0.0, 0, 1000)  # weight of a loss that pulls the mean token to `target`; 0: off
     target: str = "class"  # class (its embedding in the label-to-image model) | latent (of the picture)
     consistency: float = number(0.0, 0, 1000)  # weight of a loss between two training rows of a stimulus; 0: off

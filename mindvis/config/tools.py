@@ -194,6 +194,7 @@ class ChainConfig:
     finetune_mbm: StageConfig | None = None  # Stage A on the subject's fMRI
     finetune_ldm: StageConfig | None = None  # Stage B on the subject's pairs
     generate: StageConfig | None = None  # pictures and controls
+    baseline_ridge: StageConfig | None = None  # pictures of one baseline, scored where there is no generate
     evaluate: StageConfig | None = None  # scores
     demo_summary: StageConfig | None = None  # a line with the score beside a linear classifier's, shown at the end
 

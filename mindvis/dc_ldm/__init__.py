@@ -1,7 +1,7 @@
 """Stage B: latent diffusion, doubly conditioned on fMRI."""
 
 from mindvis.dc_ldm.autoencoder import KLAutoencoder, VQAutoencoder
-from mindvis.dc_ldm.conditioner import ClassEmbedder, FMRIConditioner
+from mindvis.dc_ldm.conditioner import ClassEmbedder, ClassMixture, FMRIConditioner
 from mindvis.dc_ldm.model import LatentDiffusion
 from mindvis.dc_ldm.module import LDMModule
 from mindvis.dc_ldm.published import build_autoencoder, build_class_ldm, build_ldm, build_schedule, build_unet
@@ -20,6 +20,7 @@ from mindvis.dc_ldm.unet import PreparedContext, UNet
 
 __all__ = [
     "ClassEmbedder",
+    "ClassMixture",
     "FMRIConditioner",
     "KLAutoencoder",
     "LDMModule",

@@ -3,8 +3,11 @@
 Source: Chen et al. 2023 (arXiv 2211.06956), section 3.3 and figure 2. Attribute names are the published ones.
 """
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from mindvis.common.errors import InputError
 from mindvis.dc_ldm.unet import CONTEXT_TOKENS
@@ -14,7 +17,7 @@ from mindvis.sc_mbm import FMRIEncoder
 class FMRIConditioner(nn.Module):
     """fMRI [b 1 v] -> context [b m context_dim], m = `context_tokens` (published: 77) or 1 where the encoder pools.
 
-    With `linear_context` a linear map of the fMRI is added to every token (not published; see `start_from_linear`).
+    `ridge`, not published: a module fMRI [b 1 v] -> [b 1 context_dim] that is added to every token (see `build_ldm`).
     Raises InputError where `global_pool` is not what the encoder does, or for a number of tokens outside 1 to 77.
     """
 
@@ -25,7 +28,7 @@ class FMRIConditioner(nn.Module):
         context_dim: int,
         global_pool: bool = False,
         context_tokens: int = CONTEXT_TOKENS,
-        linear_context: bool = False,
+        ridge: nn.Module | None = None,
     ):
         super().__init__()
         if not 1 <= context_tokens <= CONTEXT_TOKENS:
@@ -35,7 +38,7 @@ class FMRIConditioner(nn.Module):
         self.encoder = encoder
         self.channel_mapper = None if global_pool else _mapper(encoder.num_patches, context_tokens)
         self.dim_mapper = nn.Linear(encoder.pos_embed.shape[-1], context_dim)
-        self.linear = nn.Linear(encoder.num_voxels, context_dim) if linear_context else None
+        self.ridge = ridge
 
     def forward(self, fmri: Tensor) -> Tensor:
         """[b 1 v] -> [b m context_dim], or [b 1 context_dim] with global pooling."""
@@ -43,16 +46,38 @@ class FMRIConditioner(nn.Module):
         if self.channel_mapper is not None:
             tokens = self.channel_mapper(tokens)  # [b m d]
         context = self.dim_mapper(tokens)  # [b m c]
-        return context if self.linear is None else context + self.linear(fmri)
+        return context if self.ridge is None else context + self.ridge(fmri)
 
-    @torch.no_grad()
-    def start_from_linear(self, weight: Tensor, bias: Tensor) -> None:
-        """Begin as the linear map `weight` [c v], `bias` [c] in every token; what the encoder adds begins at 0."""
-        assert self.linear is not None
-        self.linear.weight.copy_(weight)
-        self.linear.bias.copy_(bias)
-        for parameter in self.dim_mapper.parameters():
-            parameter.zero_()
+
+class ClassMixture(nn.Module):
+    """fMRI [b 1 v] -> the embedding [b 1 c] of the class that a linear classifier reads, or a mixture where in doubt.
+
+    It is fitted before the training and stays as it is.
+    """
+
+    weight: Tensor  # [k v]
+    bias: Tensor  # [k]
+    embeddings: Tensor  # [k c]
+
+    def __init__(self, num_voxels: int, num_classes: int, context_dim: int):
+        super().__init__()
+        self.register_buffer("weight", torch.zeros(num_classes, num_voxels))
+        self.register_buffer("bias", torch.zeros(num_classes))
+        self.register_buffer("embeddings", torch.zeros(num_classes, context_dim))
+
+    def forward(self, fmri: Tensor) -> Tensor:
+        scores = F.linear(fmri, self.weight, self.bias)  # [b 1 k]
+        return scores.softmax(dim=-1) @ self.embeddings
+
+
+def ridge_like(state: Mapping[str, Tensor]) -> nn.Module | None:
+    """The module that these weights of `FMRIConditioner.ridge` belong to, with other weights; None for none."""
+    if not state:
+        return None
+    size, num_voxels = state["weight"].shape
+    return (
+        ClassMixture(num_voxels, *state["embeddings"].shape) if "embeddings" in state else nn.Linear(num_voxels, size)
+    )
 
 
 class ClassEmbedder(nn.Module):

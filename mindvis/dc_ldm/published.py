@@ -11,7 +11,7 @@ from torch import nn
 from mindvis.common.errors import InputError
 from mindvis.dc_ldm.autoencoder import Autoencoder, KLAutoencoder, VQAutoencoder
 from mindvis.dc_ldm.coders import Decoder, Encoder
-from mindvis.dc_ldm.conditioner import ClassEmbedder, FMRIConditioner
+from mindvis.dc_ldm.conditioner import ClassEmbedder, ClassMixture, FMRIConditioner
 from mindvis.dc_ldm.layers import GROUPS
 from mindvis.dc_ldm.model import LOSSES, LatentDiffusion
 from mindvis.dc_ldm.schedule import BETA_SCHEDULES, PARAMETERIZATIONS, NoiseSchedule
@@ -142,19 +142,31 @@ def build_ldm(
     use_time_condition: bool = True,
     *,
     context_tokens: int = CONTEXT_TOKENS,
-    linear_context: bool = False,
+    ridge: str = "none",
 ) -> LatentDiffusion:
     """Stage B model from the published config.yaml as a dict, with everything frozen that is not tuned.
 
     The label-, text- and layout-to-image models alike: `encoder` takes the place of their `cond_stage_config`.
-    The arguments win over `global_pool` and `use_time_cond` in the file; the last two are as of `FMRIConditioner`.
+    The arguments win over `global_pool` and `use_time_cond` in the file. Not published: `context_tokens`, their number,
+    and `ridge`, what is added to each, "linear" (a linear map of the fMRI) or "classes" (`ClassMixture`).
     Raises InputError for an option that would change the results and is not supported.
     """
     options = _part(ldm_config, "unet_config")
     context: dict[str, Any] = {"global_pool": global_pool, "context_tokens": context_tokens}
     unet = build_unet(options, use_time_condition=use_time_condition, **context)
-    conditioner = FMRIConditioner(encoder, context_dim=unet.context_dim, linear_context=linear_context, **context)
+    added = build_ridge(ridge, ldm_config, encoder.num_voxels, unet.context_dim)
+    conditioner = FMRIConditioner(encoder, context_dim=unet.context_dim, ridge=added, **context)
     return _assemble(ldm_config, unet, conditioner).freeze()
+
+
+def build_ridge(kind: str, ldm_config: Options, num_voxels: int, context_dim: int) -> nn.Module | None:
+    """What is added to every token of a context, as `build_ldm` names it. Raises InputError for another name."""
+    if kind not in ("none", "linear", "classes"):
+        raise InputError(f"context.ridge is {kind!r}; needed: none, linear or classes")
+    if kind == "classes":
+        options = CLASSES.read(_part(ldm_config, "cond_stage_config"))
+        return ClassMixture(num_voxels, options.get("n_classes", 1000), context_dim)
+    return nn.Linear(num_voxels, context_dim) if kind == "linear" else None
 
 
 def build_class_ldm(ldm_config: Options, *, with_classes: bool = True) -> LatentDiffusion:

@@ -131,7 +131,7 @@ def generation_provenance(config: GenerateConfig, dataset: FMRIDataset, ldm: Lat
         "settings": plain(config),
         "patch_size": ldm.conditioner.encoder.patch_size,
         "stage_a_run": run.get("stage_a", {}).get("run_dir"),
-        "ridge_context": ldm.conditioner.linear is not None,  # the context began as a ridge regression
+        "ridge_context": ldm.conditioner.ridge is not None,  # the context began as a ridge regression
         "machine": describe_machine(config, ldm),
     }
     if config.fmri is not None:

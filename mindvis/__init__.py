@@ -24,5 +24,6 @@ def load(
     """
     from mindvis.decoding import decoder
 
-    options = {"checkpoint": checkpoint, "device": device, "num_threads": num_threads}
-    return decoder.load(path, **options, fmri_encoder=fmri_encoder, ldm=ldm)
+    return decoder.load(
+        path, checkpoint=checkpoint, device=device, num_threads=num_threads, fmri_encoder=fmri_encoder, ldm=ldm
+    )

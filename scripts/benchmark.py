@@ -30,14 +30,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     from mindvis.benchmarks.works import Limit, check, complete
     from mindvis.common.devices import describe_device, use_threads
 
-    config, measured = complete(config), {}
+    config = complete(config)
+    measured: dict = {}  # of the bare steps, by variant
     limit = Limit(config.max_seconds)
     through_fit = partial(benchmark_fit, measured=measured, limit=limit)
     studies = {"solvers": benchmark_solvers, "growth": benchmark_growth}
     studies |= {"fit": through_fit, "fit_stage_b": partial(through_fit, stage="stage_b")}
     check(config, tuple(studies))
     use_threads(config.num_threads)
-    rows = []
+    rows: list[dict] = []
     for row in benchmark(config, limit):
         print(row_line(row) if rows else "\n".join([*heading(), row_line(row)]), flush=True)
         measured[row.variant] = row.ours

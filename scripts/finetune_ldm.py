@@ -39,9 +39,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     run = begin_run(config, "finetune_ldm")
     if config.cache_latents and not config.trainer.fast_dev_run:
-        how = {"bfloat16": config.trainer.precision == "bf16-mixed", "device": training_device(config.trainer)}
+        how: dict = {"bfloat16": config.trainer.precision == "bf16-mixed", "device": training_device(config.trainer)}
         images = (ldm.autoencoder, train_set.stimuli, run.path)
-        bank = {"crops_per_image": config.augment.crops_per_image, "crop_ratio": config.augment.crop_ratio}
+        bank: dict = {"crops_per_image": config.augment.crops_per_image, "crop_ratio": config.augment.crop_ratio}
         crops = kept_crops(*images, **bank, seed=config.seed, **how)
         train_set = train_set.with_latents(kept_latents(*images, **how), crops)
     run.record(

@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     network, settings = start_mbm(config.model, data.num_voxels, config.seed, config.pretext)
 
     run = begin_run(config, "pretrain_mbm")
-    features = None if resnet is None else kept_features(pictures, resnet, run.path)
+    features = None if resnet is None or pictures is None else kept_features(pictures, resnet, run.path)
     module = build_mbm_module(network, config.mask, config.optim, config.trainer.max_epochs, features)
     run.record(seed=config.seed, data=data_facts(train=train_set, validation=val_set), fmri_seen="pretraining")
     callbacks = [

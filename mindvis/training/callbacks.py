@@ -123,7 +123,7 @@ class StepProgress(pl.Callback):
             return
         if self._bar is not None:
             per_step = self.batch_size * trainer.accumulate_grad_batches * trainer.world_size
-            if step % trainer.log_every_n_steps == 0:  # to read a loss is to wait for the device
+            if _is_logged(trainer):  # to read a loss is to wait for the device
                 speed = f"{per_step * (step - self._first) / self.pace.seconds:.3g} samples/s"
                 self._bar.set_postfix_str(", ".join([*_losses(trainer), speed]), refresh=False)
             self._bar.update(step - self._bar.n)
@@ -277,9 +277,12 @@ def _steps_left(trainer: pl.Trainer, max_steps: int) -> int:
 def _is_read(trainer: pl.Trainer) -> bool:
     """Whether the batch that has just ended makes a step that is logged, or the last one of an epoch."""
     stepped = (trainer.fit_loop.epoch_loop.batch_idx + 1) % trainer.accumulate_grad_batches == 0
-    every = trainer.log_every_n_steps  # type: ignore[attr-defined]
-    logged = trainer.global_step % every == 0 or trainer.should_stop
-    return trainer.is_last_batch or (stepped and logged)
+    return trainer.is_last_batch or (stepped and (_is_logged(trainer) or trainer.should_stop))
+
+
+def _is_logged(trainer: pl.Trainer) -> bool:
+    """Whether the step that was done last is one that is logged."""
+    return trainer.global_step % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
 
 
 def _mean_over_processes(trainer: pl.Trainer, values: Tensor) -> Tensor:

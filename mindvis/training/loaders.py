@@ -195,12 +195,13 @@ class Loaders(pl.LightningDataModule):
     def _loader(self, name: str, dataset: Dataset, sampler: TrainSampler | EvalSampler) -> WatchedLoader:
         on_gpu = self.trainer.strategy.root_device.type == "cuda"
         num_workers = choose_workers(self.settings, on_gpu)
+        collate: Any = getattr(dataset, "collate", default_collate)
         return WatchedLoader(
             dataset,
             name=name,
             stall_seconds=self.settings.stall_seconds,
             batch_sampler=sampler,
-            collate_fn=Collate(getattr(dataset, "collate", default_collate), self.draw),
+            collate_fn=Collate(collate, self.draw),
             num_workers=num_workers,
             persistent_workers=num_workers > 0,  # else every epoch would start them again
             pin_memory=on_gpu,

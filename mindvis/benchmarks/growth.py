@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
 from mindvis.benchmarks.measure import measure_variants
-from mindvis.benchmarks.works import Variant, complete
+from mindvis.benchmarks.works import Filled, Variant, complete
 from mindvis.common.files import write_atomic, write_json
 from mindvis.common.plots import ACCENT, INK, MUTED, PAPER_DPI
 from mindvis.config.schemas import ModelConfig
@@ -21,7 +21,7 @@ VOXELS = (1024, 2048, 4096, 8192)
 STIMULI = (2, 4, 8, 16)
 SUBJECTS = (50, 100, 200, 400, 800)
 
-Change = Callable[[BenchmarkConfig, int], BenchmarkConfig]
+Change = Callable[[Filled, int], Filled]
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def growth_plot(points: dict[str, list[Point]]) -> Figure:
     return figure
 
 
-def _measure(config: BenchmarkConfig, curve: Curve) -> Iterator[Point]:
+def _measure(config: Filled, curve: Curve) -> Iterator[Point]:
     for size in curve.sizes:
         variant = Variant(curve.work)
         found = measure_variants(curve.change(config, size), [variant])[variant]

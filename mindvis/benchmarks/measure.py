@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from multiprocessing.context import BaseContext
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import torch
@@ -20,9 +21,8 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from mindvis.benchmarks.networks import pictures, pictures_plms, stage_a, stage_b, unet_evaluation
-from mindvis.benchmarks.works import Variant, Work, audit, complete, first_batch, n_way, pairwise_ssim
+from mindvis.benchmarks.works import Filled, Variant, audit, first_batch, n_way, pairwise_ssim
 from mindvis.common.devices import use_threads
-from mindvis.config.tools import BenchmarkConfig
 from mindvis.training import on_cpu
 
 WORKS = {
@@ -84,9 +84,9 @@ class Measured:
 class Worker:
     """A process that has made a work ready, and times one call whenever asked to."""
 
-    made: Work | None = None  # in that process
+    made: Any = None  # the Work, in that process
 
-    def __init__(self, config: BenchmarkConfig, variant: Variant):
+    def __init__(self, config: Filled, variant: Variant):
         self._process = ProcessPoolExecutor(1, mp_context=_context())
         self._arguments = (config, variant)
         self.work = self._run(_prepare)
@@ -104,13 +104,12 @@ class Worker:
         self._run(_clear_away)
         self._process.shutdown()
 
-    def _run(self, task: Callable) -> object:
+    def _run(self, task: Callable) -> Any:
         return self._process.submit(task, *self._arguments).result()
 
 
-def measure_variants(config: BenchmarkConfig, variants: Sequence[Variant]) -> dict[Variant, Measured]:
+def measure_variants(config: Filled, variants: Sequence[Variant]) -> dict[Variant, Measured]:
     """Time variants of a work by turns; whole pictures, which are long, three times at most."""
-    config = complete(config)
     repetitions = min(config.repetitions, 3) if variants[0].work in WHOLE_PICTURES else config.repetitions
     seconds: dict[Variant, list[float]] = {variant: [] for variant in variants}
     rates: dict[str, list[float]] = {variant.precision: [] for variant in variants}
@@ -190,7 +189,7 @@ def _context() -> BaseContext:
     return context
 
 
-def _prepare(config: BenchmarkConfig, variant: Variant) -> tuple[str, float, str]:
+def _prepare(config: Filled, variant: Variant) -> tuple[str, float, str]:
     use_threads(config.num_threads)
     Worker.made = work = WORKS[variant.work](config, variant)
     for _ in range(1 if variant.work in WHOLE_PICTURES else WARM_UPS[config.device]):
@@ -198,20 +197,20 @@ def _prepare(config: BenchmarkConfig, variant: Variant) -> tuple[str, float, str
     return work.name, work.items, work.unit
 
 
-def _time(config: BenchmarkConfig, variant: Variant) -> float:
+def _time(config: Filled, variant: Variant) -> float:
     work = Worker.made
     if variant.work in FOLLOWS_ITSELF:
         work.call()  # others have had their turn: memory that was left alone is slow at first
     return work.scale * timed(work.call, config.device)
 
 
-def _use(config: BenchmarkConfig, variant: Variant) -> Usage:
+def _use(config: Filled, variant: Variant) -> Usage:
     peak = peak_bytes(config.device)  # before counting, which keeps tensors of its own
     flops = 0.0 if variant.compiled else count_flops(Worker.made.call)
     return Usage(peak, Worker.made.scale * flops)
 
 
-def _clear_away(config: BenchmarkConfig, variant: Variant) -> None:
+def _clear_away(config: Filled, variant: Variant) -> None:
     if Worker.made is not None:
         Worker.made.close()
 

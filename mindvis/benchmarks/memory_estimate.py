@@ -21,10 +21,23 @@ from mindvis.sc_mbm import FMRIEncoder, MaskedBrainModel
 GB = 1e9
 NUM_VOXELS = 4656
 # class-conditional ImageNet LDM-4, what the published config.yaml says
-UNET = {"image_size": 64, "in_channels": 3, "out_channels": 3, "model_channels": 192, "num_res_blocks": 2}
+UNET: dict[str, Any] = {
+    "image_size": 64,
+    "in_channels": 3,
+    "out_channels": 3,
+    "model_channels": 192,
+    "num_res_blocks": 2,
+}
 UNET |= {"attention_resolutions": [8, 4, 2], "channel_mult": [1, 2, 3, 5], "num_heads": 1, "context_dim": 512}
 UNET |= {"use_spatial_transformer": True, "transformer_depth": 1}
-SHAPE = {"double_z": False, "z_channels": 3, "resolution": 256, "in_channels": 3, "out_ch": 3, "ch": 128}
+SHAPE: dict[str, Any] = {
+    "double_z": False,
+    "z_channels": 3,
+    "resolution": 256,
+    "in_channels": 3,
+    "out_ch": 3,
+    "ch": 128,
+}
 SHAPE |= {"ch_mult": [1, 2, 4], "num_res_blocks": 2, "attn_resolutions": [], "dropout": 0.0}
 LABEL2IMG = {
     "linear_start": 0.0015,
@@ -67,7 +80,7 @@ class StageB(nn.Module):
         self.ldm.unet.use_checkpoint = True
 
 
-def stage_model(stage: str, ldm_config: dict | None = None) -> nn.Module:
+def stage_model(stage: str, ldm_config: dict | None = None) -> StageA | StageB:
     """The network of stage `A` or `B` with its loss; `ldm_config` None is the published one."""
     return StageA() if stage == "A" else StageB(ldm_config)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import torch
@@ -9,11 +10,10 @@ from torch import Tensor
 
 from mindvis.benchmarks import plain
 from mindvis.benchmarks.memory_estimate import LABEL2IMG
-from mindvis.benchmarks.works import Variant, Work, batches
+from mindvis.benchmarks.works import Filled, Variant, Work, batches
 from mindvis.checkpoints import DEMO_LDM, ENCODER_SETTINGS
 from mindvis.common.errors import InputError
 from mindvis.config.loading import read_yaml
-from mindvis.config.tools import BenchmarkConfig
 from mindvis.dc_ldm import LatentDiffusion, LDMModule, build_ldm
 from mindvis.dc_ldm.precision import cast_frozen, channels_last
 from mindvis.decoding import decode as decoding
@@ -26,7 +26,7 @@ CLIP = {"stage_a": 0.8, "stage_b": 0.5}
 PLAIN_STEPS = 250
 
 
-def stage_a(config: BenchmarkConfig, variant: Variant) -> Work:
+def stage_a(config: Filled, variant: Variant) -> Work:
     """One optimiser step of Stage A, with the correlation that a training step logs."""
     torch.manual_seed(config.seed)
     build = plain.CopyingModel if variant.plain else MaskedBrainModel
@@ -51,7 +51,7 @@ def stage_a(config: BenchmarkConfig, variant: Variant) -> Work:
     return Work(f"Stage A step, {config.num_voxels} voxels, batch {batch_size}", step, batch_size, "rows")
 
 
-def stage_b(config: BenchmarkConfig, variant: Variant) -> Work:
+def stage_b(config: Filled, variant: Variant) -> Work:
     """Two optimiser steps of Stage B, with cropped images and with whole ones: the mean of the default augmentation.
 
     The plain version encodes both, without gradients; ours takes the kept latents of the whole ones, and with
@@ -81,7 +81,7 @@ def stage_b(config: BenchmarkConfig, variant: Variant) -> Work:
     return Work(name, steps, batch_size, "pairs", scale=1 / len(pairs))
 
 
-def unet_evaluation(config: BenchmarkConfig, variant: Variant) -> Work:
+def unet_evaluation(config: Filled, variant: Variant) -> Work:
     """One evaluation of the UNet for a batch of pictures, as every step of a sampler needs it."""
     ldm = build_diffusion(config).eval().to(config.device)
     ldm = plain.unfused(ldm) if variant.plain else decoding.make_ready(ldm, variant.precision, compile=variant.compiled)
@@ -90,18 +90,17 @@ def unet_evaluation(config: BenchmarkConfig, variant: Variant) -> Work:
     with torch.no_grad():
         context = decoding.context_of(ldm, seeded_rows(config, config.sampling_batch)["fmri"][:, 0].cpu().numpy())
         noise = noise.to(context.dtype)
-        if not variant.plain:
-            context = ldm.unet.prepare_context(context)
+        prepared = context if variant.plain else ldm.unet.prepare_context(context)
 
     @torch.no_grad()
     def evaluate() -> None:
-        ldm.unet(noise, t, context)
+        ldm.unet(noise, t, prepared)
 
     name = f"UNet evaluation, latents of {ldm.latent_shape[-1]}, batch {config.sampling_batch}"
     return Work(name, evaluate, config.sampling_batch, "pictures")
 
 
-def pictures(config: BenchmarkConfig, variant: Variant) -> Work:
+def pictures(config: Filled, variant: Variant) -> Work:
     """Pictures of one stimulus each: in batches by averaged UniPC, or one at a time by PLMS with 250 steps."""
     own = ("unipc_averaged", config.num_steps, config.sampling_batch)
     draw = _drawing(config, variant, *(("plms", PLAIN_STEPS, 1) if variant.plain else own))
@@ -109,16 +108,14 @@ def pictures(config: BenchmarkConfig, variant: Variant) -> Work:
     return Work(f"{config.num_pictures} pictures: {ways}", draw, config.num_pictures, "pictures")
 
 
-def pictures_plms(config: BenchmarkConfig, variant: Variant) -> Work:
+def pictures_plms(config: Filled, variant: Variant) -> Work:
     """Pictures of one stimulus each in batches, by PLMS with 250 steps as published."""
     draw = _drawing(config, variant, "plms", PLAIN_STEPS, config.sampling_batch)
     name = f"{config.num_pictures} pictures: PLMS {PLAIN_STEPS} in batches of {config.sampling_batch}"
     return Work(name, draw, config.num_pictures, "pictures")
 
 
-def _drawing(
-    config: BenchmarkConfig, variant: Variant, sampler: str, num_steps: int, batch_size: int
-) -> Callable[[], None]:
+def _drawing(config: Filled, variant: Variant, sampler: str, num_steps: int, batch_size: int) -> Callable[[], None]:
     """Decoding with a model that was made ready, and is compiled, once: before the first call, or in it."""
     ldm = build_diffusion(config).eval().to(config.device)
     if variant.plain:
@@ -126,7 +123,12 @@ def _drawing(
     else:
         ldm = decoding.make_ready(ldm, variant.precision, compile=variant.compiled)
     fmri = seeded_rows(config, config.num_pictures)["fmri"][:, 0].cpu().numpy()
-    options = {"num_samples": 1, "seed": config.seed, "precision": variant.precision, "compile": variant.compiled}
+    options: dict[str, Any] = {
+        "num_samples": 1,
+        "seed": config.seed,
+        "precision": variant.precision,
+        "compile": variant.compiled,
+    }
     options |= {"sampler": sampler, "num_steps": num_steps, "batch_size": batch_size}
 
     def draw() -> None:
@@ -136,19 +138,19 @@ def _drawing(
     return draw
 
 
-def batch_of(config: BenchmarkConfig, variant: Variant) -> int:
+def batch_of(config: Filled, variant: Variant) -> int:
     """Samples of a training step: of the variant, else as the settings say."""
     return variant.batch or batches(config, variant.work)[0]
 
 
-def build_diffusion(config: BenchmarkConfig) -> LatentDiffusion:
+def build_diffusion(config: Filled) -> LatentDiffusion:
     """Stage B model of the sizes in the settings, with random weights."""
     torch.manual_seed(config.seed)
     sizes = {name: value for name, value in vars(config.model).items() if name in ENCODER_SETTINGS}
     return build_ldm(_read_ldm(config.ldm), FMRIEncoder(num_voxels=config.num_voxels, **sizes))
 
 
-def seeded_rows(config: BenchmarkConfig, num_rows: int) -> dict[str, Tensor]:
+def seeded_rows(config: Filled, num_rows: int) -> dict[str, Tensor]:
     """Random fMRI [b 1 v] on the device, and the keys [b 3] from which a module draws."""
     fmri = torch.randn(num_rows, 1, config.num_voxels, generator=torch.Generator().manual_seed(config.seed))
     key = torch.tensor([[config.seed, 0, index] for index in range(num_rows)])
@@ -165,7 +167,7 @@ def _read_ldm(name: str) -> dict:
     return read_yaml(path)
 
 
-def _make_ready(module: torch.nn.Module, config: BenchmarkConfig, variant: Variant) -> None:
+def _make_ready(module: torch.nn.Module, config: Filled, variant: Variant) -> None:
     """What `fit` attaches on a CPU, or what the plain version leaves out."""
     if variant.plain:
         plain.unfused(module)
@@ -175,9 +177,7 @@ def _make_ready(module: torch.nn.Module, config: BenchmarkConfig, variant: Varia
         on_cpu.attach(module, mixed=variant.precision == "bf16-mixed")
 
 
-def _pair_batches(
-    config: BenchmarkConfig, latent_shape: tuple, batch_size: int, *, plain_way: bool
-) -> list[dict[str, Tensor]]:
+def _pair_batches(config: Filled, latent_shape: tuple, batch_size: int, *, plain_way: bool) -> list[dict[str, Tensor]]:
     """A batch whose images are all cropped and one whose images are whole."""
     size = 4 * latent_shape[-1]
     found = []
@@ -191,7 +191,7 @@ def _pair_batches(
     return found
 
 
-def _optimizer(groups: list[dict], variant: Variant, **options: object) -> torch.optim.Optimizer:
+def _optimizer(groups: list[dict], variant: Variant, **options: Any) -> torch.optim.Optimizer:
     return plain.adamw(groups, **options) if variant.plain else adamw(groups, **options)
 
 

@@ -106,7 +106,8 @@ def _compare(
     images, wanted = (ldm.autoencoder.decode(x).clamp(-1, 1) for x in (latent, reference))
     recognised = (classifier(images).argmax(dim=1) == class_ids).float().mean()
     distances = ((latent - reference).square().mean().sqrt(), 127.5 * (images - wanted).square().mean().sqrt())
-    return SolverRow(sampler, num_steps, evaluations, *map(float, distances), float(recognised))
+    of_latents, of_pixels = map(float, distances)
+    return SolverRow(sampler, num_steps, evaluations, of_latents, of_pixels, float(recognised))
 
 
 def _progress(label: str) -> Callable:

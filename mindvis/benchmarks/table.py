@@ -7,14 +7,13 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from mindvis.benchmarks.measure import WHOLE_PICTURES, Measured, measure_variants
-from mindvis.benchmarks.works import ON_THE_CPU, PARTS, WITHOUT_PLAIN, Limit, Variant, batches, complete
-from mindvis.config.tools import BenchmarkConfig
+from mindvis.benchmarks.works import ON_THE_CPU, PARTS, WITHOUT_PLAIN, Filled, Limit, Variant, batches
 
 log = logging.getLogger(__name__)
 
 FIT_SECONDS = 60.0  # of a limit, which are kept for the parts that train through `fit`
 COMPILE_SECONDS = 60.0  # what the first compiled work is expected to take
-COLUMNS = ("work", "precision", "s (fastest to slowest)", "items/s", "GB", "GFLOP/s (of matmul)")
+COLUMNS: tuple[str, ...] = ("work", "precision", "s (fastest to slowest)", "items/s", "GB", "GFLOP/s (of matmul)")
 COLUMNS += ("plain: s", "plain: GB", "times faster", "memory ratio")
 
 
@@ -39,8 +38,8 @@ class Row:
     @property
     def memory_ratio(self) -> float | None:
         """Peak memory over that of the plain version."""
-        peaks = [None if part is None else part.usage.peak_bytes for part in (self.ours, self.plain)]
-        return None if None in peaks else peaks[0] / peaks[1]
+        ours, plain = self.ours.usage.peak_bytes, None if self.plain is None else self.plain.usage.peak_bytes
+        return None if ours is None or plain is None else ours / plain
 
     def as_json(self) -> dict[str, Any]:
         """Everything measured and what follows from it."""
@@ -55,13 +54,12 @@ class Row:
         return measured | rates
 
 
-def benchmark(config: BenchmarkConfig, limit: Limit | None = None) -> Iterator[Row]:
+def benchmark(config: Filled, limit: Limit | None = None) -> Iterator[Row]:
     """Rows of the parts in `config.parts`, as they are measured; eager ones first, and on a GPU then compiled ones.
 
     What would not end within the limit, as far as that can be told, is left out with a line in the log. Raises
     InputError for settings that cannot be.
     """
-    config = complete(config)
     limit = limit or Limit(config.max_seconds)
     kept = FIT_SECONDS * len([part for part in config.parts if part.startswith("fit")])
     eager: dict[Variant, Row] = {}
@@ -80,9 +78,9 @@ def benchmark(config: BenchmarkConfig, limit: Limit | None = None) -> Iterator[R
             yield _with_operations_of(eager.get(replace(variant, compiled=False)), row)
 
 
-def comparisons(config: BenchmarkConfig) -> list[tuple[BenchmarkConfig, list[Variant], list[Variant]]]:
+def comparisons(config: Filled) -> list[tuple[Filled, list[Variant], list[Variant]]]:
     """What is timed by turns, in order: settings, variants of one work, and its plain version where there is one."""
-    found: list[tuple[BenchmarkConfig, list[Variant], list[Variant]]] = []
+    found: list[tuple[Filled, list[Variant], list[Variant]]] = []
     for part in (part for part in config.parts if part in PARTS):
         alone = part in ON_THE_CPU
         sizes = replace(config, device="cpu") if alone else config
@@ -91,7 +89,7 @@ def comparisons(config: BenchmarkConfig) -> list[tuple[BenchmarkConfig, list[Var
                 continue
             if work == "pictures_plms" and config.device == "cpu":
                 continue  # there it is the plain version of the other pictures
-            for batch in batches(config, work):
+            for batch in batches(config, work) or (None,):
                 ours = [Variant(work, way, batch=batch) for way in config.precisions[: 1 if alone else None]]
                 plain = [Variant(work, plain=True, batch=batch)] if config.plain and work not in WITHOUT_PLAIN else []
                 found.append((sizes, ours, plain))

@@ -7,17 +7,17 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 
 from mindvis.benchmarks.measure import Measured, measure_variants
 from mindvis.benchmarks.networks import CLIP, batch_of, build_diffusion
-from mindvis.benchmarks.works import Limit, Variant, batches
+from mindvis.benchmarks.works import Filled, Limit, Variant, batches
 from mindvis.common.draws import generator
 from mindvis.common.files import write_json
 from mindvis.config.schemas import LoggingConfig, TrainerConfig, plain
-from mindvis.config.tools import BenchmarkConfig
 from mindvis.data import FMRIDataset, PairedDataset
 from mindvis.dc_ldm import LDMModule
 from mindvis.sc_mbm import MaskedBrainModel, MBMModule
@@ -54,7 +54,7 @@ class FitSpeed:
 
 
 def benchmark_fit(
-    config: BenchmarkConfig,
+    config: Filled,
     stage: str = "stage_a",
     measured: Mapping[Variant, Measured] | None = None,
     limit: Limit | None = None,
@@ -80,7 +80,7 @@ def benchmark_fit(
     return [str(speed) for speed in found]
 
 
-def train_briefly(config: BenchmarkConfig, variant: Variant) -> tuple[float, float]:
+def train_briefly(config: Filled, variant: Variant) -> tuple[float, float]:
     """Seconds of a step and share of waiting, medians over the rows of speed.csv after the first, which warms up."""
     batch_size = batch_of(config, variant)
     module, dataset = MODULES[variant.work](config, STEPS[config.device] * batch_size)
@@ -95,19 +95,19 @@ def train_briefly(config: BenchmarkConfig, variant: Variant) -> tuple[float, flo
         val_fraction=0.0,
     )
     with tempfile.TemporaryDirectory(prefix="mindvis-benchmark-") as folder:
-        begun = {"stage": STAGES[variant.work], "settings": {"trainer": plain(trainer)}}
+        begun: dict[str, Any] = {"stage": STAGES[variant.work], "settings": {"trainer": plain(trainer)}}
         run = create_run(folder, **begun, resume="auto", resume_override=False)
-        options = {"seed": config.seed, "trainer": trainer, "logging": LoggingConfig(wandb="disabled")}
+        options: dict[str, Any] = {"seed": config.seed, "trainer": trainer, "logging": LoggingConfig(wandb="disabled")}
         fit(module, dataset, None, run, **options, clip=CLIP[variant.work])
         return _medians((Path(folder) / "speed.csv").read_text().splitlines(), batch_size)
 
 
-def _stage_a(config: BenchmarkConfig, num_rows: int) -> tuple[pl.LightningModule, FMRIDataset]:
+def _stage_a(config: Filled, num_rows: int) -> tuple[pl.LightningModule, FMRIDataset]:
     network = MaskedBrainModel(num_voxels=config.num_voxels, **vars(config.model))
     return MBMModule(network), FMRIDataset(_rows(config, num_rows))
 
 
-def _stage_b(config: BenchmarkConfig, num_rows: int) -> tuple[pl.LightningModule, PairedDataset]:
+def _stage_b(config: Filled, num_rows: int) -> tuple[pl.LightningModule, PairedDataset]:
     """Every picture has a kept latent, and every other one that is shown is cropped and encoded: the default."""
     ldm = build_diffusion(config)
     stimulus = np.arange(num_rows) % 16
@@ -122,7 +122,7 @@ def _stage_b(config: BenchmarkConfig, num_rows: int) -> tuple[pl.LightningModule
 MODULES = {"stage_a": _stage_a, "stage_b": _stage_b}
 
 
-def _rows(config: BenchmarkConfig, num_rows: int) -> np.ndarray:
+def _rows(config: Filled, num_rows: int) -> np.ndarray:
     return generator((config.seed,), "benchmark").standard_normal((num_rows, config.num_voxels), dtype=np.float32)
 
 

@@ -8,8 +8,9 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -75,10 +76,15 @@ class Limit:
 
 
 # What `device=cuda` measures unless told otherwise: the cells of the table in the README, without plain versions.
-ON_A_GPU = {"sampling_batch": 25, "num_pictures": 25, "repetitions": 30, "precisions": ["bf16-mixed"]}
+ON_A_GPU: dict[str, Any] = {"sampling_batch": 25, "num_pictures": 25, "repetitions": 30, "precisions": ["bf16-mixed"]}
 ON_A_GPU |= {"plain": False, "max_seconds": 390}
 ON_A_GPU |= {"parts": ["stage_a", "stage_b", "sampling", "fit", "fit_stage_b"]}
-ON_A_CPU = {"sampling_batch": 5, "num_pictures": 0, "repetitions": 3, "precisions": ["32-true", "bf16-mixed"]}
+ON_A_CPU: dict[str, Any] = {
+    "sampling_batch": 5,
+    "num_pictures": 0,
+    "repetitions": 3,
+    "precisions": ["32-true", "bf16-mixed"],
+}
 ON_A_CPU |= {"plain": True, "parts": ["evaluation"]}
 BATCHES = {  # of a step where the setting is null, the one through `fit` first
     "stage_a": {"cpu": (8,), "cuda": (100, 62)},
@@ -86,21 +92,33 @@ BATCHES = {  # of a step where the setting is null, the one through `fit` first
 }
 
 
-def complete(config: BenchmarkConfig) -> BenchmarkConfig:
-    """The settings with what follows from the device in the place of null; batches are as of `batches`."""
+@dataclass(kw_only=True)
+class Filled(BenchmarkConfig):
+    """Settings with what follows from the device in the place of null; batches of steps are as of `batches`."""
+
+    parts: list[str]
+    precisions: list[str]
+    plain: bool
+    repetitions: int
+    sampling_batch: int
+    num_pictures: int
+
+
+def complete(config: BenchmarkConfig) -> Filled:
+    """The settings, filled."""
     usual = ON_A_GPU if config.device == "cuda" else ON_A_CPU
-    return replace(config, **{name: value for name, value in usual.items() if getattr(config, name) is None})
+    return Filled(**vars(config) | {name: value for name, value in usual.items() if getattr(config, name) is None})
 
 
-def batches(config: BenchmarkConfig, work: str) -> tuple[int | None, ...]:
-    """Batches to time a work with; (None,) for one that is no training step."""
+def batches(config: Filled, work: str) -> tuple[int, ...]:
+    """Batches to time a training step with; () for another work."""
     if work not in BATCHES:
-        return (None,)
+        return ()
     given = getattr(config, f"{work}_batch")
     return BATCHES[work][config.device] if given is None else (given,)
 
 
-def check(config: BenchmarkConfig, others: tuple[str, ...]) -> None:
+def check(config: Filled, others: tuple[str, ...]) -> None:
     """Raises InputError for unknown parts and precisions, fewer than one repetition, and a GPU that is not there."""
     choices = {"parts": (*PARTS, *others), "precisions": ("32-true", "bf16-mixed")}
     for name, allowed in choices.items():
@@ -195,7 +213,7 @@ def write_subjects(root: Path, config: BenchmarkConfig) -> None:
     for subject in range(config.num_subjects):
         (root / str(100_000 + subject)).mkdir(parents=True)
         shape = (config.num_frames, config.region_voxels)
-        regions = {name: rng.standard_normal(shape, dtype=np.float32) for name in VISUAL_CORTEX}
+        regions: dict[str, Any] = {name: rng.standard_normal(shape, dtype=np.float32) for name in VISUAL_CORTEX}
         np.savez(root / str(100_000 + subject) / FILE_NAME, **regions)
 
 

@@ -40,10 +40,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     run = begin_run(config, "finetune_ldm")
     if config.cache_latents and not config.trainer.fast_dev_run:
         how: dict = {"bfloat16": config.trainer.precision == "bf16-mixed", "device": training_device(config.trainer)}
-        images = (ldm.autoencoder, train_set.stimuli, run.path)
-        bank: dict = {"crops_per_image": config.augment.crops_per_image, "crop_ratio": config.augment.crop_ratio}
-        crops = kept_crops(*images, **bank, seed=config.seed, **how)
-        train_set = train_set.with_latents(kept_latents(*images, **how), crops)
+        autoencoder, images, augment = ldm.autoencoder, train_set.stimuli, config.augment
+        bank: dict = {"crops_per_image": augment.crops_per_image, "crop_ratio": augment.crop_ratio, "seed": config.seed}
+        crops = kept_crops(autoencoder, images, run.path, **bank, **how)
+        train_set = train_set.with_latents(kept_latents(autoencoder, images, run.path, **how), crops)
     run.record(
         seed=config.seed,
         data=data_facts(train=train_set, validation=val_set, test=test_set),

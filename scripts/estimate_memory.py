@@ -33,8 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             cost = estimate(stage, batch, precision=precision, checkpointing=checkpointing, ldm=arguments.ldm)
             print(row([stage, str(batch), precision, "on" if checkpointing else "off"], cost))
     for stage, batch in measured:
-        expected = estimate(stage, batch, ldm=arguments.ldm)
-        found = measure(stage, batch, ldm=arguments.ldm)
+        expected, found = estimate(stage, batch, ldm=arguments.ldm), measure(stage, batch, ldm=arguments.ldm)
         sums = f"estimated {expected.total / GB:.2f} GB, measured {found / GB:.2f} GB"
         print(f"stage {stage}, batch {batch}: {sums} ({found / expected.total:.2f})")
 

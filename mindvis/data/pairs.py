@@ -202,7 +202,7 @@ def fit_adapter(
     log.info("%s: into the voxels of %s by ridge regression on %d training pictures", subject, name, len(shared))
     if num_steps == 0:
         return _ridge_map(rows, targets, rank)
-    adapter, steps = train_further(lambda *known: _ridge_map(*known, rank), rows, targets, num_steps)
+    adapter, steps = train_further(lambda x, y: _ridge_map(x, y, rank), rows, targets, num_steps)
     log.info("%s: the map was trained further for %d of %d steps", subject, steps, num_steps)
     return adapter
 

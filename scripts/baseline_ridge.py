@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     }
     for target in targets:
         folder, rows = Path(config.output) / target, list(range(test.num_rows))
-        for control in ("none", *config.controls):
+        for control in ("none", *config.with_controls):
             given = control_fmri(test, train, control, config.seed)
             own = test.with_fmri(given.fmri, test.formats)
             decoded, facts = decode_baseline(ldm, train, own, target, config)

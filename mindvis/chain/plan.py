@@ -208,7 +208,7 @@ class _Planner:
         if stage in ("evaluate", "demo_summary"):
             return wired | _scored(stage, done)
         if stage == "baseline_ridge":
-            return wired | {"output": str(self.root / stage), "overwrite": True, "controls": self.config.controls}
+            return wired | {"output": str(self.root / stage), "overwrite": True, "with_controls": self.config.controls}
         decoder = _decoder(done)
         run = str(decoder.folder) if decoder else None
         run = folders.get("pretrain_mbm") if stage == "score_mbm" else run

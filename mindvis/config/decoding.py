@@ -63,7 +63,7 @@ class BaselineConfig(DecodingConfig):
     output: str = "runs/baseline_ridge"  # folder for the pictures, in its sub-folders latent and class
     ldm: str = "pretrains/ldm/label2img/model.ckpt"  # model.ckpt (config.yaml beside it), diffusers folder, or `demo`
     targets: list[str] = field(default_factory=lambda: ["latent", "class"])  # which decoders, see above
-    controls: list[str] = field(default_factory=list)  # also decoded, into <target>/<control>: shuffled, mean_fmri
+    with_controls: list[str] = field(default_factory=list)  # also decoded, into <target>/<control>: shuffled, mean_fmri
     features: str = "auto"  # retrieval: auto | pixels | a classifier (efficientnet_lite0, demo)
     alphas: list[float] = number([10.0**p for p in range(-1, 8)], above=0, most=1e30)  # penalties, by leave-one-out
     patch_size: int = number(16, 1, 10**6)  # as for the model it is compared with: the padding of the fMRI follows

@@ -19,7 +19,6 @@ from mindvis.checkpoints.builders import (
 )
 from mindvis.checkpoints.diffusers import (
     export_diffusers,
-    exporter,
     is_diffusers,
     load_conditioner,
     read_diffusers,
@@ -27,6 +26,7 @@ from mindvis.checkpoints.diffusers import (
 )
 from mindvis.checkpoints.formats import (
     complete_ldm,
+    exporter,
     read_label2img,
     read_label2img_config,
     read_ldm,

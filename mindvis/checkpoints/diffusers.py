@@ -7,7 +7,7 @@ place of its own: it takes the condition as `class_labels`, which it adds to the
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from mindvis.checkpoints.diffusers_config import ldm_config
 from mindvis.checkpoints.diffusers_config_out import diffusers_configs, levels
 from mindvis.checkpoints.diffusers_names import autoencoder_names, to_ours, to_theirs, unet_names
-from mindvis.checkpoints.sharing import check_shareable, copy_ridge, export_model, model_card
+from mindvis.checkpoints.sharing import check_shareable, copy_ridge, model_card
 from mindvis.checkpoints.torch_files import load_torch
 from mindvis.checkpoints.weights import (
     EXPORTED,
@@ -175,11 +175,6 @@ def export_diffusers(
     write_text(folder / "README.md", model_card(weights, data or {}, report or {}, form="diffusers"))
     copy_ridge(folder, source)
     return sorted(path.name for path in folder.iterdir())
-
-
-def exporter(form: str) -> Callable[..., list[str]]:
-    """What writes a folder for others in a form of `EXPORTS`."""
-    return {"mindvis": export_model, "diffusers": export_diffusers}[form]
 
 
 def diffusers_weights(folder: Path) -> Weights:

@@ -1,6 +1,7 @@
 """Weights in every form: published file, our own checkpoint, safetensors, run folder, exported folder."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from mindvis.checkpoints.diffusers import (
     write_diffusers_state,
 )
 from mindvis.checkpoints.published import published_source, published_weights, read_ldm_yaml, write_published
+from mindvis.checkpoints.sharing import export_model
 from mindvis.checkpoints.torch_files import load_torch
 from mindvis.checkpoints.weights import (
     DEFAULT_HEADS,
@@ -105,6 +107,11 @@ def _write_diffusers(folder: Path, weights: Weights) -> None:
         export_diffusers(folder, weights)
     else:
         raise InputError(f"{folder}: {NAMES[weights.kind]} has no form in diffusers; needed: {NAMES['label2img']}")
+
+
+def exporter(form: str) -> Callable[..., list[str]]:
+    """What writes a folder for others in a form of `EXPORTS`."""
+    return {"mindvis": export_model, "diffusers": export_diffusers}[form]
 
 
 def read_kind(path: str | Path, kind: str, checkpoint: str = "last") -> Weights:

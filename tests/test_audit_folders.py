@@ -192,6 +192,14 @@ def test_rows_of_several_subjects_in_one_folder(world, tmp_path):
     assert read_decoded(tmp_path / "new").subjects == ["a"] * 30 + ["b"] * 30
 
 
+def test_training_pictures_of_an_npy_are_read_when_asked_for(world, tmp_path):
+    """Slices are those of the array, and only what was asked for is in memory."""
+    np.save(tmp_path / "training.npy", world.training)
+    images = read_training(tmp_path / "training.npy", 16).images
+    assert len(images) == 80 and not isinstance(images, np.ndarray)
+    assert np.array_equal(images[3:9], world.training[3:9]) and images[3:9].base is None
+
+
 def test_a_folder_that_does_not_know_its_training_pictures_says_so(world, tmp_path):
     """The verdict stays open, and the caveat names what would close it."""
     decoded = write_run(tmp_path / "run", world, reconstructor(world))

@@ -13,9 +13,9 @@ from torch import nn
 from mindvis.common.errors import InputError
 from mindvis.config import invocation
 from mindvis.evaluation import open as evaluating
+from mindvis.evaluation.audit_folders import read_images
 from mindvis.evaluation.classifiers import Classifier
 from mindvis.evaluation.networks import Preprocess
-from mindvis.evaluation.pictures import read_images
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "evaluate.py"
 SETTINGS = ["classifier=tiny", "num_ways=[2]", "top_k=[1]", "num_bootstrap=100", "logging.wandb=disabled"]

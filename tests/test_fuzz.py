@@ -29,8 +29,8 @@ from mindvis.data.arrays import load_npy, load_object_npy, read_npz
 from mindvis.data.images import read_picture
 from mindvis.data.own import load_npz, save_npz
 from mindvis.data.reading import read_json, read_lines, read_table
+from mindvis.evaluation.audit_folders import read_images
 from mindvis.evaluation.networks import read_tensors
-from mindvis.evaluation.pictures import read_images
 from mindvis.prepare.bdata import is_bdata, read_bdata
 from mindvis.prepare.nifti import open_image
 from mindvis.prepare.parcellation import load_parcellation

@@ -8,15 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from mindvis.common.errors import InputError
+from mindvis.common.errors import InputError, reading
 from mindvis.data.images import LazyImages, PictureFiles
 from mindvis.evaluation.audit import Audit, audit_pictures
 from mindvis.evaluation.audit_features import Pictures, Space
 from mindvis.evaluation.audit_verdict import Finding
 from mindvis.evaluation.checks import kept_rows, leakage_statements
-from mindvis.evaluation.pictures import DecodedSet, check_same_stimuli, list_pictures, read_images
+from mindvis.evaluation.pictures import DecodedSet, check_same_stimuli, list_pictures
 from mindvis.evaluation.statistics import paired_difference
 
+IMAGE_ARRAYS = ("train_images", "images")  # in an .npz of pictures
 COMPARED = ("own_against_other", "within_class")  # figures that a table of baselines and ceilings shows
 
 
@@ -142,6 +143,36 @@ def read_training(path: str | Path, side: int) -> Training:
         files = list_pictures(path)
         return Training(LazyImages(PictureFiles(list(files.values())), size=side), names=list(files))
     return Training(read_images(path))
+
+
+@dataclass(frozen=True)
+class MappedPictures:
+    """Pictures [n h w 3] of a .npy that are read when a slice is asked for, and not kept."""
+
+    path: Path
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, rows: slice, /) -> np.ndarray:
+        return np.array(np.load(self.path, mmap_mode="r", allow_pickle=False)[rows])
+
+
+def read_images(path: str | Path) -> "np.ndarray | MappedPictures":
+    """Pictures uint8 [n h w 3] of a .npy, mapped, or of `train_images` or `images` of an .npz. Raises InputError."""
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; needed: pictures uint8 [n h w 3] in a .npy or .npz")
+    with reading(path):
+        found = np.load(path, mmap_mode="r", allow_pickle=False)
+        if isinstance(found, np.ndarray):
+            return MappedPictures(path, len(found)) if found.ndim == 4 else found
+        with found:
+            name = next((name for name in IMAGE_ARRAYS if name in found), None)
+            if name is None:
+                raise InputError(f"{path}: found {', '.join(found.files)}, need one of {', '.join(IMAGE_ARRAYS)}")
+            return found[name]
 
 
 def with_classes(pictures: DecodedSet, training: Training, path: str | Path) -> tuple[DecodedSet, Training]:

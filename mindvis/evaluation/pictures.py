@@ -14,14 +14,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from mindvis.common.errors import InputError, reading
+from mindvis.common.errors import InputError
 from mindvis.data.images import SUFFIXES, is_picture, read_picture
 from mindvis.data.reading import PassedOver, list_folder
 
 Array = np.ndarray | Tensor
 
 ARRAYS, SETTINGS, PICTURES = "decoded.npz", "generate.json", "pictures"
-IMAGE_ARRAYS = ("train_images", "images")  # in an .npz of pictures
 CONTROLS = ("shuffled", "mean_fmri")
 STIMULUS = "stimulus"
 OUTPUT_FILES, OUTPUT_FOLDERS = (STIMULUS, "grid", "grid_sorted"), ("figures", "wandb", *CONTROLS)
@@ -117,36 +116,6 @@ def read_controls(path: str | Path) -> dict[str, DecodedSet]:
     """The control sets beside decoded pictures (`shuffled/`, `mean_fmri/`), those that are there."""
     folders = {name: Path(path) / name for name in CONTROLS}
     return {name: read_decoded(folder) for name, folder in folders.items() if (folder / ARRAYS).is_file()}
-
-
-@dataclass(frozen=True)
-class MappedPictures:
-    """Pictures [n h w 3] of a .npy that are read when a slice is asked for, and not kept."""
-
-    path: Path
-    count: int
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, rows: slice, /) -> np.ndarray:
-        return np.array(np.load(self.path, mmap_mode="r", allow_pickle=False)[rows])
-
-
-def read_images(path: str | Path) -> "np.ndarray | MappedPictures":
-    """Pictures uint8 [n h w 3] of a .npy, mapped, or of `train_images` or `images` of an .npz. Raises InputError."""
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; needed: pictures uint8 [n h w 3] in a .npy or .npz")
-    with reading(path):
-        found = np.load(path, mmap_mode="r", allow_pickle=False)
-        if isinstance(found, np.ndarray):
-            return MappedPictures(path, len(found)) if found.ndim == 4 else found
-        with found:
-            name = next((name for name in IMAGE_ARRAYS if name in found), None)
-            if name is None:
-                raise InputError(f"{path}: found {', '.join(found.files)}, need one of {', '.join(IMAGE_ARRAYS)}")
-            return found[name]
 
 
 def _from_arrays(path: Path) -> DecodedSet:

@@ -361,5 +361,5 @@ def test_script_takes_the_table_as_first_word(tmp_path):
     several = script_runner.run("ablate", "depth,patch_size", "scale=demo", "dry_run=true", f"root={tmp_path}")
     assert several.status == 0 and several.out.count("-> ") == 7 + 6 - 2  # depth 2 is patch size 16
     hard = script_runner.run("ablate", "hard", "scale=demo", "dry_run=true", f"root={tmp_path}")
-    assert hard.status == 0 and hard.out.count("-> ") == 4 * (4 + 2 * 3 + 4 * 2)
+    assert hard.status == 0 and hard.out.count("-> ") == 4 * (5 + 2 * 3 + 4 * 2)
     assert script_runner.run("ablate", "dpth").status == 2

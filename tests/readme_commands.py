@@ -144,6 +144,7 @@ RECIPES = (
     Recipe("python scripts/generate.py --config configs/generate_god.yaml split=imagery", parse=True),
     Recipe("python scripts/generate.py", tuple(PICTURES)),
     Recipe("python scripts/audit.py decoded=my/pictures", parse=True),
+    Recipe("python scripts/audit.py decoded=runs/sbj_1/decoded", parse=True),
     Recipe(f"python scripts/audit.py {DECODED} others=[runs/baseline_ridge/latent]", parse=True),  # of other sizes here
     Recipe("python scripts/audit.py", ("features=pixels", "logging.wandb=disabled")),
     Recipe("python scripts/evaluate.py compare"),

@@ -276,14 +276,14 @@ def hard_results(step):
 
 
 def test_decoders_at_low_signal_share_data_and_trainings(tmp_path, monkeypatch):
-    """A ratio and seed has one experiment, one Stage B for both MinD-Vis rows, and pictures of each row apart."""
+    """A ratio and seed has one experiment, one Stage B for each MinD-Vis row, and pictures of each row apart."""
     monkeypatch.setattr("mindvis.chain.hard._within_class", lambda folder: [])
     rows = [f"SNR {snr}, {name}" for snr in (0.1, 1) for name in ("MinD-Vis alone", "combined", "ridge to the class")]
     ablation = prepare(tmp_path, "hard", seeds=[1, 2], rows=rows)
     stages = FakeStages(results=hard_results)
     assert ablation.run(stages, lambda line: None)
     kinds = [name.split("/")[-1].split("-")[0] for name in stages.started]
-    assert (kinds.count("simulate"), kinds.count("finetune_ldm"), kinds.count("baseline_ridge")) == (4, 4, 4)
+    assert (kinds.count("simulate"), kinds.count("finetune_ldm"), kinds.count("baseline_ridge")) == (4, 8, 4)
     assert (kinds.count("generate"), kinds.count("evaluate")) == (2 * 2 * 4, 3 * 4)
     folders = {str(step.folder) for step in ablation.steps if step.stage == "evaluate"}
     assert len(folders) == 12

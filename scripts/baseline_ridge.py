@@ -15,7 +15,7 @@ from pathlib import Path
 
 from mindvis.config.command_line import entry_point, read_settings
 from mindvis.config.decoding import BaselineConfig
-from mindvis.config.schemas import plain
+from mindvis.config.loading import plain
 
 
 @entry_point

@@ -7,7 +7,8 @@ Example:
 from collections.abc import Sequence
 
 from mindvis.config.command_line import entry_point, read_settings
-from mindvis.config.schemas import FinetuneMBMConfig, plain
+from mindvis.config.loading import plain
+from mindvis.config.schemas import FinetuneMBMConfig
 from mindvis.training.signals import stoppable
 
 

@@ -7,7 +7,8 @@ Example:
 from collections.abc import Sequence
 
 from mindvis.config.command_line import entry_point, read_settings
-from mindvis.config.schemas import PretrainMBMConfig, plain
+from mindvis.config.loading import plain
+from mindvis.config.schemas import PretrainMBMConfig
 from mindvis.training.signals import stoppable
 
 

@@ -2,6 +2,7 @@
 
 import torch
 
+from mindvis.benchmarks.memory_estimate import SHAPE, UNET
 from mindvis.dc_ldm import LatentDiffusion, build_ldm
 from mindvis.sc_mbm import FMRIEncoder
 
@@ -40,34 +41,9 @@ def image(golden) -> torch.Tensor:
 
 def full_size_config() -> dict:
     """Published class-conditional ImageNet LDM-4, as its config.yaml gives it."""
-    unet = {
-        "image_size": 64,
-        "in_channels": 3,
-        "out_channels": 3,
-        "model_channels": 192,
-        "attention_resolutions": [8, 4, 2],
-        "num_res_blocks": 2,
-        "channel_mult": [1, 2, 3, 5],
-        "num_heads": 1,
-        "use_spatial_transformer": True,
-        "transformer_depth": 1,
-        "context_dim": 512,
-    }
-    shape = {
-        "double_z": False,
-        "z_channels": 3,
-        "resolution": 256,
-        "in_channels": 3,
-        "out_ch": 3,
-        "ch": 128,
-        "ch_mult": [1, 2, 4],
-        "num_res_blocks": 2,
-        "attn_resolutions": [],
-        "dropout": 0.0,
-    }
-    first_stage = {"embed_dim": 3, "n_embed": 8192, "ddconfig": shape, "lossconfig": {"target": "torch.nn.Identity"}}
+    first_stage = {"embed_dim": 3, "n_embed": 8192, "ddconfig": SHAPE, "lossconfig": {"target": "torch.nn.Identity"}}
     sections = {
-        "unet_config": {"params": unet},
+        "unet_config": {"params": UNET},
         "first_stage_config": {"params": first_stage},
         "cond_stage_config": {"params": {"n_classes": 1001, "embed_dim": 512, "key": "class_label"}},
     }

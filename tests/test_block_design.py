@@ -7,7 +7,8 @@ import pytest
 from script_runner import run
 
 from mindvis.common.errors import InputError
-from mindvis.config.schemas import DataConfig, plain
+from mindvis.config.loading import plain
+from mindvis.config.schemas import DataConfig
 from mindvis.data import load_npz
 from mindvis.decoding.categories import LOGISTIC, score_categories
 from mindvis.evaluation.classifiers import load_classifier

@@ -5,7 +5,8 @@ import pytest
 
 from mindvis.common.errors import InputError
 from mindvis.config.decoding import GenerateConfig
-from mindvis.config.schemas import DataConfig, load_config
+from mindvis.config.loading import load_config
+from mindvis.config.schemas import DataConfig
 from mindvis.data import PairedDataset
 from mindvis.data.open import open_pairs
 from mindvis.data.pairs import swap_categories

@@ -4,7 +4,8 @@ import pytest
 
 from mindvis.common.errors import InputError
 from mindvis.config.decoding import GenerateConfig
-from mindvis.config.schemas import FinetuneLDMConfig, FinetuneMBMConfig, PretrainMBMConfig, flatten, load_config, plain
+from mindvis.config.loading import flatten, load_config, plain
+from mindvis.config.schemas import FinetuneLDMConfig, FinetuneMBMConfig, PretrainMBMConfig
 
 
 def test_command_line_wins_over_yaml_wins_over_defaults(tmp_path):

@@ -10,7 +10,7 @@ from config_models import Runs, chain_experiments
 from omegaconf import OmegaConf
 
 from mindvis.chain import ChainConfig
-from mindvis.config.schemas import load_config
+from mindvis.config.loading import load_config
 from mindvis.dc_ldm import build_ldm
 from mindvis.sc_mbm import FMRIEncoder
 

@@ -3,7 +3,8 @@
 import pytest
 
 from mindvis.common.errors import InputError, beside, hint, nearest
-from mindvis.config.schemas import FinetuneLDMConfig, load_config
+from mindvis.config.loading import load_config
+from mindvis.config.schemas import FinetuneLDMConfig
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,8 @@ from command_lines import ROOT
 
 from mindvis.checkpoints import build_ldm_module, build_mbm_module
 from mindvis.config.decoding import GenerateConfig
-from mindvis.config.schemas import FinetuneLDMConfig, FinetuneMBMConfig, PretrainMBMConfig, load_config
+from mindvis.config.loading import load_config
+from mindvis.config.schemas import FinetuneLDMConfig, FinetuneMBMConfig, PretrainMBMConfig
 from mindvis.data.open import choose_tuning_fmri, hold_out_tail, open_pairs, open_pretraining, open_stage_b
 from mindvis.dc_ldm import build_ldm
 from mindvis.sc_mbm import FMRIEncoder, MaskedBrainModel

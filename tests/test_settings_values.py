@@ -13,8 +13,8 @@ from mindvis.common.errors import InputError
 from mindvis.config import decoding, schemas, tools
 from mindvis.config.conform import KEY, kind_of
 from mindvis.config.decoding import EvaluateConfig, GenerateConfig
-from mindvis.config.loading import find_config
-from mindvis.config.schemas import FinetuneLDMConfig, PretrainMBMConfig, load_config
+from mindvis.config.loading import find_config, load_config
+from mindvis.config.schemas import FinetuneLDMConfig, PretrainMBMConfig
 
 SCHEMAS = {
     part

@@ -11,7 +11,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Dataset
 
 from mindvis.common import draws
-from mindvis.config.schemas import LoggingConfig, TrainerConfig, plain
+from mindvis.config.loading import plain
+from mindvis.config.schemas import LoggingConfig, TrainerConfig
 from mindvis.training.fit import FitResult, fit
 from mindvis.training.logging import log_figure
 from mindvis.training.runs import create_run

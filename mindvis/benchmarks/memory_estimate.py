@@ -27,9 +27,13 @@ UNET: dict[str, Any] = {
     "out_channels": 3,
     "model_channels": 192,
     "num_res_blocks": 2,
+    "attention_resolutions": [8, 4, 2],
+    "channel_mult": [1, 2, 3, 5],
+    "num_heads": 1,
+    "context_dim": 512,
+    "use_spatial_transformer": True,
+    "transformer_depth": 1,
 }
-UNET |= {"attention_resolutions": [8, 4, 2], "channel_mult": [1, 2, 3, 5], "num_heads": 1, "context_dim": 512}
-UNET |= {"use_spatial_transformer": True, "transformer_depth": 1}
 SHAPE: dict[str, Any] = {
     "double_z": False,
     "z_channels": 3,
@@ -37,8 +41,11 @@ SHAPE: dict[str, Any] = {
     "in_channels": 3,
     "out_ch": 3,
     "ch": 128,
+    "ch_mult": [1, 2, 4],
+    "num_res_blocks": 2,
+    "attn_resolutions": [],
+    "dropout": 0.0,
 }
-SHAPE |= {"ch_mult": [1, 2, 4], "num_res_blocks": 2, "attn_resolutions": [], "dropout": 0.0}
 LABEL2IMG = {
     "linear_start": 0.0015,
     "linear_end": 0.0195,

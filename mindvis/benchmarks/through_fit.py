@@ -17,7 +17,8 @@ from mindvis.benchmarks.networks import CLIP, batch_of, build_diffusion
 from mindvis.benchmarks.works import Filled, Limit, Variant, batches
 from mindvis.common.draws import generator
 from mindvis.common.files import write_json
-from mindvis.config.schemas import LoggingConfig, TrainerConfig, plain
+from mindvis.config.loading import plain
+from mindvis.config.schemas import LoggingConfig, TrainerConfig
 from mindvis.data import FMRIDataset, PairedDataset
 from mindvis.dc_ldm import LDMModule
 from mindvis.sc_mbm import MaskedBrainModel, MBMModule

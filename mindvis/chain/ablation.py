@@ -3,7 +3,6 @@
 The results are rewritten after each, so that a stopped run leaves them.
 """
 
-import hashlib
 import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -19,11 +18,11 @@ from omegaconf import OmegaConf
 from mindvis.chain.ablation_tables import Figure, Measured, Row, Table, choose_rows, load_table, write_results
 from mindvis.chain.execute import Runner, run_subjects
 from mindvis.chain.hard import hard_figures
-from mindvis.chain.plan import SCHEMAS, ChainConfig, StageConfig, Step, by_settings, plan_chain
+from mindvis.chain.plan import SCHEMAS, ChainConfig, StageConfig, Step, by_settings, plan_chain, short_digest
 from mindvis.chain.processes import Launch
 from mindvis.chain.record import Record
 from mindvis.common.errors import InputError
-from mindvis.config.schemas import load_config
+from mindvis.config.loading import load_config
 from mindvis.config.tools import AblateConfig
 from mindvis.inspection.hidden_voxels import SCORE_FILE
 
@@ -140,7 +139,7 @@ def with_experiment(chain: ChainConfig, seed: int) -> ChainConfig:
     """The chain with a simulated experiment of its own seed, in a folder of the root named after its settings."""
     assert chain.simulate is not None
     settings = {**chain.simulate.settings, "seed": seed}
-    out = Path(chain.root) / f"data-{hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]}"
+    out = Path(chain.root) / f"data-{short_digest(settings)}"
     return lay_over(chain, {"simulate": {"seed": seed, "out": str(out)}})
 
 

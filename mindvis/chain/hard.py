@@ -13,9 +13,12 @@ from mindvis.evaluation.statistics import interval
 
 CONTROL = "shuffled"
 # (beginning of the figure's name, classes or None for all, label)
-FIGURES: list[tuple[str, str | None, str]] = [("10_way_top_1/", "trained", "10-way top-1, trained classes, %")]
-FIGURES += [("10_way_top_1/", "unseen", "10-way top-1, unseen classes, %")]
-FIGURES += [("pairwise_pcc", None, "pairwise pcc, %"), ("pairwise_ssim", None, "pairwise ssim, %")]
+FIGURES: tuple[tuple[str, str | None, str], ...] = (
+    ("10_way_top_1/", "trained", "10-way top-1, trained classes, %"),
+    ("10_way_top_1/", "unseen", "10-way top-1, unseen classes, %"),
+    ("pairwise_pcc", None, "pairwise pcc, %"),
+    ("pairwise_ssim", None, "pairwise ssim, %"),
+)
 
 
 def hard_figures(folder: Path) -> list[Figure]:

@@ -1,8 +1,7 @@
 """The steps of a chain: which script runs with which settings, where its results go, and what it waits for."""
 
-import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -10,6 +9,7 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 
 from mindvis.common.errors import InputError
+from mindvis.common.files import digest
 from mindvis.config.decoding import BaselineConfig, EvaluateConfig, GenerateConfig
 from mindvis.config.loading import find_config, flatten, from_plain, plain, read_yaml
 from mindvis.config.schemas import FinetuneLDMConfig, FinetuneMBMConfig, PretrainMBMConfig
@@ -76,13 +76,14 @@ def by_stage_alone(stage: str, subject: str | None, settings: dict, home: str | 
 def by_settings(stage: str, subject: str | None, settings: dict, home: str | None) -> str:
     """Names that several chains share: equal settings, with equal runs before them, give the same name."""
     if stage in TRAININGS or stage in APART:
-        name = f"{stage}-{_digest(binding(settings, FREE_SETTINGS + APART.get(stage, ())))}"
+        name = f"{stage}-{short_digest(binding(settings, FREE_SETTINGS + APART.get(stage, ())))}"
         return name if stage in TRAININGS or not home else f"{home}/{name}"
     return f"{home}/{stage}" if home else stage
 
 
-def _digest(settings: dict) -> str:
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+def short_digest(settings: Mapping) -> str:
+    """12 hexadecimal digits that name a folder after its settings."""
+    return digest([json.dumps(settings, sort_keys=True)])[:12]
 
 
 def plan_chain(config: ChainConfig, naming: Naming | None = None) -> list[Step]:
@@ -178,7 +179,7 @@ class _Planner:
     def _keep_apart(self, stage: str, settings: dict, control: str) -> None:
         """Chains that share runs have folders of pictures by their settings."""
         if self.naming is by_settings and stage in ("generate", "baseline_ridge"):
-            digest = _digest(binding(settings, FREE_SETTINGS + APART[stage]))
+            digest = short_digest(binding(settings, FREE_SETTINGS + APART[stage]))
             folder = Path(settings["output"]) if control == "none" else Path(settings["output"]).parent
             folder = folder.with_name(f"{folder.name}-{digest}")
             settings["output"] = str(folder if control == "none" else folder / control)

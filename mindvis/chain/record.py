@@ -4,7 +4,6 @@ Also what a step reads that nobody has put there.
 """
 
 import fcntl
-import hashlib
 import json
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,7 +17,7 @@ from mindvis.chain.plan import TRAININGS, Step, binding
 from mindvis.checkpoints import find_ldm, is_diffusers
 from mindvis.checkpoints.published import published_source
 from mindvis.common.errors import InputError
-from mindvis.common.files import sha256, write_json
+from mindvis.common.files import digest, sha256, write_json
 from mindvis.config.loading import flatten
 from mindvis.data.hcp import FILE_NAME as HCP_FILE
 from mindvis.evaluation.classifiers import check_classifier_weights
@@ -28,11 +27,14 @@ from mindvis.training.runs import FREE_SETTINGS, changed_settings
 RECORD, FILES, LOCK = "chain.json", "files.json", ".chain.lock"
 SCHEMA = "mindvis.chain/1"
 # Where things lie or how fast they run: no part of a result. Files count by what is in them.
-FREE: tuple[str, ...] = (*FREE_SETTINGS, "out", "output", "overwrite", "device", "num_threads", "batch_size")
-FREE += ("data.root", "data.cache_dir", "extra_data.root", "extra_data.cache_dir")
-FILE_SETTINGS: tuple[str, ...] = ("pretrained", "encoder", "start", "ldm", "run", "decoded", "images", "fmri_encoder")
-FILE_SETTINGS += ("training_images", "classifier_weights", "lpips_weights", "fid_weights", "features", "controls")
-FILE_SETTINGS += ("baselines",)
+FREE: tuple[str, ...] = (
+    *(*FREE_SETTINGS, "out", "output", "overwrite", "device", "num_threads", "batch_size"),
+    *("data.root", "data.cache_dir", "extra_data.root", "extra_data.cache_dir"),
+)
+FILE_SETTINGS = (
+    *("pretrained", "encoder", "start", "ldm", "run", "decoded", "images", "fmri_encoder", "training_images"),
+    *("classifier_weights", "lpips_weights", "fid_weights", "features", "controls", "baselines"),
+)
 RESULTS = {"score_mbm": SCORE_FILE, "generate": "decoded.npz", "baseline_ridge": "decoded.npz"}
 RESULTS |= {"evaluate": "report.json", "demo_summary": "summary.txt"}
 
@@ -126,7 +128,7 @@ class FileHashes:
             for path in sorted(paths)
             if path.is_file() and path.name[0] != "."
         ]
-        return hashlib.sha256(json.dumps(entries).encode()).hexdigest() if entries else "absent"
+        return digest([json.dumps(entries)]) if entries else "absent"
 
     def save(self) -> None:
         """Write the cache, where its folder is there."""

@@ -15,7 +15,8 @@ from mindvis.checkpoints.formats import read_kind, read_label2img_config, read_l
 from mindvis.checkpoints.weights import IMAGE_DECODER, State, Weights, context_flags
 from mindvis.common.errors import InputError
 from mindvis.common.loading import LoadReport, load_state
-from mindvis.config.schemas import FinetuneLDMConfig, MaskConfig, ModelConfig, OptimConfig, PretextConfig, plain
+from mindvis.config.loading import plain
+from mindvis.config.schemas import FinetuneLDMConfig, MaskConfig, ModelConfig, OptimConfig, PretextConfig
 from mindvis.dc_ldm import LatentDiffusion, build_ldm
 from mindvis.dc_ldm.context_losses import ContextLosses
 from mindvis.dc_ldm.module import LDMModule

@@ -24,9 +24,9 @@ from mindvis.config.loading import flatten
 CARD = Path(__file__).resolve().parents[1] / "assets" / "model_card.md"
 # What decides about the weights, by the last part of its name: the settings of both stages, and of published files.
 TRAINING = {"seed", "selection", "tune", "ema", "weighting", "objective", "fmri", "mask_ratio", "sparsify"}
-TRAINING |= {"crop_ratio"}
-TRAINING |= {"crop_probability", "lr", "min_lr", "weight_decay", "warmup_epochs", "clip", "batch_size", "accumulate"}
-TRAINING |= {"precision", "max_epochs", "num_epoch", "accumulate_grad"}
+TRAINING |= {"crop_ratio", "crop_probability", "tokens", "ridge", "regression", "target", "consistency"}
+TRAINING |= {"lr", "min_lr", "weight_decay", "warmup_epochs", "clip", "batch_size", "accumulate", "accumulate_grad"}
+TRAINING |= {"precision", "max_epochs", "num_epoch"}
 
 
 def export_model(

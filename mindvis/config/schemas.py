@@ -1,4 +1,4 @@
-"""Settings of the training stages as dataclasses; `load_config` fills them: defaults <- YAML file <- command line.
+"""Settings of the training stages as dataclasses, filled by `load_config`: defaults <- YAML file <- command line.
 
 The values here are the published ones for GOD where the paper gives them; an experiment file holds only what differs.
 A number is declared with its allowed range, `number(default, least, most)` or with `above=` and `below=`, and refused
@@ -11,7 +11,6 @@ from typing import Any
 from omegaconf import MISSING
 
 from mindvis.config.conform import number, seed_field
-from mindvis.config.loading import flatten, load_config, plain  # noqa: F401 - part of this module's names
 
 
 @dataclass

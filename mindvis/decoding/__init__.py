@@ -14,7 +14,7 @@ def beneath_given(given: Mapping[str, Any]) -> dict:
     data, run = given.get("data"), given.get("run")
     if not isinstance(data, Mapping) or not run:
         return {}
-    from mindvis.config.schemas import plain
+    from mindvis.config.loading import plain
     from mindvis.decoding.open import data_of  # torch takes seconds
 
     try:

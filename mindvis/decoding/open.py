@@ -14,7 +14,8 @@ from mindvis.common.errors import InputError
 from mindvis.common.files import sha256
 from mindvis.common.plots import reconstruction_grid
 from mindvis.config.decoding import GenerateConfig
-from mindvis.config.schemas import DataConfig, LoggingConfig, plain
+from mindvis.config.loading import plain
+from mindvis.config.schemas import DataConfig, LoggingConfig
 from mindvis.data import FMRIDataset, PairedDataset
 from mindvis.data.arrays import NpzReader, load_npy
 from mindvis.data.images import resize_all

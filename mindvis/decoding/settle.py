@@ -28,7 +28,8 @@ from mindvis.common.files import write_json
 from mindvis.common.ridge import Ridge
 from mindvis.common.shares import POLL_SECONDS, Process, parts_folder
 from mindvis.config.decoding import GenerateConfig
-from mindvis.config.schemas import FinetuneLDMConfig, TrainerConfig, plain
+from mindvis.config.loading import plain
+from mindvis.config.schemas import FinetuneLDMConfig, TrainerConfig
 from mindvis.data import PairedDataset
 from mindvis.data.open import choose_validation, open_pairs
 from mindvis.dc_ldm import LatentDiffusion

@@ -1,6 +1,5 @@
 """What enters an audit: pictures, checked, and what they are compared by: pixels, the features of a network."""
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -9,6 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from mindvis.common.errors import InputError
+from mindvis.common.files import digest
 from mindvis.common.progress import Progress
 from mindvis.evaluation.classifiers import LITE0_PACKAGE, load_classifier
 from mindvis.evaluation.pictures import check_pictures, shrink
@@ -106,12 +106,12 @@ class Unique:
 
 def unique_stimuli(stimuli: np.ndarray) -> Unique:
     """Rows uint8 [n h w 3] that show the same picture share a number. Raises InputError for fewer than two pictures."""
-    digests = [hashlib.sha256(np.ascontiguousarray(picture).data).hexdigest() for picture in stimuli]
-    number = {digest: place for place, digest in enumerate(dict.fromkeys(digests))}
-    own = np.array([number[digest] for digest in digests])
+    digests = [digest([picture]) for picture in stimuli]
+    number = {found: place for place, found in enumerate(dict.fromkeys(digests))}
+    own = np.array([number[found] for found in digests])
     if len(number) < 2:
         raise InputError(f"stimuli: found {len(number)} different picture, an audit needs two or more")
-    return Unique(own, np.array([digests.index(digest) for digest in number]))
+    return Unique(own, np.array([digests.index(found) for found in number]))
 
 
 def check_training(training: Pictures | None, class_ids: Sequence[int] | None) -> None:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from mindvis.common.errors import InputError
 from mindvis.common.files import to_csv, write_json, write_text
 from mindvis.common.plots import interval_bars, save_png_and_pdf, score_label
-from mindvis.config.schemas import plain
+from mindvis.config.loading import plain
 from mindvis.config.tools import PARTS, LookInsideConfig
 from mindvis.data.hcp import VOLUMETRIC
 from mindvis.inspection.cortex import flat_map_figure, load_flat_map, on_surface

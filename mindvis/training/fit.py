@@ -14,14 +14,8 @@ from mindvis.common.devices import describe_arithmetic, use_threads
 from mindvis.common.errors import InputError
 from mindvis.common.launched import global_rank
 from mindvis.config.invocation import now
-from mindvis.config.schemas import (
-    FinetuneLDMConfig,
-    FinetuneMBMConfig,
-    LoggingConfig,
-    PretrainMBMConfig,
-    TrainerConfig,
-    plain,
-)
+from mindvis.config.loading import plain
+from mindvis.config.schemas import FinetuneLDMConfig, FinetuneMBMConfig, LoggingConfig, PretrainMBMConfig, TrainerConfig
 from mindvis.training import on_cpu
 from mindvis.training.callbacks import Assembly, LossWatch, Speed, StepLimit, StepProgress, peak_memory_gb
 from mindvis.training.checkpointing import Checkpoints, Judge

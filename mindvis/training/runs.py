@@ -24,8 +24,7 @@ from mindvis.common.files import remove_temporaries, write_json, write_text
 from mindvis.common.launched import global_rank
 from mindvis.common.tensor_files import find_fault
 from mindvis.config.invocation import git_revision, now, this_command
-from mindvis.config.loading import read_yaml
-from mindvis.config.schemas import flatten
+from mindvis.config.loading import flatten, read_yaml
 
 log = logging.getLogger(__name__)
 

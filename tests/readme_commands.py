@@ -168,7 +168,7 @@ RECIPES = (
     Recipe("python scripts/baseline_ridge.py", (*PICTURES, "overwrite=true", "ldm=demo")),  # one with classes
     Recipe("python scripts/benchmark.py parts=[solvers]", parse=True),
     Recipe("python scripts/benchmark.py parts=[audit]", parse=True),
-    Recipe("python scripts/benchmark.py parts=[stage_a,stage_b,sampling,data]", SMALL_WORK),
+    Recipe("python scripts/benchmark.py parts=[stage_a,stage_b,sampling]", SMALL_WORK),
     Recipe("python scripts/benchmark.py", ("num_stimuli=8", "size=16", "num_samples=2", "repetitions=1")),
     Recipe("python scripts/estimate_memory.py", parse=True),
     Recipe("python scripts/train_demo_ldm.py", parse=True),

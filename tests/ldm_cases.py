@@ -1,5 +1,7 @@
 """The latent diffusion models of the parity files, built and loaded; shared by the tests of Stage B."""
 
+from copy import deepcopy
+
 import torch
 
 from mindvis.benchmarks.memory_estimate import SHAPE, UNET
@@ -40,11 +42,12 @@ def image(golden) -> torch.Tensor:
 
 
 def full_size_config() -> dict:
-    """Published class-conditional ImageNet LDM-4, as its config.yaml gives it."""
+    """Published class-conditional ImageNet LDM-4, as its config.yaml gives it; tests may change it."""
     first_stage = {"embed_dim": 3, "n_embed": 8192, "ddconfig": SHAPE, "lossconfig": {"target": "torch.nn.Identity"}}
     sections = {
         "unet_config": {"params": UNET},
         "first_stage_config": {"params": first_stage},
         "cond_stage_config": {"params": {"n_classes": 1001, "embed_dim": 512, "key": "class_label"}},
     }
-    return {"model": {"params": {"linear_start": 0.0015, "linear_end": 0.0195, "timesteps": 1000, **sections}}}
+    params = {"linear_start": 0.0015, "linear_end": 0.0195, "timesteps": 1000, **sections}
+    return deepcopy({"model": {"params": params}})

@@ -32,7 +32,8 @@ def start_context(ldm: LatentDiffusion, config: FinetuneLDMConfig, train: Paired
         raise InputError(f"setting {found} needs the classes of the training pictures, which this data set has not")
     class_ldm = load_class_ldm(find_ldm(config.ldm))
     if not hasattr(class_ldm.conditioner, "embedding"):
-        raise InputError(f"{config.ldm}: this diffusers folder has no embedding of classes; needed: one that has, or a model.ckpt")
+        needed = "needed: one that has, or a model.ckpt"
+        raise InputError(f"{config.ldm}: this diffusers folder has no embedding of classes; {needed}")
     targets = torch.from_numpy(class_embeddings(class_ldm, train))
     if ldm.conditioner.ridge is not None and not config.start:
         start_from_ridge(ldm, train, targets, class_ldm.conditioner.embedding.weight)

@@ -78,7 +78,7 @@ def score_categories(folder: str | Path, classifier: Classifier) -> CategoryScor
 def picture_shares(decoded: DecodedSet, classifier: Classifier, known: list[int]) -> np.ndarray:
     """Share of the samples of each row that carry its category: [n]."""
     pictures = decoded.decoded.reshape(-1, *decoded.decoded.shape[2:])
-    logits = classifier.classify(pictures, batch_size=64).logits[:, known]
+    logits = classifier.classify(pictures).logits[:, known]
     found = np.array(known)[logits.argmax(axis=1)].reshape(decoded.decoded.shape[:2])
     return (found == np.asarray(decoded.class_ids)[:, None]).mean(axis=1)
 

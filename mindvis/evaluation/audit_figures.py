@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from scipy.cluster.vq import kmeans2
 from scipy.stats import spearmanr
+from sklearn.cluster import KMeans
 
 from mindvis.common import draws
 from mindvis.evaluation.audit_features import Pictures, small_pixels
@@ -263,18 +263,14 @@ def in_clusters(true: np.ndarray, training: np.ndarray, seed: int) -> np.ndarray
     the centre than 95 % of the training pictures there.
     """
     count = int(np.clip(len(training) // 20, 2, 50))
-    centres, label = kmeans2(training, count, minit="++", seed=draws.generator((seed,), "clusters"))
-    pairs = zip(_chunks(training), _chunks(label), strict=True)
-    distance = np.concatenate([np.linalg.norm(part - centres[own], axis=1) for part, own in pairs])
+    random_state = int(draws.generator((seed,), "clusters").integers(2**31))
+    clusters = KMeans(count, n_init=1, random_state=random_state).fit(training)
+    distance = clusters.transform(training).min(axis=1)
+    label = clusters.labels_  # of pictures that are all alike, some clusters are empty
     radius = np.array([np.quantile(distance[label == c], 0.95) if (label == c).any() else -1.0 for c in range(count)])
-    to_centres = _distances(true, centres)
+    to_centres = clusters.transform(true)
     own = to_centres.argmin(axis=1)
     return to_centres[np.arange(len(true)), own] <= radius[own]
-
-
-def _distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    squared = (x**2).sum(1)[:, None] + (y**2).sum(1) - 2 * x @ y.T
-    return np.sqrt(np.maximum(squared, 0))
 
 
 def training_span(training: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -30,6 +30,7 @@ WORKS = {
     for work in (stage_a, stage_b, unet_evaluation, pictures, pictures_plms, pairwise_ssim, n_way, audit, first_batch)
 }
 WHOLE_PICTURES = ("pictures", "pictures_plms")
+ONE_CALL = ("audit",)  # minutes: neither warmed up nor counted, each of which takes a call of its own
 FOLLOWS_ITSELF = ("stage_a", "stage_b", "unet_evaluation")  # a step comes after a step, not after a rest of its process
 WARM_UPS = {"cpu": 1, "cuda": 10}  # calls before the first timed one: optimiser state, the choice of kernels
 SIDES = {"cpu": 2048, "cuda": 8192}  # of the square matrices whose product shows what the machine can do
@@ -192,7 +193,8 @@ def _context() -> BaseContext:
 def _prepare(config: Filled, variant: Variant) -> tuple[str, float, str]:
     use_threads(config.num_threads)
     Worker.made = work = WORKS[variant.work](config, variant)
-    for _ in range(1 if variant.work in WHOLE_PICTURES else WARM_UPS[config.device]):
+    warm_ups = 1 if variant.work in WHOLE_PICTURES else WARM_UPS[config.device]
+    for _ in range(0 if variant.work in ONE_CALL else warm_ups):
         work.call()
     return work.name, work.items, work.unit
 
@@ -206,7 +208,7 @@ def _time(config: Filled, variant: Variant) -> float:
 
 def _use(config: Filled, variant: Variant) -> Usage:
     peak = peak_bytes(config.device)  # before counting, which keeps tensors of its own
-    flops = 0.0 if variant.compiled else count_flops(Worker.made.call)
+    flops = 0.0 if variant.compiled or variant.work in ONE_CALL else count_flops(Worker.made.call)
     return Usage(peak, Worker.made.scale * flops)
 
 

@@ -1,6 +1,6 @@
 """Decoders whose kind is known, on drawn pictures: what the audit must be able to name.
 
-`PYTHONPATH=tests python tests/planted.py` prints the numbers of docs/audit.md, in about an hour of one CPU core.
+`PYTHONPATH=tests python tests/planted.py` prints the numbers of docs/audit.md, in about half an hour of one CPU core.
 """
 
 from collections import Counter

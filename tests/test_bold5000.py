@@ -163,6 +163,7 @@ BREAKS = {
         save_pictures(lambda p: p | {"n.jpg": np.zeros((9, 9, 3), np.uint8)}),
         "'n.jpg' is uint8 .9, 9, 3.,",
     ),
+    "no repeated": (lambda f: (f / REPEATED).write_text("\n"), "names no image, needs those that were repeated"),
     "no dict": (save_pictures(lambda p: None), "needs a dict"),
     "no names": (break_pair(lambda f, p: (f / "img_dict_names.json").unlink()), "img_dict_names.json: no such file"),
     "names": (break_pair(lambda f, p: (f / "img_dict_names.json").write_text('["a"]')), "has 1 rows, img_dict_images"),

@@ -210,7 +210,7 @@ def test_narrow_rows_are_scaled_like_wide_ones(folder, caplog):
         rewrite(folder, **rows)
         fmri = load_god(folder, "sbj_3")[0].fmri
         assert abs(fmri.mean()) < 1e-3 and abs(fmri.std() - 1) < 1e-3
-    assert not caplog.records
+    assert "scaling leaves little" not in caplog.text
 
 
 def test_a_value_far_from_all_others_is_named(folder, caplog):
@@ -258,3 +258,32 @@ def test_label_tables_saved_again(folder):
     rows = [line.split(",") for line in path.read_text().splitlines()]
     path.write_text("\ufeff" + "".join(f"{float(row[0])};x\r\n" for row in rows), newline="")
     assert load_god(folder, "sbj_3")[0].class_ids == before
+
+
+def test_test_rows_of_another_scale_are_named(folder, caplog):
+    """Left as they are, as released ones are z-scored already; that these are not is said."""
+    load_god(folder, "sbj_3")
+    assert "no z-scores" not in caplog.text
+    rewrite(folder, arr_2=500 + np.load(folder / "sbj_3.npz")["arr_2"])
+    load_god(folder, "sbj_3")
+    assert "they are no z-scores; data.scale_test=train scales them" in caplog.text
+    caplog.clear()
+    load_god(folder, "sbj_3", scale_test="train")
+    assert not caplog.records
+
+
+def test_an_absurd_value_of_a_test_row_is_named(folder, caplog):
+    """It does not change how the others are scaled, and still is no measurement."""
+    rows = np.load(folder / "sbj_3.npz")["arr_2"].astype(np.float32)
+    rows[0, 0] = -1e20
+    rewrite(folder, arr_2=rows)
+    load_god(folder, "sbj_3")
+    assert "sbj_3.npz: array 'arr_2' has a value of 1e+20 in size, which no measurement comes near" in caplog.text
+
+
+def test_files_called_in_capitals_are_named(folder, caplog):
+    """They are no subjects, whatever the file system makes of them."""
+    (folder / "SBJ_9.NPZ").write_bytes(b"x")
+    with caplog.at_level("INFO"):
+        assert "SBJ_9" not in load_god(folder)[0].subject
+    assert "passed over 1: not called sbj_<number>.npz (SBJ_9.NPZ)" in caplog.text

@@ -86,6 +86,17 @@ def test_visual_cortex_is_that_of_the_resting_state(tmp_path):
     }
 
 
+def test_an_absurd_value_leaves_its_voxel_out(tmp_path):
+    """As NaN does: one of 1e20 would leave nothing of the others."""
+    first = int(grayordinates("V4", "")[0])
+    write_mosaic(tmp_path, ["sub-01_NSD"], nan=(90000,))
+    with h5py.File(tmp_path / "sub-01_NSD.hdf5", "r+") as file:
+        next(iter(file["betas"].values()))[first] = 1e20
+    train, _ = load_mosaic(tmp_path, roi="V4", patch_size=1)
+    assert int(train.roi_masks["V4"].sum()) == len(grayordinates("V4", "")) - 1
+    assert abs(np.asarray(train.fmri).std() - 1) < 0.01
+
+
 def test_subjects_of_different_sets_make_one_data_set(tmp_path):
     """A mixture: each scaled by itself, brought to the longest, shared pictures once."""
     write_mosaic(tmp_path, ["sub-01_NSD", "sub-03_GOD"])

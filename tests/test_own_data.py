@@ -352,3 +352,18 @@ def test_pictures_take_the_size_of_the_ldm(path, caplog):
     train, _, _ = open_stage_b(config, 16)
     assert train.stimuli.shape[1:3] == (64, 64)
     assert "pictures of 8 pixels, enlarged to 64" in caplog.text
+
+
+def test_a_value_that_leaves_little_of_the_others_is_named(arrays, tmp_path, caplog):
+    """Under one mean and deviation a subject; 1e20 under any scaling."""
+    fmri = np.random.default_rng(0).standard_normal((22, 20)).astype(np.float32)
+    fmri[np.flatnonzero(arrays["split"] == "train")[0], 3] = 1e6
+    np.savez(tmp_path / "b.npz", **arrays | {"fmri": fmri})
+    load_npz(tmp_path / "b.npz")
+    assert not caplog.records
+    load_npz(tmp_path / "b.npz", scale="subject")
+    assert "has a value of 1e+06, half of them lie between" in caplog.text
+    fmri[-1, 0] = 1e20
+    np.savez(tmp_path / "b.npz", **arrays | {"fmri": fmri})
+    load_npz(tmp_path / "b.npz")
+    assert "b.npz: array 'fmri' has a value of 1e+20 in size, which no measurement comes near" in caplog.text

@@ -166,6 +166,11 @@ MALFORMED = {
     "other_grid": (volume(lambda data: data[:3]), "grid (3, 5, 3) is not that of"),
     "other_affine": (volume(lambda data: data, AFFINE * 1.5), "needs the same shape and affine"),
     "series": (volume(lambda data: np.stack([data, data], -1)), "needs a NIfTI of 3 axes"),
+    "complex": (
+        lambda f: save_nifti(f / "betas/b3.nii.gz", np.ones(GRID, np.complex64)),
+        "b3.nii.gz: values of type complex64; needs real numbers",
+    ),
+    "complex_mask": (lambda f: save_nifti(f / "mask.nii.gz", np.ones(GRID, np.complex64)), "mask.nii.gz: values of"),
     "no_image": (lambda f: (f / "betas/b3.nii.gz").write_bytes(b"x" * 400), "b3.nii.gz: not a readable NIfTI"),
     "cut_image": (cut, "b3.nii.gz"),
     "no_picture": (lambda f: (f / "stimuli/c.png").write_bytes(b"x"), "c.png: not a readable picture"),

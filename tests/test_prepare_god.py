@@ -231,17 +231,18 @@ def test_rows_of_imagery_are_kept_with_their_category(study, capsys):
     np.testing.assert_allclose(found.fmri[0], found.fmri[3:5].mean(axis=0), atol=1e-6)
 
 
-@pytest.mark.parametrize("fault", ["nan", "category"])
+@pytest.mark.parametrize("fault", ["nan", "absurd", "category"])
 def test_imagery_of_no_use_is_left_out_with_the_reason(study, capsys, fault):
     """The rows of pictures are written all the same."""
     fmri, kind, number, stimuli = make_rows(np.random.default_rng(5))
-    if fault == "nan":
-        fmri[-1, 2] = np.nan
+    if fault != "category":
+        fmri[-1, 2] = {"nan": np.nan, "absurd": 1e20}[fault]
     else:
         stimuli[-1] = "9999999.000001"
     write_bdpy(study / "fmri" / "Subject3.h5", (fmri, kind, number, stimuli), columns())
     assert run(study) == 0 and "imagery" not in written(study)
-    reason = {"nan": "rows of imagery hold NaN", "category": "imagery of n09999999, no category"}
+    of_no_use = "rows of imagery hold NaN, infinity or values that no measurement comes near"
+    reason = {"nan": of_no_use, "absurd": of_no_use, "category": "imagery of n09999999, no category"}
     assert f"imagery left out ({reason[fault]}" in capsys.readouterr().out
     with pytest.raises(InputError, match="no array 'imagery'"):
         load_god_imagery(study / "out", "sbj_3", patch_size=4)

@@ -18,6 +18,7 @@ from mindvis.data.reading import (
     read_lines,
     read_table,
     read_text,
+    without_twins,
 )
 
 LINES = ["airport1.jpg", "zoo2.jpg"]
@@ -78,6 +79,15 @@ def test_files_of_systems_and_copies_are_passed_over_with_a_word(tmp_path):
         ("Copy of sbj_1.npz", "sbj_1.npz"),
         ("sbj_1_copy.npz", "sbj_1.npz"),
         ("100307 - Kopie", "100307"),
+        ("sbj_1 \u2013 Copy.npz", "sbj_1.npz"),
+        ("sbj_1 (copy).npz", "sbj_1.npz"),
+        ("Kopie von sbj_1.npz", "sbj_1.npz"),
+        ("sbj_1_(1).npz", "sbj_1.npz"),
+        ("sbj_1_old.npz", "sbj_1.npz"),
+        ("sbj_1-backup.npz", "sbj_1.npz"),
+        ("sbj_1 (conflicted copy 2024-05-01).npz", "sbj_1.npz"),
+        ("sbj_1.sync-conflict-20240501-120000-ABCDEFG.npz", "sbj_1.npz"),
+        ("sbj_10.npz", None),
         ("sbj_1.npz", None),
         ("n01518878_5958.JPEG", None),
     ],
@@ -85,6 +95,17 @@ def test_files_of_systems_and_copies_are_passed_over_with_a_word(tmp_path):
 def test_the_original_of_a_copy(name, original):
     """The ways in which browsers and file managers name a second copy."""
     assert original_of(name) == original
+
+
+def test_the_same_bytes_under_a_name_with_an_ending_are_a_copy(tmp_path, caplog):
+    """Of files of subjects; the same bytes under another name are named in the log and kept."""
+    contents = {"sbj_1": b"a", "sbj_01": b"a", "sbj_1-1": b"a", "sbj_1_roi": b"b", "sbj_2": b"a"}
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    passed, paths = PassedOver(), [tmp_path / name for name in sorted(contents)]
+    assert [path.name for path in without_twins(paths, passed, sorted(contents))] == ["sbj_1", "sbj_1_roi", "sbj_2"]
+    assert passed.lines() == ["passed over 2: the same bytes as sbj_1 (sbj_01, sbj_1-1)"]
+    assert "sbj_2: holds the same bytes as sbj_1 and counts as another subject" in caplog.text
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])

@@ -139,6 +139,20 @@ def test_a_switch_is_read_in_any_usual_form(text):
     assert load_config(PretrainMBMConfig, None, [f"trainer.compile={text}"]).trainer.compile is True
 
 
+@pytest.mark.parametrize("text", ["2", "-1", "maybe", "1.0"])
+def test_a_switch_is_nothing_else(text):
+    """OmegaConf takes any number but 0 for true."""
+    with pytest.raises(InputError, match=f"setting trainer.compile is '{text}'; needed: true or false"):
+        load_config(PretrainMBMConfig, None, [f"trainer.compile={text}"])
+
+
+@pytest.mark.parametrize("item", ["run_dir=null", "seed=", "data.subjects=[null]", "data=null", "trainer.compile=~"])
+def test_nothing_in_the_place_of_a_value_says_what_is_needed(item):
+    """Where the setting has to have one."""
+    with pytest.raises(InputError, match=r"command line: setting [\w.\[\]]+ is None; needed: \w+"):
+        load_config(PretrainMBMConfig, None, [item])
+
+
 @pytest.mark.parametrize(
     "item",
     [

@@ -16,6 +16,7 @@ KEY = "range"  # in the metadata of a field
 LARGE = 10**9
 _WHOLE = re.compile(r"[+-]?(0|[1-9][0-9]*)")
 _DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|[+-]?\.?(inf|nan)", re.IGNORECASE)
+_TRUTH = re.compile("true|false|yes|no|on|off|y|n|1|0", re.IGNORECASE)
 _NEEDED = {int: "a whole number in plain decimal", float: "a number", str: "text", bool: "true or false"}
 
 
@@ -50,6 +51,8 @@ class Conform:
 
     def _value(self, hint: Any, value: Any, name: str) -> Any:
         kind, entry = kind_of(hint)
+        if value is None and kind is not Any and not _allows_none(hint):
+            raise self._unfit(name, value, _needed(kind))
         if value is None or kind is Any or (isinstance(value, str) and ("${" in value or value == "???")):
             return value
         if isinstance(kind, type) and is_dataclass(kind):
@@ -59,7 +62,7 @@ class Conform:
         if kind is dict:
             return self._pairs(entry, value, name)
         if isinstance(value, dict | list):
-            raise self._unfit(name, value, _NEEDED.get(kind, kind.__name__))
+            raise self._unfit(name, value, _needed(kind))
         if kind is float and str in get_args(hint):  # a number, or a word that its range knows
             return float(value) if not isinstance(value, str) or _DECIMAL.fullmatch(value) else value
         return self._text(kind, value, name) if isinstance(value, str) else value
@@ -75,7 +78,7 @@ class Conform:
         return {key: self._value(entry, one, f"{name}.{key}") for key, one in value.items()}
 
     def _text(self, kind: type, text: str, name: str) -> str:
-        form = {int: _WHOLE, float: _DECIMAL}.get(kind)
+        form = {int: _WHOLE, float: _DECIMAL, bool: _TRUTH}.get(kind)
         if form is not None and not form.fullmatch(text):
             raise self._unfit(name, text, _NEEDED[kind])
         if kind is not str or not text.startswith("~"):
@@ -87,6 +90,15 @@ class Conform:
 
     def _unfit(self, name: str, value: Any, needed: str) -> InputError:
         return InputError(f"{self.source}: setting {name} is {value!r}; needed: {needed}")
+
+
+def _allows_none(hint: Any) -> bool:
+    return hint is Any or type(None) in get_args(hint)
+
+
+def _needed(kind: Any) -> str:
+    groups = {list: "a list, such as [a, b]", dict: "pairs of name: value"}
+    return _NEEDED.get(kind) or groups.get(kind) or "nested settings"
 
 
 def kind_of(hint: Any) -> tuple[Any, Any]:

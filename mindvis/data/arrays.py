@@ -3,6 +3,7 @@
 Every refusal is one line that names the file and the array, what was found and what is needed.
 """
 
+import logging
 import math
 import mmap
 import tokenize
@@ -18,6 +19,9 @@ import numpy as np
 from mindvis.common.errors import InputError, reading, unreadable
 from mindvis.common.safe_pickle import SafeUnpickler, refuse
 from mindvis.data.reading import require_file
+from mindvis.data.voxels import ABSURD
+
+log = logging.getLogger(__name__)
 
 READ_ERRORS: tuple[type[Exception], ...] = (OSError, ValueError, EOFError, MemoryError, RuntimeError, KeyError)
 READ_ERRORS += (SyntaxError, tokenize.TokenError, zipfile.BadZipFile, zlib.error)  # headers of arrays are Python
@@ -137,16 +141,19 @@ def check_indices(indices: Sequence[int] | np.ndarray, name: str, high: int) -> 
 
 
 def _check_finite(array: Rows, label: str) -> None:
-    """Raises InputError for values that are not finite, in float32 too; read block by block."""
-    bound = float(np.finfo(np.float32).max) if array.dtype.kind == "f" else LARGEST_EXACT
+    """Raises InputError for values that are not finite in float32; names absurd ones in the log. Read block by block."""
+    is_float = array.dtype.kind == "f"
+    most, bound = (float(np.finfo(np.float32).max), ABSURD) if is_float else (LARGEST_EXACT, LARGEST_EXACT)
     starts = range(0, len(array), BLOCK)
     faults = [fault for start in starts if (fault := _fault(array[start : start + BLOCK], bound))]
     num_bad, largest = sum(bad for bad, _ in faults), max((value for _, value in faults), default=0)
     if num_bad:
         total = math.prod(array.shape)
         raise InputError(f"{label} has {num_bad} NaN or infinite of {total} values, needs finite values")
+    if largest > most:
+        raise InputError(f"{label} has values up to {largest:.3g}, needs values of at most {most:.3g}")
     if faults:
-        raise InputError(f"{label} has values up to {largest:.3g}, needs values of at most {bound:.3g}")
+        log.warning("%s has a value of %.3g in size, which no measurement comes near", label, largest)
 
 
 def _fault(block: np.ndarray, bound: float) -> tuple[int, float] | None:

@@ -180,9 +180,11 @@ def match_presented(folder: Path, subject: str, sessions: Sessions, known: Names
 
 def read_repeated(folder: Path, known: Names) -> list[str]:
     """The pictures listed as repeated. Raises InputError for a name that has no picture."""
-    needed = "they would be trained on"
+    names, needed = read_lines(folder / REPEATED), "they would be trained on"
+    if not names:
+        raise InputError(f"{folder / REPEATED}: names no image, needs those that were repeated: they are the test set")
     error = f"{folder / REPEATED}: {{count}} images have no picture, {{first}} first; {needed}"
-    return known.find_all(read_lines(folder / REPEATED), error)
+    return known.find_all(names, error)
 
 
 def read_images(folder: Path) -> tuple[np.ndarray, list[str]]:

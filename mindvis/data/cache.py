@@ -21,6 +21,7 @@ from mindvis.common.files import TEMPORARY, digest
 from mindvis.common.progress import Progress
 from mindvis.data.arrays import load_npy
 from mindvis.data.rows import MappedArray
+from mindvis.data.voxels import ABSURD
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +116,7 @@ class ShardCache(RowCache):
     ) -> tuple[list[MappedArray], dict]:
         """Write rows [n v] as `make` gives them, `num_workers` files at a time, and open them.
 
-        The facts gain `bad`: the voxels that are NaN or infinite in some row. Raises InputError.
+        The facts gain `bad`: the voxels that are NaN, infinite or absurd in some row. Raises InputError.
         """
         num_rows, num_voxels = shape
         step = min(max(SHARD_BYTES // (4 * num_voxels), MIN_ROWS), MAX_ROWS)
@@ -168,8 +169,8 @@ def _written(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
 
 
 def _bad(rows: np.ndarray) -> np.ndarray:
-    # A sum of few rows that are finite is finite in float64, and is NaN or infinite where one of them is.
-    return ~np.isfinite(rows.sum(axis=0, dtype=np.float64))
+    # Never true of NaN, which the lowest value of a voxel is where any is.
+    return ~((rows.min(axis=0) >= -ABSURD) & (rows.max(axis=0) <= ABSURD))
 
 
 def _write(path: Path, write: Callable[[Any], object]) -> None:

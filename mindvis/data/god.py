@@ -1,5 +1,6 @@
 """GOD (Horikawa & Kamitani 2017) as published with SelfSuperReconst: `sbj_N.npz`, images, labels -> paired data."""
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -10,11 +11,13 @@ import numpy as np
 from mindvis.common.errors import InputError
 from mindvis.data.arrays import Array, NpzReader, require_choice, require_rows
 from mindvis.data.datasets import PairedDataset
-from mindvis.data.reading import PassedOver, list_folder, read_json, read_table, require_folder
+from mindvis.data.reading import PassedOver, list_folder, read_json, read_table, require_folder, without_twins
 from mindvis.data.regions import masks_within, region_columns
-from mindvis.data.row_format import subject_format
+from mindvis.data.row_format import FAR, subject_format
 from mindvis.data.subjects import SubjectRows, averages_then_trials, chosen_share, chosen_subjects, join_subjects
 from mindvis.data.voxels import moments, normalise, pad_to_patches
+
+log = logging.getLogger(__name__)
 
 IMAGE_FILE, INDEX_FILE = "images_256.npz", "imagenet_class_index.json"
 LABEL_TABLES = {"train": "imagenet_training_label.csv", "test": "imagenet_testing_label.csv"}
@@ -110,8 +113,8 @@ class _Study:
         self.folder = require_folder(root, "the GOD files (sbj_1.npz, images_256.npz, ...)")
         passed = PassedOver()
         found = [path.stem for path in find_subjects(self.folder, passed)]
-        self.names = chosen_subjects(subjects, found, self.folder)
         passed.log(self.folder)
+        self.names = chosen_subjects(subjects, found, self.folder)
         self.images, self.classes = _read_stimuli(self.folder)
         self.counts = {
             letter: (len(self.images[kind]), f"{kind}_images of {IMAGE_FILE}") for letter, kind in IMAGE_LETTERS.items()
@@ -155,7 +158,13 @@ class _Subject:
 
     def scaled(self, fmri: np.ndarray) -> np.ndarray:
         """Test rows, or others like them, as `scale_test` says."""
-        return normalise(fmri, *self.moments) if self.study.scale_test == "train" else fmri
+        if self.study.scale_test == "train":
+            return normalise(fmri, *self.moments)
+        middle = float(np.median(np.abs(fmri)))
+        if middle > FAR:
+            found = f"half of the values of test rows are {middle:.3g} or more from 0, they are no z-scores"
+            log.warning("%s: %s; data.scale_test=train scales them as the training rows", self.path, found)
+        return fmri
 
     def subject_rows(self, fmri: np.ndarray, stimulus: np.ndarray, repeat: np.ndarray) -> SubjectRows:
         """Rows ready to be joined, with how rows of the test set became input."""
@@ -173,11 +182,12 @@ def _require_imagery(path: Path) -> None:
 
 def find_subjects(folder: Path, passed: PassedOver) -> list[Path]:
     """The files `sbj_N.npz` of a folder, sorted; what only looks like one is passed over."""
-    paths = [path for path in list_folder(folder, passed) if path.name.startswith("sbj_") and path.suffix == ".npz"]
-    for path in paths:
+    named = [path for path in list_folder(folder, passed) if re.fullmatch(r"sbj_.*\.npz", path.name, re.I)]
+    for path in named:
         if not SUBJECT_FILE.fullmatch(path.name):
             passed.add(path, "not called sbj_<number>.npz")
-    return [path for path in paths if SUBJECT_FILE.fullmatch(path.name)]
+    paths = [path for path in named if SUBJECT_FILE.fullmatch(path.name)]
+    return without_twins(paths, passed, [path.stem for path in paths])
 
 
 def read_subject(

@@ -54,7 +54,7 @@ def find_subjects(root: str | Path, passed: PassedOver) -> dict[str, Path]:
     for path in list_folder(require_folder(root, f"the files of MOSAIC, {NEEDED}"), passed):
         name = SUBJECT_FILE.fullmatch(path.name)
         if not name:
-            if path.suffix in (".hdf5", ".h5"):
+            if path.suffix.lower() in (".hdf5", ".h5"):
                 passed.add(path, "not called sub-<number>_<set>.hdf5")
             continue
         if found.setdefault(name[1], path) != path:

@@ -247,7 +247,7 @@ def _formats(
             _report_constant(moments[1], scale, label)
         if scale == "subject":
             _require_one_level(*moments, label)
-            mean, deviation = streamed_moments(VoxelRows([data.fmri], **padding).subset(training))
+            mean, deviation = streamed_moments(VoxelRows([data.fmri], **padding).subset(training), label)
             moments = (np.array([mean]), np.array([deviation]))
         formats[subject] = RowFormat(
             num_voxels=data.fmri.shape[1] if columns is None else len(columns),

@@ -1,6 +1,7 @@
 """Folders and texts as other systems leave them: searched whole, read as meant or refused in one line."""
 
 import csv
+import filecmp
 import json
 import logging
 import re
@@ -24,7 +25,10 @@ LINE_ENDS = re.compile(r"\r\n|\r|\n")
 SYSTEM_FILES = {"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir", "#recycle", "$recycle.bin"}
 SYSTEM_FILES |= {"lost+found", "system volume information", "icon\r"}
 COPY = re.compile(
-    r"copy of (?P<first>.+)|(?P<second>.+?)(?: ?\(\d+\)|[ _]?-? ?(?:copy|kopie|copie|copia)(?: ?\(?\d+\)?)?)", re.I
+    r"(?:copy of|kopie von|copie de|copia de) (?P<first>.+)|(?P<second>.+?)"
+    r"(?:[ _]?\(\d+\)|[ _]?[-–]? ?\(?(?:copy|kopie|copie|copia|副本|コピー)(?: ?\(?\d+\)?)?\)?"
+    r"|[ _-](?:old|bak|backup|orig)| \([^()]*conflicted copy[^()]*\)|\.sync-conflict-[\w-]+)",
+    re.I,
 )
 FEW = 3  # names given as examples
 
@@ -115,6 +119,26 @@ def original_of(name: str) -> str | None:
         if found:
             return (found["first"] or found["second"]) + rest
     return None
+
+
+def without_twins(paths: Sequence[Path], passed: PassedOver, names: Sequence[str]) -> list[Path]:
+    """The files without those that hold the same bytes as another and are called as it with an ending: copies of it.
+
+    `names` are those of the subjects, one a file; "sbj_01" is "sbj_1". Same bytes under a name of its own are kept and
+    named in the log.
+    """
+    kept: list[tuple[str, Path]] = []
+    called = [re.sub("0+(?=[0-9])", "", name) for name in names]
+    for name, path in sorted(zip(called, paths, strict=True), key=lambda pair: (len(pair[1].stem), pair)):
+        other = next(((known, first) for known, first in kept if filecmp.cmp(first, path, shallow=False)), None)
+        if other is not None and name.startswith(other[0]):
+            passed.add(path, f"the same bytes as {other[1].name}")
+            continue
+        if other is not None:
+            log.warning("%s: holds the same bytes as %s and counts as another subject", path, other[1].name)
+        kept.append((name, path))
+    found = {path for _, path in kept}
+    return [path for path in paths if path in found]
 
 
 def read_text(path: str | Path) -> str:

@@ -1,5 +1,6 @@
 """Rows that stay on disk: mapped arrays read one row at a time, so that memory stays flat in their number."""
 
+import logging
 import math
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,9 @@ import numpy as np
 
 from mindvis.common.errors import InputError
 from mindvis.data.arrays import BLOCK
-from mindvis.data.voxels import common_length, pad_to
+from mindvis.data.voxels import common_length, outlier_of, pad_to
+
+log = logging.getLogger(__name__)
 
 Label = TypeVar("Label", bound=Hashable)
 ROUND_OFF = 2e-7  # of its mean: a deviation below it is what float32 is off by, not a signal
@@ -160,14 +163,22 @@ def voxel_moments(rows: "VoxelRows", label: str) -> tuple[np.ndarray, np.ndarray
     return mean, np.where(constant, np.inf, deviation)
 
 
-def streamed_moments(rows: "VoxelRows", block: int = 256) -> tuple[float, float]:
-    """Mean and deviation over all rows and voxels in float64, some rows in memory at a time (Chan et al. 1983)."""
+def streamed_moments(rows: "VoxelRows", label: str, block: int = 256) -> tuple[float, float]:
+    """Mean and deviation over all rows and voxels in float64, some rows in memory at a time (Chan et al. 1983).
+
+    A value so far from the others that scaling leaves little of them is named in the log, under `label`.
+    """
     count, mean, squares = 0, 0.0, 0.0
+    lowest, highest = math.inf, -math.inf
     for part in _blocks(rows, block):
         shift, total = part.mean() - mean, count + part.size
         squares += ((part - part.mean()) ** 2).sum() + shift**2 * count * part.size / total
         mean += shift * part.size / total
         count = total
+        lowest, highest = min(lowest, float(part.min())), max(highest, float(part.max()))
+    outlier = outlier_of(rows[:: max(1, len(rows) // block)], lowest, highest)
+    if outlier:
+        log.warning("%s %s: scaling leaves little of the others", label, outlier)
     return mean, math.sqrt(squares / count)
 
 

@@ -144,7 +144,7 @@ class SubjectTrials:
         masks = {name: mask[kept] for name, mask in recorded.masks.items() if mask[kept].any()}
         self.masks = {name: padded_mask(mask, self.num_voxels) for name, mask in masks.items()}
         training = self._scaled(MeanRows(self.betas, self._groups("train")[0]), 0.0, 1.0)
-        self.mean, self.deviation = streamed_moments(training)
+        self.mean, self.deviation = streamed_moments(training, f"{recorded.where}: its training rows")
         if not self.deviation > 0:
             raise InputError(f"{recorded.where}: the training rows are constant ({self.mean:g}), they cannot be scaled")
 

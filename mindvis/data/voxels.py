@@ -95,9 +95,13 @@ def moments(fmri: np.ndarray, label: str = "fmri") -> tuple[float, float]:
 
 def find_outlier(fmri: np.ndarray) -> str | None:
     """`has a value of 1e+20, half of them lie between -0.7 and 0.7`, or None where no value lies that far out."""
-    sample = fmri.reshape(-1)[:: max(1, fmri.size // SAMPLE)].astype(np.float64)
-    low, middle, high = np.quantile(sample, (0.25, 0.5, 0.75))
-    farthest = max(map(float, (fmri.min(), fmri.max())), key=lambda value: abs(value - middle))
+    return outlier_of(fmri.reshape(-1)[:: max(1, fmri.size // SAMPLE)], float(fmri.min()), float(fmri.max()))
+
+
+def outlier_of(sample: np.ndarray, lowest: float, highest: float) -> str | None:
+    """As `find_outlier`, from a sample of all values and the ends of their range."""
+    low, middle, high = np.quantile(sample.astype(np.float64), (0.25, 0.5, 0.75))
+    farthest = max((lowest, highest), key=lambda value: abs(value - middle))
     if abs(farthest - middle) <= min(OUTLIER * (high - low) or ABSURD, ABSURD):
         return None
     return f"has a value of {farthest:.3g}, half of them lie between {low:.3g} and {high:.3g}"

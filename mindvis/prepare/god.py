@@ -16,7 +16,16 @@ from mindvis.common.progress import Progress
 from mindvis.config.tools import BadVoxels, Scaling
 from mindvis.data.god import IMAGE_FILE, INDEX_FILE, LABEL_TABLES, read_class_index, read_labels, wnid_of
 from mindvis.data.images import is_picture, read_square
-from mindvis.data.reading import PassedOver, files_below, list_folder, original_of, read_lines, require_folder
+from mindvis.data.reading import (
+    PassedOver,
+    files_below,
+    list_folder,
+    original_of,
+    read_lines,
+    require_folder,
+    without_twins,
+)
+from mindvis.data.voxels import ABSURD
 from mindvis.prepare.bad_voxels import bad_voxels, check_bad, zscore
 from mindvis.prepare.bdata import BData, is_bdata, read_bdata
 
@@ -40,6 +49,8 @@ def find_subjects(folder: Path, passed: PassedOver, wanted: Sequence[int] | None
     if not found:
         needed = "; ".join([f"needs {' or '.join(SUFFIXES)} files, Subject1.h5 ...", *passed.lines()])
         raise InputError(f"{folder}: no subject's file in it; {needed}")
+    kept = without_twins(list(found.values()), passed, [path.stem for path in found.values()])
+    found = {number: path for number, path in found.items() if path in kept}
     absent = set(wanted or ()) - set(found)
     if absent:
         raise InputError(f"{folder}: no file of subject {min(absent)}; it has {sorted(found)}")
@@ -133,8 +144,8 @@ def _imagery(whole: BData, bad: np.ndarray, scaling: Scaling, table: list[str]) 
         return {}, "no imagery"
     try:
         rows = whole.rows(imagined)
-        if not np.isfinite(rows.select("VoxelData")[:, ~bad]).all():
-            raise InputError("rows of imagery hold NaN or infinity")
+        if not (np.abs(rows.select("VoxelData")[:, ~bad]) <= ABSURD).all():
+            raise InputError("rows of imagery hold NaN, infinity or values that no measurement comes near")
         stimuli = stimulus_ids(rows)
         images = np.array([_image_of(name, table) for name in stimuli], np.int64)
         scaled = _scale(whole.rows(imagined | (kind == TRAIN)), bad, scaling)[imagined[imagined | (kind == TRAIN)]]

@@ -45,11 +45,15 @@ def open_cifti(path: Path, axes: tuple[type, type], needed: str) -> Cifti2Image:
 
 
 def open_image(path: Path) -> nib.filebasedimages.FileBasedImage:
-    """Open any file nibabel knows; raises InputError for one it does not."""
+    """Open any file of real numbers nibabel knows; raises InputError for another."""
     require_file(path)
     # the XML of a damaged CIFTI header fails in ways of its own
     with unreadable(f"{path}: not a readable NIfTI or CIFTI file", (Exception,)), _silent():
-        return nib.load(path, keep_file_open=True)
+        image = nib.load(path, keep_file_open=True)
+    stored = image.get_data_dtype() if hasattr(image, "get_data_dtype") else None
+    if stored is not None and stored.kind not in "fiu":  # the real part of complex numbers is another quantity
+        raise InputError(f"{path}: values of type {stored}; needs real numbers, one a voxel")
+    return image
 
 
 @contextmanager

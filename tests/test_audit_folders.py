@@ -15,7 +15,7 @@ from mindvis.common import draws
 from mindvis.data import PairedDataset
 from mindvis.decoding.output import write_decoded
 from mindvis.evaluation.audit_features import small_pixels
-from mindvis.evaluation.audit_folders import Audited, read_training
+from mindvis.evaluation.audit_folders import Audited, _read_classes, read_training
 from mindvis.evaluation.checks import kept_rows
 from mindvis.evaluation.noise_ceiling import noise_ceilings
 from mindvis.evaluation.pictures import read_decoded
@@ -216,6 +216,8 @@ def test_a_folder_that_does_not_know_its_training_pictures_says_so(world, tmp_pa
         (["training=TMP/empty"], "empty: no pictures"),
         (["classes=/nowhere.csv"], "/nowhere.csv: no such file"),
         (["classes=TMP/few.csv"], "no class of stimulus 't1'"),
+        (["classes=TMP/latin.csv"], "latin.csv: no text in utf-8"),
+        (["classes=TMP/twice.csv"], "twice.csv: 't0' is of class 'cat' and of 'dog', need one"),
         (["features=resnet"], "classifier: found 'resnet'"),
         (["others=[TMP/other]"], "true pictures of 'other' are not those"),
         (["output=/proc/none"], "/proc/none: cannot be written"),
@@ -227,6 +229,8 @@ def test_malformed_input_is_one_line_and_status_two(folders, more, message):
     (folders / "empty").mkdir()
     (folders / "few.csv").write_text("name,class\nt0,cat\n")
     write_other(folders / "other")
+    (folders / "latin.csv").write_bytes("name,class\nt0,ch\xe2t\n".encode("latin-1"))
+    (folders / "twice.csv").write_text("name,class\nt0.png,cat\nt0.png,dog\n")
     before = sorted((folders / "decoded").iterdir())
     given = [line.replace("TMP", str(folders)) for line in more]
     outcome = run("audit", *arguments(folders, *given))
@@ -287,3 +291,13 @@ def test_text_of_an_audit_has_a_line_a_figure(world):
     lines = audit_text(Audited(found)).splitlines()
     assert lines[0].startswith("verdict: undecided") and lines[1].startswith("- own_against_other/pixels")
     assert any(line.startswith("own_against_other/pixels ") for line in lines)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_classes_as_spreadsheets_save_them(tmp_path, encoding, separator):
+    """Byte-order marks, other separators and line ends give the same classes."""
+    lines = [("name", "class"), ("t0.png", "cat"), ("t1", "dog")]
+    text = "".join(f"{name}{separator} {word}\r\n" for name, word in lines)
+    (tmp_path / "classes.csv").write_bytes(text.encode(encoding))
+    assert _read_classes(tmp_path / "classes.csv") == {"t0": "cat", "t1": "dog"}

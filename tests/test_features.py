@@ -104,3 +104,12 @@ def test_copies_of_training_pictures_are_found(rng):
     check = copying_check(decoded, stimuli, training)
     assert check.nearest[1, 0] == 4 and check.decoded[1, 0] == pytest.approx(1.0)
     assert check.summary()["near_copies"] == 1 and check.summary()["true_near_copies"] == 0
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "_orig_mod.module."])
+def test_weights_of_wrapped_networks_are_read(tmp_path, prefix):
+    """As DataParallel and torch.compile name them, whatever network they are for."""
+    network = nn.Linear(2, 2)
+    torch.save({prefix + name: tensor for name, tensor in network.state_dict().items()}, tmp_path / "w.pth")
+    again = networks.load_into(nn.Linear(2, 2), tmp_path / "w.pth")
+    assert torch.equal(again.weight, network.weight)

@@ -389,6 +389,13 @@ def test_settings_that_cannot_be(run, classifier):
         evaluate_folder(run, classifier=classifier, protocol=Protocol())
     with pytest.raises(InputError, match="metrics: found 'psnr'"):
         evaluate_folder(run, classifier=classifier, protocol=Protocol(metrics=("psnr",)))
+    with pytest.raises(InputError, match="fid: found 'vgg', need some of classifier, .*, 64, 2048"):
+        evaluate_folder(run, classifier=classifier, protocol=Protocol(fid=["vgg"]))
+    with pytest.raises(InputError, match="features: found 'vgg', need some of alexnet"):
+        evaluate_folder(run, classifier=classifier, protocol=Protocol(features={"vgg": "vgg.pth"}))
+    for name in ("num_ways", "top_k"):
+        with pytest.raises(InputError, match=f"{name}: found none, need one at least"):
+            evaluate_folder(run, classifier=classifier, protocol=Protocol(**{name: []}))
 
 
 def test_page_opens_in_a_browser(run, classifier, tmp_path):

@@ -6,7 +6,6 @@ the run.
 
 import json
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +19,7 @@ from torch import Tensor
 from mindvis.checkpoints.torch_files import load_torch
 from mindvis.common.errors import InputError, one_line, reading
 from mindvis.common.files import write_atomic
+from mindvis.common.loading import unwrapped
 from mindvis.common.safe_pickle import as_settings
 from mindvis.common.tensor_files import save_tensors
 from mindvis.config.loading import read_yaml
@@ -31,7 +31,6 @@ IMAGE_DECODER = "image_decoder."  # prefix of the pretext of image features in a
 DEFAULT_HEADS = 16  # of the published encoder and decoder, which no shape tells
 # What a decoder's settings say of its context, and the published values, which hold where a file is silent.
 CONTEXT = {"global_pool": False, "use_time_condition": True, "context_tokens": 77, "ridge": "none"}
-WRAPPED = re.compile(r"^(module\.|_orig_mod\.)+|(?<=\.)_orig_mod\.")  # by DataParallel or torch.compile
 ENVELOPE = "weights"  # key of {kind, settings, config, prefix} beside `state_dict` in our checkpoints
 EXPORTED = ("model.safetensors", "settings.yaml")  # files of an exported folder
 RIDGE_FILE = "ridge.safetensors"  # the regression that sampling can start from, in a run folder or an exported one
@@ -71,10 +70,7 @@ def check_state(state: object, where: str) -> State:
     for name, tensor in state.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
             raise InputError(f"{where}[{str(name)[:80]!r}] is a {type(tensor).__name__}, a tensor is needed")
-    unwrapped = {WRAPPED.sub("", name): tensor for name, tensor in state.items()}
-    if len(unwrapped) < len(state):
-        raise InputError(f"{where} holds the same weights twice, with and without the prefix of a wrapped module")
-    return unwrapped
+    return unwrapped(state, where)
 
 
 def mbm_settings(state: Mapping[str, Tensor], num_heads: int, decoder_num_heads: int) -> dict:

@@ -1,5 +1,6 @@
 """Strict loading of weights into a module, with a report of what matched."""
 
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from mindvis.common.errors import InputError
 
 NUM_LISTED = 3  # names given in a message before it says how many more there are
+WRAPPED = re.compile(r"^(module\.|_orig_mod\.)+|(?<=\.)_orig_mod\.")  # by DataParallel or torch.compile
 NUM_PARTS = 8  # parts of a model given in a row of the table
 
 
@@ -38,6 +40,14 @@ class LoadReport:
         if self.unexpected:
             found = f"{len(self.unexpected)} weights that the model does not have: {_listed(self.unexpected)}"
             raise InputError(f"{source}: {found}")
+
+
+def unwrapped(state: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
+    """Weights without the prefixes `module.` and `_orig_mod.` of wrapped modules; InputError for two of a name."""
+    found = {WRAPPED.sub("", name): tensor for name, tensor in state.items()}
+    if len(found) < len(state):
+        raise InputError(f"{where} holds the same weights twice, with and without the prefix of a wrapped module")
+    return found
 
 
 def compare(state: Mapping[str, Tensor], own: Mapping[str, Tensor], *, resize: bool = False) -> LoadReport:

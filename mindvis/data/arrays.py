@@ -141,7 +141,7 @@ def check_indices(indices: Sequence[int] | np.ndarray, name: str, high: int) -> 
 
 
 def _check_finite(array: Rows, label: str) -> None:
-    """Raises InputError for values that are not finite in float32; names absurd ones in the log. Read block by block."""
+    """Raises InputError for values that are not finite in float32; absurd ones are named in the log. By blocks."""
     is_float = array.dtype.kind == "f"
     most, bound = (float(np.finfo(np.float32).max), ABSURD) if is_float else (LARGEST_EXACT, LARGEST_EXACT)
     starts = range(0, len(array), BLOCK)

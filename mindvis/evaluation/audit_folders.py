@@ -1,6 +1,5 @@
 """Audits of folders: of `generate`, or of anybody's pictures, beside training pictures, controls and baselines."""
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 
 from mindvis.common.errors import InputError, reading
 from mindvis.data.images import LazyImages, PictureFiles
+from mindvis.data.reading import read_table
 from mindvis.evaluation.audit import Audit, audit_pictures
 from mindvis.evaluation.audit_features import Pictures, Space
 from mindvis.evaluation.audit_verdict import Finding
@@ -195,9 +195,13 @@ def with_classes(pictures: DecodedSet, training: Training, path: str | Path) -> 
 def _read_classes(path: Path) -> dict[str, str]:
     if not path.is_file():
         raise InputError(f"{path}: no such file; need a CSV with a header and lines name,class")
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.reader(file) if row][1:]
+    rows = read_table(path)[1:]
     wrong = next((row for row in rows if len(row) < 2), None)
     if wrong is not None or not rows:
         raise InputError(f"{path}: found {wrong or 'no line'}, need a header and lines name,class")
-    return {Path(row[0]).stem if Path(row[0]).suffix else row[0]: row[1] for row in rows}
+    class_of: dict[str, str] = {}
+    for row in rows:
+        name = Path(row[0]).stem if Path(row[0]).suffix else row[0]
+        if class_of.setdefault(name, row[1]) != row[1]:
+            raise InputError(f"{path}: {name!r} is of class {class_of[name]!r} and of {row[1]!r}, need one")
+    return class_of

@@ -93,8 +93,6 @@ class Tables:
     @torch.no_grad()
     def _inception(self, size: str, rows: np.ndarray) -> np.ndarray:
         """Features [m d] of all decoded pictures, then of all stimuli."""
-        if size not in map(str, INCEPTION_SIZES):
-            raise InputError(f"fid: found {size!r}, need 64, 2048 or {self.classifier.name!r}, the classifier in use")
         network = load_inception(self.protocol.fid_weights, int(size)).to(self.classifier.device)
         images = np.concatenate([self.flat, self.pictures.stimuli])[rows]
         batches = torch.from_numpy(images).permute(0, 3, 1, 2).split(self.protocol.batch_size)
@@ -120,6 +118,21 @@ class Tables:
         return correlation_matrix(*(layer_features(network, spec, x, **options) for x in images))
 
 
+def _check_protocol(protocol: Protocol, classifier: str) -> None:
+    """Raise InputError for a name that no measure has, and for a protocol without one way or one k."""
+    known = ("classifier", classifier, *map(str, INCEPTION_SIZES))
+    unknown = [size for size in protocol.fid if size not in known]
+    if unknown:
+        raise InputError(f"fid: found {unknown[0]!r}, need some of {', '.join(known)}")
+    networks = dict.fromkeys(spec.network for spec in SPECS.values())
+    foreign = [name for name in protocol.features if name not in networks]
+    if foreign:
+        raise InputError(f"features: found {foreign[0]!r}, need some of {', '.join(networks)}")
+    for name in ("num_ways", "top_k"):
+        if not getattr(protocol, name):
+            raise InputError(f"{name}: found none, need one at least")
+
+
 @dataclass
 class Judge:
     """One classifier and protocol for all sets of an evaluation; what could not be measured is said in `skipped`.
@@ -138,6 +151,7 @@ class Judge:
         unknown = set(self.protocol.metrics) - LARGER_IS_CLOSER.keys()
         if unknown:
             raise InputError(f"metrics: found {unknown.pop()!r}, need some of {', '.join(LARGER_IS_CLOSER)}")
+        _check_protocol(self.protocol, self.classifier.name)
 
     def classify(self, images: np.ndarray) -> Classified | None:
         """Logits and features of pictures, uint8 [n h w 3]; None in a process that only does its share."""

@@ -23,7 +23,7 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from torchvision.transforms.functional import center_crop, normalize
 
 from mindvis.common.errors import InputError, one_line
-from mindvis.common.loading import load_state
+from mindvis.common.loading import load_state, unwrapped
 from mindvis.evaluation.pictures import Array, as_finite_matrix, as_images
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -63,7 +63,7 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     state = state.get("state_dict", state.get("model", state)) if isinstance(state, dict) else state
     if not isinstance(state, dict) or not state or not all(isinstance(v, Tensor) for v in state.values()):
         raise InputError(f"{path}: found {type(state).__name__}, need a dict of tensors")
-    return state
+    return unwrapped(state, str(path))
 
 
 def load_into(model: nn.Module, path: str | Path, state: dict[str, Tensor] | None = None) -> nn.Module:

@@ -9,6 +9,8 @@ import pytest
 from mindvis.common.errors import InputError
 from mindvis.common.files import write_json
 from mindvis.common.tensor_files import save_tensors
+from mindvis.config.schemas import PretrainMBMConfig, TrainerConfig
+from mindvis.training.fit import begin_run
 from mindvis.training.runs import changed_settings, create_run, open_run
 
 SETTINGS = {"seed": 1, "optim": {"lr": 5.3e-05}, "trainer": {"num_workers": 0}, "logging": {"wandb": "offline"}}
@@ -100,6 +102,17 @@ def test_resume_takes_a_path(tmp_path):
         create(tmp_path / "newer", SETTINGS | {"optim": {"lr": 1.0}}, resume=str(other))
     with pytest.raises(InputError, match="no such file"):
         create(tmp_path / "new", resume=str(tmp_path / "none.ckpt"))
+
+
+def test_settings_that_cannot_be_leave_no_folder(tmp_path):
+    """Neither a resume that leads nowhere nor a choice that is none."""
+    with pytest.raises(InputError, match="no such file"):
+        create(tmp_path / "new", resume="none.ckpt")
+    for trainer in ({"precision": "8"}, {"accelerator": "tpu"}, {"strategy": "fsdp"}):
+        config = PretrainMBMConfig(run_dir=str(tmp_path / "new"), trainer=TrainerConfig(**trainer))
+        with pytest.raises(InputError, match=f"setting trainer.{next(iter(trainer))}"):
+            begin_run(config, "pretrain_mbm")
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_same_command_again_goes_on_with_what_came_of_the_path(tmp_path):

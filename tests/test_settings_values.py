@@ -90,6 +90,23 @@ def test_a_number_that_no_run_can_have_is_one_line_with_the_range(schema, item):
         load_config(schema, None, [*needed, item])
 
 
+@pytest.mark.parametrize(
+    ("schema", "item", "needed"),
+    [
+        (PretrainMBMConfig, "optim.betas=[0.9]", "2 numbers"),
+        (PretrainMBMConfig, "mask.focus_range=[1, 2, 3]", "2 numbers"),
+        (PretrainMBMConfig, "mask.focus_range=[]", "2 numbers"),
+        (EvaluateConfig, "num_ways=[]", "one number at least"),
+        (GenerateConfig, "stimuli=[]", "one number at least"),
+    ],
+)
+def test_a_list_of_numbers_has_the_length_that_is_needed(schema, item, needed):
+    """Declared at the field, too; none at all is never what is meant."""
+    given = [f"{name}=x" for name in ("run", "decoded") if getattr(schema, name, None) == "???"]
+    with pytest.raises(InputError, match=rf"setting [\w.]+ is \[.*\]; needed: {needed}"):
+        load_config(schema, None, [*given, item])
+
+
 @given(
     st.sampled_from(["seed", "optim.lr", "trainer.batch_size", "data.subjects", "run_dir", "mask.focus_range"]),
     st.text(),

@@ -150,6 +150,7 @@ class Range:
     open_low: bool = False
     open_high: bool = False
     words: tuple[str, ...] = ()
+    length: int | None = None  # of a list; None: one number at least
 
     def __contains__(self, value: float | str) -> bool:
         if isinstance(value, str):
@@ -170,16 +171,23 @@ def number(
     above: float | None = None,
     below: float | None = None,
     words: tuple[str, ...] = (),
+    length: int | None = None,
 ) -> Any:
     """A field for a number, or for a list or dict of numbers, from `least` (or above `above`) to `most` (or below).
 
-    None is allowed where the type of the field allows it; `words` in the place of a number where that is `float | str`.
+    None is allowed where the type of the field allows it; a list has `length` numbers, or one at least; `words` in the
+    place of a number where that is `float | str`.
     """
     low = above if least is None else least
     if low is None:
         raise TypeError("a number needs least or above")
     allowed = Range(
-        low, most if below is None else below, open_low=least is None, open_high=below is not None, words=words
+        low,
+        most if below is None else below,
+        open_low=least is None,
+        open_high=below is not None,
+        words=words,
+        length=length,
     )
     if isinstance(default, list | dict):
         return field(default_factory=lambda: copy.copy(default), metadata={KEY: allowed})
@@ -194,18 +202,22 @@ def seed_field(default: int | list[int] | None) -> Any:
 def check_numbers(settings: Any, source: str = "") -> None:
     """Raise `InputError` naming the first setting whose value is outside its range, NaN included."""
     for name, value, allowed in _numbers(settings):
-        if value not in allowed:
-            raise InputError(f"{source}setting {name} is {value}; needed: {allowed}")
+        if isinstance(value, list) and len(value) != (allowed.length or max(len(value), 1)):
+            needed = "one number at least" if allowed.length is None else f"{allowed.length} numbers"
+            raise InputError(f"{source}setting {name} is {value}; needed: {needed}")
+        for part, one in _parts(name, value):
+            if one not in allowed:
+                raise InputError(f"{source}setting {part} is {one}; needed: {allowed}")
 
 
-def _numbers(settings: Any, prefix: str = "") -> Iterator[tuple[str, float | str, Range]]:
-    """Dotted name, value and range of every number in nested settings."""
+def _numbers(settings: Any, prefix: str = "") -> Iterator[tuple[str, Any, Range]]:
+    """Dotted name, value and range of every field for numbers in nested settings."""
     for item in fields(settings):
         name, value = prefix + item.name, getattr(settings, item.name)
         if is_dataclass(value):
             yield from _numbers(value, name + ".")
         elif KEY in item.metadata:
-            yield from ((part, one, item.metadata[KEY]) for part, one in _parts(name, value))
+            yield name, value, item.metadata[KEY]
 
 
 def _parts(name: str, value: Any) -> list[tuple[str, float | str]]:

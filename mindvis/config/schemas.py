@@ -60,7 +60,7 @@ class MaskConfig:
     """Masking of Stage A."""
 
     mask_ratio: float = number(0.75, above=0, below=1)  # share of patches hidden
-    focus_range: list[int] | None = number(None, 0)  # voxels [from, to) in which patches are hidden with another rate
+    focus_range: list[int] | None = number(None, 0, length=2)  # voxels [from, to), patches in which have another rate
     focus_rate: float | None = number(None, 0, 1)  # weight inside the range; 1 - focus_rate outside
     num_interpolated: int = number(0, 0, 10**7)  # extra samples made by interpolating two recordings
 
@@ -72,7 +72,7 @@ class OptimConfig:
     lr: float = number(2.5e-4, above=0, most=100)  # peak learning rate
     min_lr: float = number(0.0, 0, 100)  # learning rate at the end of the cosine
     weight_decay: float = number(0.05, 0, 100)  # on tensors of two or more dimensions
-    betas: list[float] = number([0.9, 0.95], 0, below=1)  # AdamW
+    betas: list[float] = number([0.9, 0.95], 0, below=1, length=2)  # AdamW
     warmup_epochs: float = number(40.0, 0)  # linear warm-up
     clip: float = number(0.8, 0)  # gradient norm; 0: not clipped
 

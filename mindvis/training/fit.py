@@ -211,7 +211,8 @@ def _finish(engine: pl.Trainer, run: Run, *, fast: bool) -> FitResult:
 
 
 def begin_run(config: TrainingConfig, stage: str) -> Run:
-    """The run folder of a training, new or resumed as the settings say."""
+    """The run folder of a training, new or resumed as the settings say; none is made for settings that cannot be."""
+    check_trainer(config.trainer)
     check_wandb(config.logging)
     settings = plain(config)
     return create_run(

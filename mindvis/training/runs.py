@@ -125,12 +125,10 @@ def create_run(path: str | Path, *, stage: str, settings: dict, resume: str, res
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         return Run(Path(folder), stage, settings)
     run = Run(Path(path), stage, settings)
-    leads = global_rank() == 0
-    if leads:
-        _make_folders(run)
     start = _start(run, resume)
-    if leads:
+    if global_rank() == 0:
         _check_unchanged(run, start, resume_override)
+        _make_folders(run)
         _write_settings(run, resume, resumed=start is not None)
     return Run(run.path, stage, settings, start)
 

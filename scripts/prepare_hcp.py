@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from mindvis.common.errors import InputError
-from mindvis.config.command_line import Parser, entry_point
+from mindvis.config.command_line import Parser, entry_point, positive
 from mindvis.config.tools import HCP_PATTERN, POLICIES
 
 EXAMPLE = """example:
@@ -25,7 +25,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--label-image", type=Path, help="NIfTI of integer labels: the runs are volumes, not CIFTI")
     parser.add_argument("--label-names", type=Path, help="text file with a line `<label> <name>` for each label")
     parser.add_argument("--bad-voxels", choices=POLICIES, default="zero", help="constant or NaN (default: zero)")
-    parser.add_argument("--workers", type=int, default=1, help="subjects at a time (default: 1, 0.3 GB each)")
+    parser.add_argument("--workers", type=positive, default=1, help="subjects at a time (default: 1, 0.3 GB each)")
     parser.add_argument("--overwrite", action="store_true", help="make subjects again that are there already")
     return parser.parse_args(argv)
 

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from mindvis.config.command_line import Parser, entry_point
+from mindvis.config.command_line import Parser, entry_point, positive
 from mindvis.config.tools import POLICIES
 
 EXAMPLE = """example:
@@ -28,7 +28,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--betas", default="betas_fithrf_GLMdenoise_RR", help="version (default: %(default)s)")
     parser.add_argument("--sessions", type=int, help="the first so many (default: all that are there)")
     parser.add_argument("--bad-voxels", choices=POLICIES, default="zero", help="without a signal (default: zero)")
-    parser.add_argument("--workers", type=int, default=1, help="sessions at a time (default: 1, 0.6 GB each)")
+    parser.add_argument("--workers", type=positive, default=1, help="sessions at a time (default: 1, 0.6 GB each)")
     return parser.parse_args(argv)
 
 

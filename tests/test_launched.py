@@ -68,6 +68,15 @@ def test_another_number_of_processes_than_devices_is_refused():
         check_count(1, {"RANK": "0", "WORLD_SIZE": "2"})
 
 
+@pytest.mark.parametrize("name", ["RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"])
+def test_a_rank_left_behind_does_not_silence_a_training_of_one_process(name):
+    """It would take itself for one that writes nothing."""
+    check_count(1, {name: "0"})
+    check_count(4, {name: "3"})
+    with pytest.raises(InputError, match=f"environment variable {name}=3, but this training is one process"):
+        check_count(1, {name: "3"})
+
+
 def test_a_training_says_what_it_waits_for(caplog):
     """Of two nodes of which only one was started."""
     assembly = Assembly(1, 2, patience=0.01)

@@ -174,6 +174,8 @@ BAD_LABELS = {
     "cut": (bad_labels_cut, "labels.nii.gz"),
     "names_order": (lambda s: (s / "names.txt").write_text("V1 1\n"), "needs `<label> <name>`"),
     "names_empty": (lambda s: (s / "names.txt").write_text("\n"), "names no label"),
+    "names_twice": (lambda s: (s / "names.txt").write_text("1 V1\n1 V2\n"), "label 1 is 'V2' and 'V1'; needs one name"),
+    "names_background": (lambda s: (s / "names.txt").write_text("0 V1\n2 V2\n"), "no region 'V1'; it has V2"),
     "names_gone": (lambda s: (s / "names.txt").unlink(), "names.txt: no such file"),
     "names_binary": (lambda s: (s / "names.txt").write_bytes(b"\xff\xfe\x00"), "names.txt: no text in utf-16"),
     "absent_label": (lambda s: (s / "names.txt").write_text("8 V1\n"), "no voxel of region 'V1'"),
@@ -208,6 +210,7 @@ def bad_type_code(path):
 
 BAD_ARGUMENTS = {
     "no_folder": (lambda s: ["--pattern", "x"], "no file called x"),
+    "no_pattern": (lambda s: ["--pattern", ""], "--pattern is ''; needs that of a file's name"),
     "no_parcellation": (lambda s: (s / "areas.dlabel.nii").unlink() or [], "no such file"),
     "cut_parcellation": (lambda s: truncated(s / "areas.dlabel.nii", None) or [], "areas.dlabel.nii"),
     "parcellation_of_no_type": (lambda s: bad_type_code(s / "areas.dlabel.nii"), "data code 4096 not recognized"),
@@ -226,6 +229,14 @@ def test_bad_arguments_stop_at_once(study, capsys, case):
     assert run(study, *make(study)) == 2
     assert_one_line(capsys, message)
     assert not (study / "out").exists()
+
+
+@pytest.mark.parametrize("count", ["0", "-1", "1e1", "2.0"])
+def test_workers_are_counted_from_one(study, capsys, count):
+    """In plain decimal."""
+    with pytest.raises(SystemExit, match="2"):
+        run(study, "--workers", count)
+    assert_one_line(capsys, "whole number from 1 on")
 
 
 def test_missing_package_is_named(study, capsys, monkeypatch):

@@ -220,6 +220,12 @@ def test_a_key_given_twice_is_refused(tmp_path):
         load_config(PretrainMBMConfig, tmp_path / "a.yaml")
 
 
+def test_an_empty_file_sets_nothing(tmp_path):
+    """Nor does one of comments alone."""
+    (tmp_path / "a.yaml").write_text("# later\n")
+    assert load_config(PretrainMBMConfig, tmp_path / "a.yaml") == PretrainMBMConfig()
+
+
 def test_a_byte_order_mark_is_passed_over(tmp_path):
     """As editors of other systems write it, with their line ends."""
     (tmp_path / "a.yaml").write_bytes(b"\xef\xbb\xbfseed: 7\r\nrun_dir: x\r\n")

@@ -160,6 +160,13 @@ class Parser(argparse.ArgumentParser):
         self.exit(_fail(f"{message}; {hint}{self.prog} --help says what there is"))
 
 
+def positive(text: str) -> int:
+    """The value of an option that is a whole number from 1 on, in plain decimal."""
+    if not re.fullmatch("[1-9][0-9]{0,8}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 on")
+    return int(text)
+
+
 def read_settings(
     schema: type[Settings], description: str, argv: Sequence[str] | None = None, *, beneath: Beneath | None = None
 ) -> Settings:

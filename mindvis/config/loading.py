@@ -163,7 +163,8 @@ def read_yaml(path: Path, *, as_text: bool = False) -> dict:
         where = errors.beside(path, "*.y*ml") or "needed: a YAML file such as those in configs/"
         raise InputError(f"{path}: no such config file; {where}")
     try:
-        loaded = OmegaConf.create(yaml.load(path.read_bytes(), _TextLoader)) if as_text else OmegaConf.load(path)
+        text = yaml.load(path.read_bytes(), _TextLoader) if as_text else None
+        loaded = OmegaConf.create({} if text is None else text) if as_text else OmegaConf.load(path)
         content = OmegaConf.to_container(loaded, resolve=not as_text)
     except Exception as error:  # yaml and OmegaConf raise unrelated classes for a malformed file
         raise InputError(f"{path}: not readable as YAML: {one_line(error)}") from error

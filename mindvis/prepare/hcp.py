@@ -90,6 +90,8 @@ class Outcome:
 def find_runs(raw: Path, passed: PassedOver, pattern: str = HCP_PATTERN) -> dict[str, list[Path]]:
     """Runs of each subject, both in sorted order, anywhere below `raw`; a second copy of a run is passed over."""
     runs: dict[str, list[Path]] = {}
+    if not pattern.strip(". "):
+        raise InputError(f"--pattern is {pattern!r}; needs that of a file's name, such as {HCP_PATTERN}")
     for path in files_below(require_folder(raw, "the downloaded time series"), passed):
         if not path.match(pattern):
             passed.add(path, f"not called {pattern}")

@@ -179,13 +179,20 @@ def open_nifti(path: Path, num_axes: int) -> nib.Nifti1Image:
 
 def _read_names(path: Path) -> dict[str, list[int]]:
     regions: dict[str, list[int]] = {}
+    region_of: dict[int, str] = {}
     for number, line in enumerate(read_lines(path), start=1):
         words = re.split(r"[,;\s]+", line.strip(",; "))
         if not words or words[0].startswith("#"):
             continue
         if len(words) < 2 or not re.fullmatch("[0-9]{1,9}", words[0]):
             raise InputError(f"{path}: line {number} is {line!r}; needs `<label> <name>`")
-        regions.setdefault(bare_name(words[1]), []).append(int(words[0]))
+        label, name = int(words[0]), bare_name(words[1])
+        if label == 0:  # the background
+            continue
+        other = region_of.setdefault(label, name)
+        if other != name:
+            raise InputError(f"{path}: line {number}: label {label} is {name!r} and {other!r}; needs one name")
+        regions.setdefault(name, []).append(label)
     if not regions:
         raise InputError(f"{path}: names no label; needs lines of `<label> <name>`")
     return regions

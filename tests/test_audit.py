@@ -133,6 +133,11 @@ def test_json_follows_its_schema(world):
     assert text == json_text(audit(world, ignorer(world), exposure={"generator": "ImageNet"}).as_dict())
 
 
+def test_exposure_of_what_is_not_known_is_refused(world):
+    with pytest.raises(InputError, match="exposure: found 'generatr'; needed: generator, classifier, stage_a"):
+        audit(world, ignorer(world), exposure={"generatr": "ImageNet"})
+
+
 def pictures(*shape):
     return np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
 

@@ -37,6 +37,7 @@ def test_plain_settings_load_back_to_the_same(tmp_path):
         ("optm.lr=1", "unknown setting optm; nearest: optim"),
         ("extra_data.subject=1", "nearest: extra_data.subjects"),
         ("trainer.batch_size=many", "trainer.batch_size is 'many'; needed: a whole number"),
+        ("run_dir=''", "setting run_dir is ''; needed: a text that is not empty"),
         ("data=3", "setting data is '3'; needed: nested settings"),
         ("seed", "'seed' is no setting; needed: key=value"),
         ("data.root='", "cannot be read"),

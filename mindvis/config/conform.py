@@ -81,6 +81,8 @@ class Conform:
         form = {int: _WHOLE, float: _DECIMAL, bool: _TRUTH}.get(kind)
         if form is not None and not form.fullmatch(text):
             raise self._unfit(name, text, _NEEDED[kind])
+        if kind is str and not text.strip():
+            raise self._unfit(name, text, "a text that is not empty")
         if kind is not str or not text.startswith("~"):
             return text
         try:

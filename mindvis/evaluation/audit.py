@@ -97,6 +97,9 @@ def audit_pictures(
     """
     check_decoded(decoded, stimuli)
     check_training(training, training_class_ids)
+    unknown = [name for name in exposure or {} if name not in EXPOSED]
+    if unknown:
+        raise InputError(f"exposure: found {unknown[0]!r}; needed: {', '.join(EXPOSED)}")
     pictures = unique_stimuli(stimuli)
     known = _known(pictures, decoded.shape[1], class_ids, training_class_ids, subjects, seed)
     embedded = {}

@@ -1,5 +1,6 @@
 """Diffusers folders: the same numbers as the library, its coefficients and trajectories, and folders it opens again."""
 
+import diffusers
 import diffusers_models
 import pytest
 import torch
@@ -11,7 +12,11 @@ from diffusers import (
 )
 
 from mindvis.checkpoints import read_diffusers, write_diffusers
+from mindvis.checkpoints.diffusers_scheduler import FLOW_SCHEDULER, SCHEDULERS
+from mindvis.checkpoints.diffusers_scheduler import schedule as read_schedule
+from mindvis.common.errors import InputError
 from mindvis.dc_ldm import NoiseSchedule, noise_for
+from mindvis.dc_ldm.published import build_schedule
 from mindvis.dc_ldm.samplers import SAMPLERS
 from mindvis.dc_ldm.timesteps import solver_timesteps
 
@@ -43,6 +48,16 @@ def test_unet_predicts_the_same(case):
     torch.testing.assert_close(ldm.unet(x, t, context), parts["unet"](x, t, context).sample, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("sides", [(9, 7), (8, 11)])
+@torch.no_grad()
+def test_unet_predicts_the_same_on_odd_sides(case, sides):
+    """What is rounded up on the way down is cut off before the convolution of the way up, as in the library."""
+    parts, _, ldm = case
+    _, t, context = inputs(ldm)
+    x = torch.randn(2, ldm.unet.in_channels, *sides, generator=torch.manual_seed(4))
+    torch.testing.assert_close(ldm.unet(x, t, context), parts["unet"](x, t, context).sample, atol=1e-5, rtol=1e-5)
+
+
 @torch.no_grad()
 def test_autoencoder_encodes_and_decodes_the_same(case):
     """Within 1e-4: the mean of the posterior, scaled; of VQ before the codebook, quantised on its way."""
@@ -68,6 +83,20 @@ def test_scheduler_coefficients_are_the_same(case):
     torch.testing.assert_close(ldm.schedule.alphas_cumprod, theirs.alphas_cumprod, atol=1e-4, rtol=1e-4)
     wanted = {"epsilon": "eps", "v_prediction": "v"}[theirs.config.prediction_type]
     assert ldm.parameterization == wanted
+
+
+@pytest.mark.parametrize("kind", [name for name in SCHEDULERS if name in dir(diffusers) and name != FLOW_SCHEDULER])
+def test_what_a_scheduler_leaves_out_is_at_its_own_default(kind):
+    """The betas and the prediction of each class, whose defaults differ, from a file without any setting."""
+    if kind == "DPMSolverSDEScheduler":
+        pytest.importorskip("torchsde")
+    theirs = getattr(diffusers, kind)()
+    given = {"_class_name": kind, "clip_sample": False}
+    schedule = build_schedule({"model": {"params": read_schedule(given, "scheduler_config.json")}})
+    torch.testing.assert_close(schedule.alphas_cumprod, theirs.alphas_cumprod, atol=1e-6, rtol=1e-4)
+    if theirs.config.get("clip_sample"):
+        with pytest.raises(InputError, match="clip_sample is True"):
+            read_schedule({"_class_name": kind}, "scheduler_config.json")
 
 
 def run_library(scheduler, unet, x, context):

@@ -184,6 +184,25 @@ def test_parts_that_are_missing_or_no_json(broken, part):
     refused(broken, part, "no such file")
 
 
+def test_weights_that_are_no_numbers(broken):
+    path = broken / "vae" / f"{STEM}.safetensors"
+    state = load_file(path)
+    state["decoder.conv_in.bias"][1] = float("nan")
+    save_file(state, path)
+    refused(broken, "'decoder.conv_in.bias'", "NaN or infinity")
+
+
+def test_settings_that_are_nested_without_end(broken):
+    (broken / "unet" / "config.json").write_text("[" * 100_000)
+    refused(broken, "config.json", "not readable as JSON")
+
+
+def test_image_that_is_smaller_than_a_pixel_of_its_latent(broken):
+    change(broken / "unet" / "config.json", sample_size=None)
+    change(broken / "vae" / "config.json", sample_size=1)
+    refused(broken, "vae/config.json", "sample_size is 1", "at least 2")
+
+
 def test_no_weights(broken):
     (broken / "unet" / f"{STEM}.safetensors").unlink()
     refused(broken, "unet: no weights", f"{STEM}.safetensors")
@@ -200,7 +219,7 @@ def test_no_weights(broken):
     ("unet", {"addition_embed_type": "text_time"}, ["addition_embed_type is 'text_time'", "nearest: None"]),
     ("unet", {"cross_attention_dim": [24, 32, 40]}, ["cross_attention_dim", "nearest: 40"]),
     ("unet", {"attention_head_dim": [8, 8]}, ["attention_head_dim is [8, 8]", "each of the 3 blocks"]),
-    ("unet", {"block_out_channels": [32, 48, 64]}, ["48 channels", "a multiple of 32"]),
+    ("unet", {"block_out_channels": [32, 48, 64]}, ["block_out_channels", "multiples of 32", "48 channels"]),
     ("unet", {"_class_name": "UNet2DModel"}, ["_class_name is 'UNet2DModel'", "'UNet2DConditionModel'"]),
     ("unet", {"in_channels": 9}, ["in_channels is 9", "needed: 4, the channels of the autoencoder's latents"]),
     ("unet", {"dropout": "no"}, ["dropout is 'no'", "0 to 1"]),
@@ -217,8 +236,36 @@ def test_no_weights(broken):
     ("scheduler", {"trained_betas": [0.1]}, ["trained_betas", "nearest: None"]),
     ("scheduler", {"rescale_betas_zero_snr": True}, ["rescale_betas_zero_snr", "v_prediction"]),
     ("scheduler", {"num_train_timesteps": 0}, ["num_train_timesteps is 0", "positive number"]),
-    ("scheduler", {"beta_start": -1}, ["beta_start is -1", "0 to 1"]),
+    ("scheduler", {"beta_start": -1}, ["beta_start is -1", "between 0 and 1"]),
     ("scheduler", {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}, ["shift is 3.0", "nearest: 1.0"]),
+    ("scheduler", {"_class_name": "FlowMatchEulerDiscreteScheduler", "invert_sigmas": True}, ["invert_sigmas is True"]),
+    ("scheduler", {"clip_sample": True}, ["clip_sample is True", "nearest: False"]),
+    ("scheduler", {"thresholding": True}, ["thresholding is True", "nearest: False"]),
+    ("scheduler", {"timestep_type": "continuous"}, ["timestep_type is 'continuous'", "nearest: 'discrete'"]),
+    ("scheduler", {"use_flow_sigmas": True}, ["use_flow_sigmas is True", "nearest: False"]),
+    ("scheduler", {"prediction_type": "flow_prediction"}, ["_class_name is 'DDIMScheduler'", "FlowMatchEuler"]),
+    ("scheduler", {"_class_name": "UniPCMultistepScheduler", "prediction_type": "flow_prediction"},
+     ["use_flow_sigmas is False", "nearest: True"]),
+    ("scheduler", {"_class_name": "UniPCMultistepScheduler", "prediction_type": "flow_prediction",
+                   "use_flow_sigmas": True, "flow_shift": 3.0}, ["flow_shift is 3.0", "nearest: 1.0"]),
+    ("scheduler", {"_class_name": "PNDMScheduler", "prediction_type": "v_prediction", "rescale_betas_zero_snr": True},
+     ["rescale_betas_zero_snr is True", "a PNDMScheduler does not rescale"]),
+    ("scheduler", {"rescale_betas_zero_snr": "False"}, ["rescale_betas_zero_snr is 'False'", "true or false"]),
+    ("scheduler", {"beta_schedule": ["linear"]}, ["beta_schedule is ['linear']", "nearest: scaled_linear"]),
+    ("scheduler", {"prediction_type": {}}, ["prediction_type is {}", "nearest: epsilon"]),
+    ("unet", {"attention_head_dim": 3}, ["multiples of 3", "attention_head_dim"]),
+    ("unet", {"attention_head_dim": "8"}, ["attention_head_dim is '8'", "positive number"]),
+    ("unet", {"use_linear_projection": "False"}, ["use_linear_projection is 'False'", "true or false"]),
+    ("unet", {"down_block_types": [["DownBlock2D"]]}, ["down_block_types has ['DownBlock2D']"]),
+    ("unet", {"sample_size": [[8], [8]]}, ["sample_size is [[8], [8]]", "side of a square"]),
+    ("unet", {"cross_attention_dim": 2**70}, ["cross_attention_dim is 1180591620717411303424", "at most"]),
+    ("unet", {"layers_per_block": 10**9}, ["layers_per_block is 1000000000", "at most 100"]),
+    ("unet", {"transformer_layers_per_block": 10**9}, ["transformer_layers_per_block is 1000000000", "at most 100"]),
+    ("vae", {"_class_name": ["AutoencoderKL"]}, ["_class_name is ['AutoencoderKL']", "AutoencoderKL or VQModel"]),
+    ("vae", {"in_channels": 1}, ["in_channels is 1", "nearest: 3"]),
+    ("vae", {"out_channels": 4}, ["out_channels is 4", "nearest: 3"]),
+    ("vae", {"block_out_channels": [48, 64]}, ["block_out_channels", "48 channels"]),
+    ("vae", {"layers_per_block": 10**9}, ["layers_per_block is 1000000000", "at most 100"]),
 ])  # fmt: skip
 def test_settings_that_our_networks_do_not_have(models, tmp_path, part, settings, parts):
     """Refused by name, with the nearest supported value."""

@@ -6,7 +6,6 @@ shards, in float32 or half precision. A .bin is a pickle, and is read without ru
 place of its own: it takes the condition as `class_labels`, which it adds to the time embedding.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -33,10 +32,11 @@ from mindvis.checkpoints.weights import (
     read_safetensors,
     save_safetensors,
 )
-from mindvis.common.errors import InputError, beside, one_line
+from mindvis.common.errors import InputError, beside
 from mindvis.common.files import write_json, write_text
 from mindvis.common.loading import load_state
 from mindvis.config.loading import read_yaml
+from mindvis.data.reading import read_json
 from mindvis.dc_ldm import FMRIConditioner, LatentDiffusion, build_autoencoder, build_unet
 from mindvis.dc_ldm.conditioner import ridge_like
 from mindvis.dc_ldm.unet import time_condition
@@ -257,6 +257,8 @@ def _check(found: State, own: State, names: Mapping[str, str], where: Path) -> N
             raise InputError(f"{where}: weight {theirs!r}: {shapes}")
         if not found[name].is_floating_point():
             raise InputError(f"{where}: weight {theirs!r} is of {found[name].dtype}; needed: floating-point numbers")
+        if not all(end.isfinite() for end in found[name].float().aminmax()):
+            raise InputError(f"{where}: weight {theirs!r} holds NaN or infinity; needed: finite numbers")
     others = [name for name in found if name not in own]
     if others:
         raise InputError(f"{where}: weight {others[0]!r} has no place in the model of its config.json")
@@ -295,10 +297,7 @@ def _read_shards(index: Path) -> State:
 def _read_json(path: Path) -> dict:
     if not path.is_file():
         raise InputError(f"{path}: no such file; {NEEDED}")
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not readable as JSON ({one_line(error)})") from error
+    content = read_json(path)
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds a {type(content).__name__}; needed: settings by name")
     return content

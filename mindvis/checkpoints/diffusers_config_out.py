@@ -7,13 +7,11 @@ from mindvis.checkpoints.diffusers_config import (
     DECODER_UP,
     DOWN,
     ENCODER_DOWN,
-    FLOW_SCHEDULER,
-    PREDICTIONS,
-    SPACINGS,
     UNET_FIXED,
     UP,
     shortest,
 )
+from mindvis.checkpoints.diffusers_scheduler import FLOW_SCHEDULER, PREDICTIONS, SPACINGS
 from mindvis.common.errors import InputError
 from mindvis.dc_ldm.layers import GROUPS
 from mindvis.dc_ldm.unet import heads_of, level_widths, per_level

@@ -12,6 +12,8 @@ from torch.nn import functional as F
 GROUPS = 32  # of every GroupNorm
 MAX_PERIOD = 10_000
 
+Size = tuple[int, int]  # height and width of a feature map
+
 
 def time_embedding(t: Tensor, dim: int) -> Tensor:
     """Sinusoidal embedding of the diffusion step, cosines first: [b] -> float32 [b dim]."""
@@ -64,9 +66,11 @@ class Upsample(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[b c h w] -> [b c 2h 2w]."""
-        return self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))
+    def forward(self, x: Tensor, size: Size | None = None) -> Tensor:
+        """[b c h w] -> [b c 2h 2w], or [b c *size] where an odd side was rounded up on the way down."""
+        larger = F.interpolate(x, scale_factor=2, mode="nearest")
+        # before the convolution, whose border is then that of the picture
+        return self.conv(larger if size is None else larger[..., : size[0], : size[1]])
 
 
 def memory_format_of(x: Tensor) -> torch.memory_format:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mindvis.dc_ldm.attention import KeyValue, SpatialTransformer
-from mindvis.dc_ldm.layers import GROUPS, Downsample, ResidualBlock, Upsample, time_embedding, zero_init
+from mindvis.dc_ldm.layers import GROUPS, Downsample, ResidualBlock, Size, Upsample, time_embedding, zero_init
 
 CONTEXT_TOKENS = 77
 
@@ -41,9 +41,12 @@ class UNetBlock(nn.Sequential):
         return [layer.keys_values(context) for layer in self if isinstance(layer, SpatialTransformer)]
 
     def forward(  # type: ignore[override]
-        self, x: Tensor, embedding: Tensor, keys_values: list[list[KeyValue]]
+        self, x: Tensor, embedding: Tensor, keys_values: list[list[KeyValue]], size: Size | None = None
     ) -> Tensor:
-        """[b c h w], time embedding [b e], the block's keys and values -> [b c' h' w']."""
+        """[b c h w], time embedding [b e], the block's keys and values -> [b c' h' w'].
+
+        `size` (h', w') is needed where a side was odd on the way down.
+        """
         prepared = iter(keys_values)
         for layer in self:
             if isinstance(layer, ResidualBlock):
@@ -51,7 +54,7 @@ class UNetBlock(nn.Sequential):
             elif isinstance(layer, SpatialTransformer):
                 x = layer(x, next(prepared))
             else:
-                x = layer(x)
+                x = layer(x, size) if isinstance(layer, Upsample) else layer(x)
         return x
 
 
@@ -180,10 +183,8 @@ class UNet(nn.Module):
             skips.append(x)
         x = self._run(self.middle_block, x, embedding, prepared.middle)
         for block, keys_values in zip(self.output_blocks, prepared.up, strict=True):
-            skip = skips.pop()
-            height, width = skip.shape[-2:]  # an odd side was rounded up on the way down
-            x = torch.cat([x[..., :height, :width], skip], dim=1)
-            x = self._run(block, x, embedding, keys_values)
+            x = torch.cat([x, skips.pop()], dim=1)
+            x = self._run(block, x, embedding, keys_values, _odd_size(skips))
         return self.out(x)
 
     def embed_times(self, t: Tensor) -> Tensor:
@@ -199,10 +200,17 @@ class UNet(nn.Module):
         embedding = self.embed_times(t) if table is None else table[t].to(self._dtype)
         return embedding if prepared.time_condition is None else embedding + prepared.time_condition
 
-    def _run(self, block: UNetBlock, x: Tensor, embedding: Tensor, keys_values: BlockKeysValues) -> Tensor:
+    def _run(self, block: UNetBlock, *arguments: Any) -> Tensor:
+        """A block on what its forward pass takes."""
         if self.use_checkpoint and torch.is_grad_enabled():
-            return checkpoint(block, x, embedding, keys_values, use_reentrant=False)
-        return block(x, embedding, keys_values)
+            return checkpoint(block, *arguments, use_reentrant=False)
+        return block(*arguments)
+
+
+def _odd_size(skips: list[Tensor]) -> Size | None:
+    """Size of the feature map that is met next, where a side is odd; else None: numbers would be compiled in."""
+    height, width = skips[-1].shape[-2:] if skips else (0, 0)
+    return (height, width) if height % 2 or width % 2 else None
 
 
 def per_level(value: Any, num_levels: int) -> list:

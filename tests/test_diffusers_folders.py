@@ -239,7 +239,6 @@ def test_no_weights(broken):
     ("scheduler", {"beta_start": -1}, ["beta_start is -1", "between 0 and 1"]),
     ("scheduler", {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}, ["shift is 3.0", "nearest: 1.0"]),
     ("scheduler", {"_class_name": "FlowMatchEulerDiscreteScheduler", "invert_sigmas": True}, ["invert_sigmas is True"]),
-    ("scheduler", {"clip_sample": True}, ["clip_sample is True", "nearest: False"]),
     ("scheduler", {"thresholding": True}, ["thresholding is True", "nearest: False"]),
     ("scheduler", {"timestep_type": "continuous"}, ["timestep_type is 'continuous'", "nearest: 'discrete'"]),
     ("scheduler", {"use_flow_sigmas": True}, ["use_flow_sigmas is True", "nearest: False"]),

@@ -1,14 +1,17 @@
 """The scheduler of a diffusers folder as the noise schedule of a published config.
 
 A scheduler says how a model was trained and how it is to be sampled. Only the first is taken from it: how to sample is
-chosen here, by sampler and number of steps. What would make a sampler draw something else on the same steps (clipping,
-shifted or turned lines) is refused.
+chosen here, by sampler and number of steps. What would make a sampler draw something else on the same steps
+(thresholds, shifted or turned lines) is refused; clipping, which many files have by default, is said and not done.
 """
 
+import logging
 from typing import Any
 
 from mindvis.checkpoints.diffusers_checks import Config, check_fixed, flag, one_of, shown, size, wrong
 from mindvis.common.errors import InputError
+
+log = logging.getLogger(__name__)
 
 MOST_TIMESTEPS = 100_000
 SPACINGS = {"scaled_linear": "linear", "linear": "sqrt_linear"}  # theirs -> the published name
@@ -23,7 +26,6 @@ FLOW_SOLVERS = (
 )
 FIXED = {
     "trained_betas": None,
-    "clip_sample": False,
     "thresholding": False,
     "use_flow_sigmas": False,
     "timestep_type": "discrete",
@@ -70,6 +72,8 @@ def schedule(given: Config, where: str) -> dict[str, Any]:
         return {"timesteps": timesteps, "parameterization": "flow"}
     own = {**DEFAULTS, **(RESCALING | NOT_RESCALING)[kind]}
     check_fixed(given, FIXED, where, own)
+    if given.get("clip_sample", own.get("clip_sample")):
+        log.warning("%s: clip_sample is true: the library clips predicted latents, the samplers here do not", where)
     return {
         "timesteps": timesteps,
         **_betas({**own, **given}, where),

@@ -25,22 +25,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     # imported once the settings are right: torch takes seconds
     from mindvis.checkpoints import weights_file
     from mindvis.common.devices import choose_device, use_threads
-    from mindvis.decoding import open as opened
+    from mindvis.decoding import generation
     from mindvis.decoding.decode import decode
     from mindvis.decoding.output import check_output, choose_rows, write_decoded
     from mindvis.decoding.settle import settle_sampling
 
-    process, output = Process.from_environment(), opened.output_folder(config)
+    process, output = Process.from_environment(), generation.output_folder(config)
     check_output(output, config.overwrite, config.control)
     use_threads(config.num_threads)
     if process.leads:
         print(f"weights: {weights_file(config.run, config.checkpoint)}", flush=True)
-    ldm = opened.load_decoder(config).to(choose_device(config.device, process.rank))
-    dataset, shown, mean, train = opened.open_to_decode(config, ldm)
+    ldm = generation.load_decoder(config).to(choose_device(config.device, process.rank))
+    dataset, shown, mean, train = generation.open_to_decode(config, ldm)
     rows = choose_rows(dataset, config.stimuli)
     sampling = settle_sampling(config, ldm, process)
-    options = opened.decode_options(config, ldm, mean) | sampling.options
-    provenance = sampling.noted(opened.generation_provenance(config, dataset, ldm)) | shown.facts
+    options = generation.decode_options(config, ldm, mean) | sampling.options
+    provenance = sampling.noted(generation.generation_provenance(config, dataset, ldm)) | shown.facts
     shares = Shares(parts_folder(output, provenance, process), process, config.wait_minutes)
 
     def decode_share(share: np.ndarray) -> np.ndarray:
@@ -49,10 +49,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     all_decoded = shares.begin("decoded" + shares.key(*sampling.weights(ldm)), len(rows), decode_share)
     if process.leads:
-        grid = opened.decode_training(ldm, train, config, options)
+        grid = generation.decode_training(ldm, train, config, options)
         write_decoded(output, all_decoded(), dataset, rows, provenance, fmri_rows=shown.rows[rows], training=grid)
         shares.remove()
-        opened.show_grids(config, output, provenance)
+        generation.show_grids(config, output, provenance)
         print(f"pictures: {output / 'grid.png'}")
 
 

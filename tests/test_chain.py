@@ -20,7 +20,7 @@ from mindvis.checkpoints import read_weights
 from mindvis.data.open import open_pairs
 from mindvis.dc_ldm import LDMModule
 from mindvis.decoding import settle
-from mindvis.decoding.open import data_of
+from mindvis.decoding.generation import data_of
 from mindvis.evaluation.audit_features import choose_spaces
 
 GENERATE = ["num_samples=2", "num_steps=4", "sampler=ddim", "stimuli=[0,3,5]"]

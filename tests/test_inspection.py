@@ -15,8 +15,8 @@ from mindvis.data import FMRIDataset
 from mindvis.data.hcp import VOLUMETRIC
 from mindvis.data.voxels import pad_to, pad_to_patches
 from mindvis.inspection.cortex import NUM_VERTICES, flat_map_figure, load_flat_map, on_surface
+from mindvis.inspection.inputs import Regions, find_regions
 from mindvis.inspection.occlusion import ALL, hidden_voxel_correlation, occlusion
-from mindvis.inspection.open import Regions, find_regions
 from mindvis.inspection.rollout import attention_weights, patch_attention, region_attention, rollout, voxel_attention
 from mindvis.prepare.parcellation import KNOWN_COUNTS
 from mindvis.sc_mbm import FMRIEncoder, MaskedBrainModel

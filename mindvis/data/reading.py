@@ -124,14 +124,14 @@ def original_of(name: str) -> str | None:
 def without_twins(paths: Sequence[Path], passed: PassedOver, names: Sequence[str]) -> list[Path]:
     """The files without those that hold the same bytes as another and are called as it with an ending: copies of it.
 
-    `names` are those of the subjects, one a file; "sbj_01" is "sbj_1". Same bytes under a name of its own are kept and
-    named in the log.
+    `names` are those of the subjects, one a file; "sbj_01" is "sbj_1", and "sbj_10" is not "sbj_1" with an ending. The
+    same bytes under a name of its own are kept and named in the log.
     """
     kept: list[tuple[str, Path]] = []
-    called = [re.sub("0+(?=[0-9])", "", name) for name in names]
+    called = [re.sub("(?<![0-9])0+(?=[0-9])", "", name) for name in names]
     for name, path in sorted(zip(called, paths, strict=True), key=lambda pair: (len(pair[1].stem), pair)):
         other = next(((known, first) for known, first in kept if filecmp.cmp(first, path, shallow=False)), None)
-        if other is not None and name.startswith(other[0]):
+        if other is not None and re.fullmatch(re.escape(other[0]) + "([^0-9].*)?", name):
             passed.add(path, f"the same bytes as {other[1].name}")
             continue
         if other is not None:

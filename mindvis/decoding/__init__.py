@@ -15,7 +15,7 @@ def beneath_given(given: Mapping[str, Any]) -> dict:
     if not isinstance(data, Mapping) or not run:
         return {}
     from mindvis.config.loading import plain
-    from mindvis.decoding.open import data_of  # torch takes seconds
+    from mindvis.decoding.generation import data_of  # torch takes seconds
 
     try:
         known = plain(data_of(str(run)))

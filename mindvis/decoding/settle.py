@@ -36,7 +36,7 @@ from mindvis.dc_ldm import LatentDiffusion
 from mindvis.dc_ldm.latents import kept_latents
 from mindvis.dc_ldm.samplers import nearest_start
 from mindvis.decoding.decode import decode
-from mindvis.decoding.open import data_of
+from mindvis.decoding.generation import data_of
 from mindvis.decoding.ridge import INITS, STRENGTH, fit_latent, home_of, predict_rows, read_ridge, save_ridge
 from mindvis.evaluation.audit_features import choose_spaces
 from mindvis.evaluation.identification import identification_from_matrix

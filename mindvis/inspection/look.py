@@ -14,8 +14,8 @@ from mindvis.config.loading import plain
 from mindvis.config.tools import PARTS, LookInsideConfig
 from mindvis.data.hcp import VOLUMETRIC
 from mindvis.inspection.cortex import flat_map_figure, load_flat_map, on_surface
+from mindvis.inspection.inputs import Opened, open_model
 from mindvis.inspection.occlusion import ALL, Drop, make_score, occlusion
-from mindvis.inspection.open import Opened, open_model
 from mindvis.inspection.rollout import RegionAttention, patch_attention, region_attention, voxel_attention
 
 SUMMARY = "inside.json"

@@ -16,7 +16,7 @@ from mindvis.evaluation import Protocol, load_classifier
 from mindvis.evaluation.measures import Judge
 from mindvis.evaluation.pictures import DecodedSet
 from mindvis.evaluation.statistics import paired_difference
-from mindvis.inspection.open import Opened, Regions
+from mindvis.inspection.inputs import Opened, Regions
 from mindvis.sc_mbm import MaskedBrainModel
 
 HIDDEN = "hidden_voxel_correlation"

@@ -16,7 +16,7 @@ from timm.models.vision_transformer import Attention
 from torch import Tensor
 
 from mindvis.evaluation.statistics import interval
-from mindvis.inspection.open import Regions
+from mindvis.inspection.inputs import Regions
 from mindvis.sc_mbm.model import BrainEncoder
 
 

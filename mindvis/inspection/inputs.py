@@ -16,7 +16,7 @@ from mindvis.data import FMRIDataset, PairedDataset
 from mindvis.data.open import hold_out_tail, open_pairs, open_pretraining, saved_data
 from mindvis.data.regions import padded_mask
 from mindvis.dc_ldm import LatentDiffusion
-from mindvis.decoding.open import load_decoder, open_generation
+from mindvis.decoding.generation import load_decoder, open_generation
 from mindvis.sc_mbm import MaskedBrainModel
 from mindvis.sc_mbm.model import BrainEncoder
 

@@ -32,7 +32,7 @@ from mindvis.checkpoints.weights import (
     read_safetensors,
     save_safetensors,
 )
-from mindvis.common.errors import InputError, beside
+from mindvis.common.errors import InputError, beside, joined
 from mindvis.common.files import write_json, write_text
 from mindvis.common.loading import load_state
 from mindvis.config.loading import read_yaml
@@ -87,7 +87,7 @@ def read_config(folder: str | Path) -> dict:
     """The config `build_ldm` takes, from the config.json of a folder alone. Raises as `read_diffusers`."""
     folder = Path(folder)
     if not folder.is_dir():
-        raise InputError("; ".join(text for text in (f"{folder}: no such folder", NEEDED, beside(folder)) if text))
+        raise InputError(joined(f"{folder}: no such folder", NEEDED, beside(folder)))
     unet = _read_json(folder / "unet" / "config.json")
     place = _autoencoder_of(folder)
     autoencoder = _read_json(folder / place / "config.json")

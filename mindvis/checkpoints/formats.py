@@ -28,7 +28,7 @@ from mindvis.checkpoints.weights import (
     save_checkpoint,
     save_safetensors,
 )
-from mindvis.common.errors import InputError, beside
+from mindvis.common.errors import InputError, beside, check_setting, joined
 from mindvis.config.tools import CHECKPOINTS, FORMATS, FORMS
 from mindvis.training.base_weights import with_base
 from mindvis.training.runs import STAGES, open_run
@@ -59,12 +59,10 @@ def weights_file(path: str | Path, checkpoint: str = "last") -> Path:
     such setting), `best` (by val/loss) or `last`. Raises InputError where `path` is none of these, or is not there.
     """
     path = Path(path)
-    if checkpoint not in CHECKPOINTS:
-        raise InputError(f"setting checkpoint is {checkpoint!r}; needed: one of {', '.join(CHECKPOINTS)}")
+    check_setting("checkpoint", checkpoint, CHECKPOINTS)
     if not path.exists():
         needed = "needed: weights, a run folder or an exported model"
-        parts = (f"{path}: no such file", needed, published_source(path), beside(path))
-        raise InputError("; ".join(part for part in parts if part))
+        raise InputError(joined(f"{path}: no such file", needed, published_source(path), beside(path)))
     if path.is_file():
         return path
     if is_diffusers(path):

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import torch
 
-from mindvis.common.errors import InputError
+from mindvis.common.errors import InputError, check_setting
 
 MATMUL_PRECISIONS = ("highest", "high", "medium")  # float32 products on a GPU: float32, TF32, bfloat16
 
@@ -36,12 +36,12 @@ def matmul_precision(name: str, device: torch.device | None = None) -> Iterator[
     It concerns only what is float32: a model in bfloat16 computes as before, and so does one on another `device`.
     Raises `InputError` for another name.
     """
-    if name not in MATMUL_PRECISIONS:
-        raise InputError(f"setting matmul_precision is {name!r}; needed: one of {', '.join(MATMUL_PRECISIONS)}")
+    check_setting("matmul_precision", name, MATMUL_PRECISIONS)
     if device is not None and device.type != "cuda":
         yield
         return
-    products, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    products = torch.get_float32_matmul_precision()
+    convolutions = torch.backends.cudnn.allow_tf32
     try:
         torch.set_float32_matmul_precision(name)
         torch.backends.cudnn.allow_tf32 = name != "highest"
@@ -65,13 +65,13 @@ def describe_arithmetic(device: torch.device, precision: str, matmul: str) -> di
 
 
 def _driver() -> str | None:
-    """Version of the driver, as its own tool says; None where there is no such tool."""
+    """Version of the driver by nvidia-smi; None where there is no such tool."""
     command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
-        said = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
+        versions = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.split()
     except (OSError, subprocess.SubprocessError):
         return None
-    return said.split()[0] if said.split() else None
+    return versions[0] if versions else None
 
 
 def use_threads(number: int | None) -> None:

@@ -23,17 +23,19 @@ def generator(key: Key, stream: str) -> np.random.Generator:
 
 def uniform(keys: Tensor, stream: str, shape: Sequence[int] = ()) -> Tensor:
     """Uniform draws in [0, 1): keys [b 3] -> float32 [b *shape] on the CPU."""
-    return _stack([generator(key, stream).random(tuple(shape), dtype=np.float32) for key in keys.tolist()])
+    rows = [generator(key, stream).random(tuple(shape), dtype=np.float32) for key in keys.tolist()]
+    return torch.from_numpy(np.stack(rows))
 
 
 def normal(keys: Tensor, stream: str, shape: Sequence[int]) -> Tensor:
     """Standard normal draws: keys [b 3] -> float32 [b *shape] on the CPU."""
-    return _stack([generator(key, stream).standard_normal(tuple(shape), dtype=np.float32) for key in keys.tolist()])
+    rows = [generator(key, stream).standard_normal(tuple(shape), dtype=np.float32) for key in keys.tolist()]
+    return torch.from_numpy(np.stack(rows))
 
 
 def integers(keys: Tensor, stream: str, high: int) -> Tensor:
     """Uniform integers in [0, high): keys [b 3] -> int64 [b] on the CPU."""
-    return _stack([generator(key, stream).integers(high) for key in keys.tolist()])
+    return torch.tensor([generator(key, stream).integers(high) for key in keys.tolist()])
 
 
 def derangement(groups: Sequence[int] | np.ndarray, rng: np.random.Generator) -> np.ndarray | None:
@@ -46,15 +48,11 @@ def derangement(groups: Sequence[int] | np.ndarray, rng: np.random.Generator) ->
     n, largest = len(group), int(sizes.max())
     if 2 * largest > n:
         return None
-    # group after group, every row takes what stands the largest group's length ahead: that is of another group
+    # sorted by group, every row takes the row as far ahead as the largest group is long: that is of another group
     by_group = np.lexsort((rng.permutation(n), rng.permutation(len(sizes))[group]))
     taken = np.empty(n, int)
     taken[by_group] = np.roll(by_group, -largest)
-    for i, j in rng.integers(n, size=(20 * n, 2)):  # exchanges that keep it so make the order a random one
+    for i, j in rng.integers(n, size=(20 * n, 2)):  # random exchanges, of which those that keep it a derangement
         if group[taken[i]] != group[j] and group[taken[j]] != group[i]:
             taken[i], taken[j] = taken[j], taken[i]
     return taken
-
-
-def _stack(rows: list) -> Tensor:
-    return torch.from_numpy(np.stack([np.asarray(row) for row in rows]))

@@ -1,12 +1,12 @@
-"""The one exception for what a user can put right, and hints for its message: names near one that is not known."""
+"""The one exception for what a user can put right, and hints for its message: known names near an unknown one."""
 
 import difflib
 import pickle
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-SLIP = 0.6  # ratio of difflib below which names are alike by accident
+SLIP = 0.6  # least ratio of difflib for a name to be suggested
 KINDRED = 0.7  # the same among many names; also for a name that is a word of the other, or the initials of its words
 MOST = 20  # names of a folder that are listed
 
@@ -19,21 +19,32 @@ class InputError(ValueError):
     """
 
 
+def check_setting(name: str, value: object, allowed: Collection[str]) -> None:
+    """Raise InputError for a setting that is none of the `allowed` words."""
+    if value not in allowed:
+        raise InputError(f"setting {name} is {value!r}; needed: one of {', '.join(allowed)}")
+
+
 def one_line(error: BaseException) -> str:
-    """The message of another library's error as the part of one line."""
+    """The message of another library's error, shortened to fit into one line."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 300 else text[:297] + "..."
 
 
+def joined(*parts: str) -> str:
+    """The parts of a message that are not empty, with semicolons between them."""
+    return "; ".join(filter(None, parts))
+
+
 @contextmanager
 def unreadable(what: str, errors: tuple[type[Exception], ...], needed: str = "") -> Iterator[None]:
-    """Turn the errors of another library into one InputError, `what` (its message); what is needed."""
+    """Turn `errors` of another library into an InputError `<what> (<their message>); <needed>`."""
     try:
         yield
     except InputError:
         raise
     except errors as error:
-        raise InputError("; ".join(filter(None, (f"{what} ({one_line(error)})", needed)))) from error
+        raise InputError(joined(f"{what} ({one_line(error)})", needed)) from error
 
 
 @contextmanager
@@ -77,7 +88,7 @@ def hint(name: str, known: Iterable[str]) -> str:
 
 
 def beside(path: Path, pattern: str = "*") -> str:
-    """What is there in the place of a path that is not: `nearest: runs/b`, or names in its folder; "" where unknown."""
+    """Hint for a path that does not exist: `nearest: runs/b`, or the names in its folder; "" where there are none."""
     if path.exists():
         return ""
     folder = next(parent for parent in path.parents if parent.is_dir() or parent == parent.parent)

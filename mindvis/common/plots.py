@@ -117,27 +117,23 @@ def png_bytes(picture: np.ndarray | Figure) -> bytes:
     return content.getvalue()
 
 
-def pdf_bytes(figure: Figure) -> bytes:
-    """A PDF file's content from a matplotlib figure: text as text, the same bytes for the same figure."""
-    content = BytesIO()
-    with matplotlib.rc_context({"pdf.fonttype": 42}):  # TrueType: publishers refuse the default Type 3
-        FigureCanvasPdf(figure).print_pdf(content, metadata={"CreationDate": None})
-    return content.getvalue()
+def as_pixels(picture: np.ndarray | Figure) -> np.ndarray:
+    """uint8 [h w 3] of a matplotlib figure, or of such an array."""
+    return np.asarray(Image.open(BytesIO(png_bytes(picture))).convert("RGB"))
 
 
 def save_png_and_pdf(figure: Figure, path: str | Path) -> list[Path]:
-    """Write a figure as `path`.png and `path`.pdf, each whole or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    png, pdf = path.with_name(path.name + ".png"), path.with_name(path.name + ".pdf")
+    """Write a figure as `path`.png and `path`.pdf, each whole or not at all; the same figure gives the same bytes."""
+    png, pdf = Path(f"{path}.png"), Path(f"{path}.pdf")
     save_png(figure, png)
-    write_atomic(pdf, lambda file: file.write(pdf_bytes(figure)))
+    with matplotlib.rc_context({"pdf.fonttype": 42}):  # TrueType: text stays text, publishers refuse the default Type 3
+        write_atomic(pdf, lambda file: FigureCanvasPdf(figure).print_pdf(file, metadata={"CreationDate": None}))
     return [png, pdf]
 
 
 def save_png(picture: np.ndarray | Figure, path: str | Path) -> Path:
     """Write a PNG whole or not at all."""
-    write_atomic(Path(path), lambda file: file.write(png_bytes(picture)))
+    write_atomic(path, lambda file: file.write(png_bytes(picture)))
     return Path(path)
 
 

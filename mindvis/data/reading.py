@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from mindvis.common.errors import InputError, beside, unreadable
+from mindvis.common.errors import InputError, beside, joined, unreadable
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ def require_folder(path: str | Path, what: str) -> Path:
     """The folder as a Path. Raises InputError when it is missing."""
     folder = Path(path)
     if not folder.is_dir():
-        raise InputError("; ".join(filter(None, (f"{folder}: no such folder, needs {what}", beside(folder)))))
+        raise InputError(joined(f"{folder}: no such folder, needs {what}", beside(folder)))
     return folder
 
 

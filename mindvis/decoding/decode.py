@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mindvis.common import devices
-from mindvis.common.errors import InputError
+from mindvis.common.errors import InputError, check_setting
 from mindvis.common.progress import Progress
 from mindvis.data.images import to_uint8
 from mindvis.dc_ldm import LatentDiffusion, PreparedContext, averaged_embeddings, averaged_timesteps, noise_for
@@ -92,8 +92,7 @@ def latent_shape_of(ldm: LatentDiffusion, image_size: Sequence[int] | None) -> t
 
 
 def _check_sampling(ldm: LatentDiffusion, sampler: str, guidance: float, strength: float) -> None:
-    if sampler not in SAMPLERS:
-        raise InputError(f"setting sampler is {sampler!r}; needed: one of {', '.join(SAMPLERS)}")
+    check_setting("sampler", sampler, SAMPLERS)
     if sampler == "unipc_averaged" and ldm.schedule.flow:
         raise InputError(f"setting sampler is {sampler!r}; needed for an LDM of straight lines: euler, or another one")
     if guidance < 0:

@@ -23,7 +23,7 @@ import numpy as np
 
 from mindvis.checkpoints import read_weights
 from mindvis.checkpoints.weights import RIDGE_FILE
-from mindvis.common.errors import InputError
+from mindvis.common.errors import InputError, check_setting
 from mindvis.common.files import write_json
 from mindvis.common.ridge import Ridge
 from mindvis.common.shares import POLL_SECONDS, Process, parts_folder
@@ -102,8 +102,7 @@ def settle_sampling(config: GenerateConfig, ldm: LatentDiffusion, process: Proce
 
 def check_init(config: GenerateConfig) -> None:
     """Raise InputError for an unknown `init`, or a strength without a start that it would be a share of."""
-    if config.init not in INITS:
-        raise InputError(f"setting init is {config.init!r}; needed: one of {', '.join(INITS)}")
+    check_setting("init", config.init, INITS)
     if config.init == "none" and config.strength is not None:
         raise InputError(f"setting strength is {config.strength}, but init is none; needed: init=ridge, or no strength")
 

@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -94,9 +93,8 @@ class Speed(pl.Callback):
     def _write(self, trainer: pl.Trainer, values: dict[str, float]) -> None:
         for logger in trainer.loggers:
             if not isinstance(logger, MetricsFile):
-                logger.log_metrics(
-                    {f"speed/{key}": value for key, value in values.items()}, step=trainer.global_step - 1
-                )
+                named = {f"speed/{key}": value for key, value in values.items()}
+                logger.log_metrics(named, step=trainer.global_step - 1)
         row = {"step": trainer.global_step} | {key: f"{value:.6g}" for key, value in values.items()}
         append_text(self.path, to_csv(self.COLUMNS, [row], header=not self.path.exists()))
 
@@ -137,20 +135,9 @@ class StepProgress(pl.Callback):
     def _log(self, trainer: pl.Trainer, step: int) -> None:
         total = step + _steps_left(trainer, self.max_steps)
         left = self.pace.seconds / (step - self._first) * (total - step)
-        where = (
-            f"step {step} of {total} ({step / total:.0%}), epoch {trainer.current_epoch + 1} of {trainer.max_epochs}"
-        )
-        log.info("%s", ", ".join([where, *_losses(trainer), f"{minutes(left)} left"]))
-
-
-@dataclass(frozen=True)
-class Part:
-    """Loss of one batch of an optimiser step on this process, where it was computed, and when that was."""
-
-    step: int
-    epoch: int
-    rate: float
-    loss: Tensor
+        done = f"step {step} of {total} ({step / total:.0%})"
+        epoch = f"epoch {trainer.current_epoch + 1} of {trainer.max_epochs}"
+        log.info("%s", ", ".join([done, epoch, *_losses(trainer), f"{minutes(left)} left"]))
 
 
 class LossWatch(pl.Callback):
@@ -165,7 +152,7 @@ class LossWatch(pl.Callback):
     def __init__(self, last_checkpoint: Path):
         self.last_checkpoint = last_checkpoint
         self.step_loss = torch.zeros(())
-        self._unread: list[Part] = []
+        self._unread: list[tuple[str, Tensor]] = []  # when it was, and the loss of one batch where it was computed
 
     def on_before_backward(self, trainer: pl.Trainer, module: pl.LightningModule, loss: Tensor) -> None:
         batch, accumulate = trainer.fit_loop.epoch_loop.batch_idx, trainer.accumulate_grad_batches
@@ -174,7 +161,8 @@ class LossWatch(pl.Callback):
             loss.mul_(weight)
         part = _unscaled(trainer, loss.detach().clone())
         rate = trainer.optimizers[0].param_groups[0]["lr"]
-        self._unread.append(Part(trainer.global_step + 1, trainer.current_epoch, rate, part))
+        when = f"at step {trainer.global_step + 1} (epoch {trainer.current_epoch}), learning rate {rate:.3g}"
+        self._unread.append((when, part))
         self.step_loss = part if batch % accumulate == 0 else self.step_loss + part
         if part.device.type == "cpu" and trainer.world_size == 1:
             self.check(trainer)
@@ -193,13 +181,15 @@ class LossWatch(pl.Callback):
 
         Raises `InputError` with the first step whose loss is no number, its learning rate and the last good checkpoint.
         """
-        parts, self._unread = self._unread, []
-        if not parts:
+        if not self._unread:
             return
-        losses = _mean_over_processes(trainer, torch.stack([part.loss for part in parts]))
-        for part, loss in zip(parts, losses.tolist(), strict=True):
+        times, parts = zip(*self._unread, strict=True)
+        self._unread = []
+        for when, loss in zip(times, _mean_over_processes(trainer, torch.stack(parts)).tolist(), strict=True):
             if not math.isfinite(loss):
-                raise InputError(self._message(part, loss))
+                saved = self.last_checkpoint if self.last_checkpoint.exists() else "none yet"
+                needed = "finite data, a lower optim.lr, or another precision"
+                raise InputError(f"loss is {loss} {when}; last good checkpoint: {saved}; needed: {needed}")
 
     def _log_means(self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any) -> None:
         """Values of this process until now: those that a row of metrics.csv gets are means over all of them."""
@@ -210,17 +200,9 @@ class LossWatch(pl.Callback):
         for name, mean in zip(values, means.unbind(), strict=True):
             module.log(name, mean)
 
-    def _message(self, part: Part, loss: float) -> str:
-        saved = self.last_checkpoint if self.last_checkpoint.exists() else "none yet"
-        return (
-            f"loss is {loss} at step {part.step} (epoch {part.epoch}), "
-            f"learning rate {part.rate:.3g}; last good checkpoint: {saved}; "
-            "needed: finite data, a lower optim.lr, or another precision"
-        )
-
 
 class Assembly(pl.Callback):
-    """A line in the log when not all processes have come together after some seconds."""
+    """Logs a line when not all processes have come together after some seconds."""
 
     def __init__(self, devices: int, num_nodes: int, patience: float = PATIENCE_SECONDS):
         self.devices, self.num_nodes = devices, num_nodes

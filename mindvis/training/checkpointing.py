@@ -31,7 +31,7 @@ EXTRA = "mindvis"  # entry of a checkpoint that holds what Lightning does not kn
 
 
 class WholeCheckpointIO(CheckpointIO):
-    """Lightning's door to checkpoint files: atomic, verified, tensors and plain values only.
+    """How Lightning reads and writes checkpoints: atomic, verified, tensors and plain values only.
 
     Weights that no step changes are kept apart, see `base_weights`.
     """
@@ -40,7 +40,7 @@ class WholeCheckpointIO(CheckpointIO):
         self._base = BaseWriter()
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        # Names of classes that Lightning adds for hyper-parameters: code to import, which a checkpoint must not name.
+        # Lightning adds the class names of hyper-parameters; a checkpoint must not name code to import.
         kept = {key: value for key, value in checkpoint.items() if not key.endswith(("hparams_name", "hparams_type"))}
         save_tensors(self._base.split(kept, Path(path).parent), Path(path))
 
@@ -58,10 +58,10 @@ class WholeCheckpointIO(CheckpointIO):
 
 
 class Judge(Protocol):
-    """Says how good the weights are, larger is better, in place of val/loss."""
+    """Scores the weights in place of val/loss; larger is better."""
 
     def take(self) -> float | None:
-        """The score of the weights, once after each time they were judged; None otherwise."""
+        """The newest score, given once; None where there is no new one."""
 
 
 class Checkpoints(pl.Callback):
@@ -131,7 +131,9 @@ class Checkpoints(pl.Callback):
 
     def _boundary(self, trainer: pl.Trainer, next_batch: int) -> None:
         self._ask_judge()
-        stop, due = self.signals.status is not None, self._is_late() or self._improves()
+        stop = self.signals.status is not None
+        late = bool(self.every_seconds) and self.clock() - self.saved_at >= self.every_seconds
+        due = late or self._improves()
         if trainer.world_size > 1:
             stop, due = self._agree(trainer, stop, due, epoch_begins=next_batch == 0)
         by_step = bool(self.every_steps) and trainer.global_step % self.every_steps == 0
@@ -141,9 +143,6 @@ class Checkpoints(pl.Callback):
             said = f"stopped by a signal at step {trainer.global_step}, which is saved in {self.run.last}"
             log.warning("%s; to go on: %s", said, this_command())
             raise SystemExit(self.signals.status or INTERRUPTED)
-
-    def _is_late(self) -> bool:
-        return bool(self.every_seconds) and self.clock() - self.saved_at >= self.every_seconds
 
     def _agree(self, trainer: pl.Trainer, stop: bool, due: bool, *, epoch_begins: bool) -> tuple[bool, bool]:
         """Whether any process says so: clocks and signals differ between them, and they must act together.
@@ -165,9 +164,8 @@ class Checkpoints(pl.Callback):
     def _improves(self) -> bool:
         if self._score is None or not math.isfinite(self._score):
             return False
-        return len(self.best) < self.keep_best or any(
-            self._rank(self._score) < self._rank(score) for score in self.best.values()
-        )
+        rank = self._rank(self._score)
+        return len(self.best) < self.keep_best or any(rank < self._rank(score) for score in self.best.values())
 
     def _rank(self, score: float) -> float:
         return score if self.judge is None else -score

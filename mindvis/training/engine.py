@@ -20,7 +20,7 @@ from pytorch_lightning.strategies import DDPStrategy, Strategy
 from torch import nn
 
 from mindvis.common.devices import MATMUL_PRECISIONS, choose_device, matmul_precision, num_gpus
-from mindvis.common.errors import InputError
+from mindvis.common.errors import InputError, check_setting
 from mindvis.common.launched import check_count, global_rank, started_by_slurm
 from mindvis.config.schemas import TrainerConfig
 from mindvis.training.checkpointing import WholeCheckpointIO
@@ -28,9 +28,8 @@ from mindvis.training.runs import Run
 
 log = logging.getLogger(__name__)
 
-PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 CHOICES = {
-    "precision": PRECISIONS,
+    "precision": ("32-true", "bf16-mixed", "16-mixed"),
     "matmul_precision": MATMUL_PRECISIONS,
     "accelerator": ("auto", "cpu", "gpu"),
     "strategy": ("auto", "ddp"),
@@ -42,10 +41,7 @@ def check_trainer(settings: TrainerConfig) -> None:
     if settings.strategy == "fsdp":
         raise InputError("setting trainer.strategy is 'fsdp', which is offered no longer; needed: ddp, or auto")
     for name, allowed in CHOICES.items():
-        if getattr(settings, name) not in allowed:
-            raise InputError(
-                f"setting trainer.{name} is {getattr(settings, name)!r}; needed: one of {', '.join(allowed)}"
-            )
+        check_setting(f"trainer.{name}", getattr(settings, name), allowed)
     for name in ("max_epochs", "batch_size", "accumulate", "devices", "num_nodes", "log_every_steps"):
         if getattr(settings, name) < 1:
             raise InputError(f"setting trainer.{name} is {getattr(settings, name)}; needed: at least 1")
@@ -103,7 +99,8 @@ def make_engine(settings: TrainerConfig, run: Run, *, clip: float, loggers: list
         enable_checkpointing=False,
         enable_model_summary=False,
         enable_progress_bar=False,
-        deterministic=_deterministic(settings),  # type: ignore[arg-type]
+        # On a CPU always, which costs little there. "warn" would leave attention on a GPU as it is.
+        deterministic=settings.deterministic or (False if is_on_gpu(settings) else "warn"),
         fast_dev_run=settings.fast_dev_run,
         default_root_dir=run.path,
     )
@@ -165,15 +162,10 @@ def largest_batch_size(module: nn.Module, attempt: Callable[[Any, int], None], *
         size = min(2 * size, most)
 
 
-def _deterministic(settings: TrainerConfig) -> bool | str:
-    """On a CPU always, which costs little there. "warn" would leave attention on a GPU as it is."""
-    return settings.deterministic or (False if is_on_gpu(settings) else "warn")
-
-
 def _environment() -> list[ClusterEnvironment]:
-    """Who has numbered the processes. torchrun has done so inside of a SLURM job too, where both seem to have.
+    """Which launcher has numbered the processes: torchrun, also inside a SLURM job, else srun, else Lightning.
 
-    Lightning would take any command of a job for a task of srun, and wait for the others.
+    Lightning would take any command of a SLURM job for a task of srun, and wait for the others.
     """
     if TorchElasticEnvironment.detect():
         return [TorchElasticEnvironment()]

@@ -28,7 +28,7 @@ from mindvis.training.wandb_runs import check_wandb
 
 TrainingConfig = PretrainMBMConfig | FinetuneMBMConfig | FinetuneLDMConfig
 
-# Warnings of Lightning: its idea of resuming, of workers and of logging, and what it uses of torch itself.
+# Warnings of Lightning that do not apply here: about resuming, workers and logging, and about its own use of torch.
 _NO_CONCERN = (
     ".*ended before the epoch ended.*",
     ".*does not have many workers.*",
@@ -98,16 +98,11 @@ def fit(
         engine = make_engine(trainer, run, clip=clip, loggers=loggers, callbacks=callbacks)
         if engine.strategy.root_device.type == "cpu" and not trainer.compile:
             on_cpu.attach(module, mixed=trainer.precision != "32-true")
-        run.record(**machine(engine, trainer))
+        facts = describe_arithmetic(engine.strategy.root_device, trainer.precision, trainer.matmul_precision)
+        run.record(machine=facts | {"processes": engine.world_size, "deterministic": trainer.deterministic})
         with assembly.waiting():
             _fit_quietly(engine, module, data, run)
     return _finish(engine, run, fast=trainer.fast_dev_run)
-
-
-def machine(engine: pl.Trainer, settings: TrainerConfig) -> dict[str, Any]:
-    """What the manifest says of the arithmetic: device, driver, number of processes, precisions."""
-    facts = describe_arithmetic(engine.strategy.root_device, settings.precision, settings.matmul_precision)
-    return {"machine": facts | {"processes": engine.world_size, "deterministic": settings.deterministic}}
 
 
 def _prepare(module: pl.LightningModule, settings: TrainerConfig) -> None:
@@ -119,8 +114,8 @@ def _prepare(module: pl.LightningModule, settings: TrainerConfig) -> None:
             raise InputError(f"setting trainer.activation_checkpointing: {type(module).__name__} does not offer it")
         enable()
     if settings.compile:
-        processes = settings.devices * settings.num_nodes
-        alone = processes == 1 and settings.accumulate == 1  # else gradients outlive the step they were made in
+        # with several processes or accumulation gradients outlive the step they were made in
+        alone = settings.devices * settings.num_nodes == settings.accumulate == 1
         compile_networks(module, cuda_graphs=is_on_gpu(settings) and alone)
 
 
@@ -181,10 +176,8 @@ def _fit_quietly(engine: pl.Trainer, module: pl.LightningModule, data: Loaders, 
         except RuntimeError as error:
             if "loading state_dict" not in str(error):
                 raise
-            first = str(error).splitlines()[1].strip()
-            raise InputError(
-                f"{run.resume_from}: holds another network ({first[:120]}); needed: its model settings"
-            ) from error
+            found = f"holds another network ({str(error).splitlines()[1].strip()[:120]})"
+            raise InputError(f"{run.resume_from}: {found}; needed: its model settings") from error
 
 
 def _quiet_lightning() -> None:
@@ -197,17 +190,13 @@ def _finish(engine: pl.Trainer, run: Run, *, fast: bool) -> FitResult:
     metrics = {name: float(value) for name, value in engine.callback_metrics.items()}
     if fast:
         return FitResult(run.last, run.last, engine.global_step, engine.current_epoch, metrics)
-    before = run.manifest
-    idle = before.get("num_steps") == engine.global_step  # of a run that was finished and is given again
-    finished_at = before.get("finished_at", "before") if idle else now()
-    run.record(
-        finished=True,
-        finished_at=finished_at,
-        num_steps=engine.global_step,
-        peak_memory_gb=peak_memory_gb(engine.strategy.root_device),
-    )
-    counts = (engine.global_step, engine.current_epoch)
-    return FitResult(run.last, run.checkpoint("best"), *counts, metrics, finished_at if idle else None)
+    num_steps = engine.global_step
+    idle = run.manifest.get("num_steps") == num_steps  # of a run that was finished and is started again
+    finished_at = run.manifest.get("finished_at", "before") if idle else now()
+    memory = peak_memory_gb(engine.strategy.root_device)
+    run.record(finished=True, finished_at=finished_at, num_steps=num_steps, peak_memory_gb=memory)
+    before = finished_at if idle else None
+    return FitResult(run.last, run.checkpoint("best"), num_steps, engine.current_epoch, metrics, before)
 
 
 def begin_run(config: TrainingConfig, stage: str) -> Run:

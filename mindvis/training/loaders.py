@@ -10,6 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -32,8 +33,8 @@ Key = tuple[int, int, int]
 class TrainSampler:
     """Keys of shuffled training batches for one of `world_size` processes, from where `position` says.
 
-    `position()` is (epoch, batches of it already done): it is asked whenever an epoch is begun or gone on with, so a
-    resumed run continues with the very next batch. The last batch may be short, and is then shared as evenly as
+    `position()` is (epoch, batches of it already done), called whenever an epoch is begun or continued, so a resumed
+    run continues with the very next batch. The last batch may be short, and is then shared as evenly as
     possible; one with fewer samples than processes is left out. Raises `InputError` for too few samples.
     """
 
@@ -116,21 +117,18 @@ class WatchedLoader(DataLoader):
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         batches = super().__iter__()
         for index in range(len(self)):
+            begun = time.monotonic()
+            alarm = threading.Timer(self.stall_seconds, self._complain, (index,))
+            alarm.daemon = True
+            alarm.start()
             try:
-                yield self._wait_for(lambda: next(batches), index)
+                batch = next(batches)
             except StopIteration:
                 return
-
-    def _wait_for(self, take: Callable[[], Any], index: int) -> Any:
-        begun = time.monotonic()
-        alarm = threading.Timer(self.stall_seconds, self._complain, (index,))
-        alarm.daemon = True
-        alarm.start()
-        try:
-            return take()
-        finally:
-            alarm.cancel()
-            self.waited += time.monotonic() - begun
+            finally:
+                alarm.cancel()
+                self.waited += time.monotonic() - begun
+            yield batch
 
     def _complain(self, index: int) -> None:
         log.warning(
@@ -139,15 +137,10 @@ class WatchedLoader(DataLoader):
         )
 
 
-class Collate:
-    """Items to a batch, with the draws that a module makes for it: both are done where the items are loaded."""
-
-    def __init__(self, collate: Callable[[Sequence], Batch], draw: Callable[[Batch], Batch] | None):
-        self.collate, self.draw = collate, draw
-
-    def __call__(self, items: Sequence) -> Batch:
-        batch = self.collate(items)
-        return batch if self.draw is None else batch | self.draw(batch)
+def _with_draws(collate: Callable[[Sequence], Batch], draw: Callable[[Batch], Batch], items: Sequence) -> Batch:
+    """A batch and the random draws a module makes for it, in the process that loads the items."""
+    batch = collate(items)
+    return batch | draw(batch)
 
 
 class Loaders(pl.LightningDataModule):
@@ -156,7 +149,7 @@ class Loaders(pl.LightningDataModule):
     A data set may bring a `collate` of its own; `draw` adds random draws, by key, to a batch.
     """
 
-    trainer: Any  # pl.Trainer, which the loaders are asked for by
+    trainer: Any  # pl.Trainer, set by Lightning
 
     def __init__(
         self,
@@ -177,19 +170,16 @@ class Loaders(pl.LightningDataModule):
         def position() -> tuple[int, int]:
             return loop.epoch_progress.current.processed, loop.epoch_loop.batch_progress.current.completed
 
-        sampler = TrainSampler(
-            len(self.train_set), self.batch_size, seed=self.seed, position=position, **self._processes()
-        )
+        sampler = TrainSampler(len(self.train_set), self.batch_size, seed=self.seed, position=position, **self._ranks())
         return self._loader("train", self.train_set, sampler)
 
     def val_dataloader(self) -> WatchedLoader | list:
         if self.val_set is None:
             return []
-        return self._loader(
-            "validation", self.val_set, EvalSampler(len(self.val_set), self.batch_size, **self._processes())
-        )
+        sampler = EvalSampler(len(self.val_set), self.batch_size, **self._ranks())
+        return self._loader("validation", self.val_set, sampler)
 
-    def _processes(self) -> dict[str, int]:
+    def _ranks(self) -> dict[str, int]:
         return {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
 
     def _loader(self, name: str, dataset: Dataset, sampler: TrainSampler | EvalSampler) -> WatchedLoader:
@@ -201,7 +191,7 @@ class Loaders(pl.LightningDataModule):
             name=name,
             stall_seconds=self.settings.stall_seconds,
             batch_sampler=sampler,
-            collate_fn=Collate(collate, self.draw),
+            collate_fn=collate if self.draw is None else partial(_with_draws, collate, self.draw),
             num_workers=num_workers,
             persistent_workers=num_workers > 0,  # else every epoch would start them again
             pin_memory=on_gpu,

@@ -5,23 +5,21 @@ environment of the process, and greet and warn on the terminal.
 """
 
 import csv
-import io
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from mindvis.common.errors import InputError
-from mindvis.common.files import append_text, to_csv, write_atomic, write_text
+from mindvis.common.files import append_text, sync, to_csv, write_text
 from mindvis.common.launched import global_rank
+from mindvis.common.plots import as_pixels, save_png
 from mindvis.config.schemas import LoggingConfig
 from mindvis.training.runs import Run
-from mindvis.training.wandb_runs import check_wandb, new_identity, open_wandb, origin, source_runs, staged_in
+from mindvis.training.wandb_runs import new_identity, open_wandb, origin, source_runs, staged_in
 
 
 class RunLogger(Logger):
@@ -57,11 +55,8 @@ class MetricsFile(RunLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        epoch = int(metrics.get("epoch", 0))
-        row = {"step": (step or 0) + 1, "epoch": epoch} | {key: metrics[key] for key in metrics if key != "epoch"}
-        self._append(row)
-
-    def _append(self, row: dict[str, float]) -> None:
+        row: dict[str, float] = {"step": (step or 0) + 1, "epoch": int(metrics.get("epoch", 0))}
+        row |= {name: value for name, value in metrics.items() if name != "epoch"}
         new = [name for name in row if name not in self.columns]
         if new:
             rows = self._read()
@@ -83,8 +78,7 @@ class MetricsFile(RunLogger):
     def sync(self) -> None:
         """Put all rows on disk before a checkpoint counts them."""
         if self.path.exists():
-            with self.path.open("rb") as file:
-                os.fsync(file.fileno())
+            sync(self.path)
 
     def _read(self) -> list[dict[str, str]]:
         if not self.path.exists():
@@ -93,31 +87,7 @@ class MetricsFile(RunLogger):
             return list(csv.DictReader(file, restval=""))
 
 
-class Board(RunLogger):
-    """Where the first process shows curves and pictures; a step counts optimiser steps done, as in metrics.csv."""
-
-    @rank_zero_only
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        self.plot(metrics, (step or 0) + 1)
-
-    @rank_zero_only
-    def finalize(self, status: str) -> None:
-        self.close(status)
-
-    def plot(self, values: dict[str, float], step: int) -> None:
-        """Add one point to each curve."""
-        raise NotImplementedError
-
-    def show(self, name: str, picture: np.ndarray, step: int, caption: str | None) -> None:
-        """Show a picture, uint8 [h w 3]."""
-        raise NotImplementedError
-
-    def close(self, status: str) -> None:
-        """Put on disk what is left; `status` is Lightning's: success or failed."""
-        raise NotImplementedError
-
-
-class Wandb(Board):
+class Wandb(RunLogger):
     """A wandb run for the stage; with `save_artifacts` it ends by sending the last and the best checkpoint.
 
     Raises `InputError` where the run cannot be opened.
@@ -139,15 +109,17 @@ class Wandb(Board):
     def version(self) -> str:
         return self.run.manifest["wandb"]["id"]
 
-    def plot(self, values: dict[str, float], step: int) -> None:
-        self.session.log(values | {"step": step})
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        self.session.log(metrics | {"step": (step or 0) + 1})
 
     def show(self, name: str, picture: np.ndarray, step: int, caption: str | None) -> None:
         import wandb
 
         self.session.log({name: [wandb.Image(picture, caption=caption)], "step": step})
 
-    def close(self, status: str) -> None:
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
         if self.save_artifacts and status == "success":
             self._send_checkpoints()
         self.session.finish(exit_code=0 if status == "success" else 1)
@@ -163,7 +135,7 @@ class Wandb(Board):
         self.run.record(wandb=self.run.manifest["wandb"] | {"artifact": artifact.name})
 
 
-class TensorBoard(Board):
+class TensorBoard(RunLogger):
     """Event files in <run>/tensorboard. Raises `InputError` where the package is missing."""
 
     def __init__(self, run: Run):
@@ -172,20 +144,21 @@ class TensorBoard(Board):
         if global_rank() == 0:
             self.writer = writer(run.path / "tensorboard")
 
-    def plot(self, values: dict[str, float], step: int) -> None:
-        for name, value in values.items():
-            self.writer.add_scalar(name, value, step)
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        for name, value in metrics.items():
+            self.writer.add_scalar(name, value, (step or 0) + 1)
 
     def show(self, name: str, picture: np.ndarray, step: int, caption: str | None) -> None:
         self.writer.add_image(name, picture, step, dataformats="HWC")
 
-    def close(self, status: str) -> None:
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
         self.writer.close()
 
 
 def make_loggers(run: Run, settings: LoggingConfig, metrics: MetricsFile) -> list[Logger]:
     """`metrics` and what the settings add. Raises `InputError` for an unknown mode or a missing package or key."""
-    check_wandb(settings)
     loggers: list[Logger] = [metrics]
     if settings.tensorboard:
         loggers.append(TensorBoard(run))
@@ -196,21 +169,15 @@ def make_loggers(run: Run, settings: LoggingConfig, metrics: MetricsFile) -> lis
 
 @rank_zero_only
 def log_figure(loggers: Iterable[Logger], name: str, picture: Any, step: int, *, caption: str | None = None) -> None:
-    """Keep a picture as figures/<name>-<step>.png and show it on the boards, where it has a caption.
+    """Keep a picture as figures/<name>-<step>.png and show it in wandb and TensorBoard, with a caption there.
 
     `picture`: a matplotlib figure, or uint8 [h w 3]. `loggers`: those of the trainer.
     """
-    content = io.BytesIO()
-    if isinstance(picture, np.ndarray):
-        Image.fromarray(picture).save(content, format="png")
-    else:
-        picture.savefig(content, format="png")
     for logger in loggers:
         if isinstance(logger, MetricsFile):
-            path = logger.folder / "figures" / f"{name.replace('/', '_')}-{step:08d}.png"
-            write_atomic(path, lambda file: file.write(content.getvalue()))
-        elif isinstance(logger, Board):
-            logger.show(name, np.asarray(Image.open(content).convert("RGB")), step, caption)
+            save_png(picture, logger.folder / "figures" / f"{name.replace('/', '_')}-{step:08d}.png")
+        elif isinstance(logger, Wandb | TensorBoard):
+            logger.show(name, as_pixels(picture), step, caption)
 
 
 def show_pictures(
@@ -225,7 +192,7 @@ def show_pictures(
 ) -> None:
     """Show pictures, uint8 [h w 3] by name, in a wandb run of their own and as TensorBoard events below `folder`.
 
-    `source` is the run folder they came from. Raises `InputError` where a board cannot be opened.
+    `source` is the run folder they came from. Raises `InputError` where one of the two cannot be opened.
     """
     if settings.tensorboard:
         with _summary_writer()(folder / "tensorboard") as writer:

@@ -19,7 +19,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from mindvis.common.errors import InputError, beside
+from mindvis.common.errors import InputError, beside, joined
 from mindvis.common.files import remove_temporaries, write_json, write_text
 from mindvis.common.launched import global_rank
 from mindvis.common.tensor_files import find_fault
@@ -43,7 +43,7 @@ FREE_SETTINGS = (
     "trainer.checkpoint_every_minutes",
     "trainer.keep_best",
 )
-# What settings that came later stood at before, so that a run of an earlier version goes on as it is.
+# Values that settings added later had before, so that a run of an earlier version goes on as it is.
 LATER_SETTINGS = {"trainer.matmul_precision": "high", "trainer.deterministic": False}
 LATER_SETTINGS |= {"data.adapter_steps": 0, "extra_data.adapter_steps": 0}
 _PACKAGES = ("mindvis", "torch", "pytorch-lightning", "timm", "numpy")
@@ -87,29 +87,24 @@ class Run:
             write_json(self.path / "manifest.json", self.manifest | facts)
 
     def checkpoint(self, which: str = "best") -> Path:
-        """The whole checkpoint to use: `best` (of Stage A by val/loss, of Stage B by decoding), `last`, or `selected`.
+        """The undamaged checkpoint to use: `best` (of Stage A by val/loss, of Stage B by decoding), `last`, `selected`.
 
-        Without validation the best is the last.
-
-        `selected` is what the setting `selection` of the run says, the last one in a run without it. Raises
-        `InputError` when there is none, or none that is whole.
+        Without validation the best is the last. `selected` is what the setting `selection` of the run says, the last
+        one in a run without it. Raises `InputError` when there is no undamaged one.
         """
-        if which == "best" or (which == "selected" and self.settings.get("selection", "last") != "last"):
-            whole = [path for path in self._best() if find_fault(path) is None]
-            if whole:
-                return whole[0]
-            if self.settings.get("selection", "last") != "last":
+        selects = self.settings.get("selection", "last") != "last"
+        if which == "best" or (which == "selected" and selects):
+            scores = self.checkpoints / "best.json"
+            ranked = json.loads(scores.read_text()) if scores.is_file() else []  # names, the best first
+            for name in ranked:
+                if find_fault(self.checkpoints / name) is None:
+                    return self.checkpoints / name
+            if selects:
                 log.warning("%s: its selection has chosen no checkpoint yet; the last one is taken", self.path)
         found = newest_checkpoint(self.checkpoints)
         if found is None:
             raise InputError(f"{self.path}: no checkpoint yet; needed: a run that has saved one")
         return found
-
-    def _best(self) -> list[Path]:
-        scores = self.checkpoints / "best.json"
-        if not scores.is_file():
-            return []
-        return [self.checkpoints / name for name in json.loads(scores.read_text())]  # the best first
 
 
 def create_run(path: str | Path, *, stage: str, settings: dict, resume: str, resume_override: bool) -> Run:
@@ -134,14 +129,14 @@ def create_run(path: str | Path, *, stage: str, settings: dict, resume: str, res
 
 
 def open_run(path: str | Path, *, stages: Sequence[str]) -> Run:
-    """A run folder that the next stage takes. Raises `InputError` when it is none, of another stage, or empty."""
+    """The run folder of an earlier stage. Raises `InputError` if it is none, of another stage, or has no checkpoint."""
     path = Path(path)
     if not (path / "config.yaml").is_file():
-        needed = f"no run folder (config.yaml is missing); needed: a folder that {_or(stages)} wrote"
-        raise InputError("; ".join(filter(None, (f"{path}: {needed}", beside(path)))))
+        needed = f"needed: a folder that {' or '.join(stages)} wrote"
+        raise InputError(joined(f"{path}: no run folder (config.yaml is missing)", needed, beside(path)))
     stage = _stage(path)
     if stage not in stages:
-        raise InputError(f"{path}: a run of {stage}; needed: one of {_or(stages)}")
+        raise InputError(f"{path}: a run of {stage}; needed: one of {' or '.join(stages)}")
     run = Run(path, stage, read_settings(path))
     run.checkpoint("last")
     return run
@@ -219,13 +214,13 @@ def changed_settings(old: dict, new: dict) -> list[str]:
 
 def _write_settings(run: Run, resume: str, resumed: bool) -> None:
     write_text(run.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(run.settings)))
-    begun = now()
+    started = now()
     old = run.manifest if resumed else {}
     run.record(
         stage=run.stage,
         command=this_command(),
-        started=old.get("started", begun),
-        resumed=[*old.get("resumed", []), begun] if resumed else [],
+        started=old.get("started", started),
+        resumed=[*old.get("resumed", []), started] if resumed else [],
         resume_path=old.get("resume_path") if resume == "auto" else resume,
         finished=None,
         wall_seconds=old.get("wall_seconds", 0.0),
@@ -251,7 +246,3 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
-
-
-def _or(stages: Sequence[str]) -> str:
-    return " or ".join(stages)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
-from mindvis.common.errors import InputError
+from mindvis.common.errors import InputError, check_setting
 from mindvis.config.loading import read_yaml
 from mindvis.config.schemas import LoggingConfig
 
@@ -28,8 +28,7 @@ _KEY_VARIABLES = ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE")
 
 def check_wandb(settings: LoggingConfig) -> None:
     """Raise `InputError` for an unknown mode, or for `online` without a key: before any work is done."""
-    if settings.wandb not in MODES:
-        raise InputError(f"setting logging.wandb is {settings.wandb!r}; needed: one of {', '.join(MODES)}")
+    check_setting("logging.wandb", settings.wandb, MODES)
     if settings.wandb == "online" and not _has_key():
         raise InputError("setting logging.wandb is online but there is no key; needed: `wandb login`, or offline")
     if settings.wandb != "disabled" and not _has_home():

@@ -1,6 +1,9 @@
 """Every stage on a pretend GPU: tensors where they belong, and no wait for the device in a step or a sampling loop."""
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -199,3 +202,18 @@ def test_gradients_are_those_of_the_cpu(gpu):
     layer.to("cuda")
     layer(x.to("cuda", non_blocking=True)).square().sum().backward()
     assert layer.weight.grad.is_cuda and torch.equal(layer.weight.grad.cpu(), expected)
+
+
+def test_the_tests_for_a_real_gpu_run():
+    """Those of parity, waiting and a training of each stage, which would otherwise first run where there is a GPU."""
+    chosen = "golden or numbers or waits or (curve and 32-true-plain)"
+    command = [sys.executable, "-m", "pytest", "-p", "pretend_gpu_plugin", "-p", "no:cacheprovider", "-m", "gpu"]
+    place = Path(__file__).parent
+    done = subprocess.run(
+        [*command, "-k", chosen, str(place / "test_gpu.py")],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(place.parent), str(place)])},
+        cwd=place.parent,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0 and " passed" in done.stdout, done.stdout[-3000:]

@@ -53,7 +53,7 @@ class ToyModule(pl.LightningModule):
             self.network = nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Linear(8, 4))
 
     def loss(self, batch: dict[str, Tensor]) -> Tensor:
-        mask = draws.uniform(batch["key"], "mask", (1, 4)) < 0.5
+        mask = draws.uniform(batch["key"], "mask", (1, 4)).to(self.device) < 0.5
         return (self.network(batch["fmri"] * mask) - batch["fmri"]).square().mean()
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:

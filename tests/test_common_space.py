@@ -165,7 +165,8 @@ def runs(tmp_path_factory):
     tiny_stages.simulate_experiment(folder, num_subjects=3)
     tune(folder, "one", "data.subjects=[sbj_1]")
     tune(folder, "same", "data.subjects=[sbj_1]", "data.reference=sbj_1")
-    tune(folder, "two", "data.subjects=[sbj_1,sbj_2]", "data.reference=sbj_1")
+    tune(folder, "two", "data.subjects=[sbj_1,sbj_2]", "data.reference=sbj_1", "data.adapter_steps=20")
+    assert run("export_model", str(folder / "two"), str(folder / "exported")).status == 0
     return folder
 
 
@@ -183,9 +184,12 @@ def test_one_subject_is_trained_as_ever(runs):
 
 
 def test_one_model_decodes_each_of_its_subjects(runs, tmp_path):
-    """`data.subjects=` alone chooses whose rows are decoded; from Python the same pictures, subject by subject."""
-    decoder = mindvis.load(runs / "two", device="cpu")
-    assert decoder.subjects == ["sbj_1", "sbj_2"]
+    """`data.subjects=` alone chooses whose rows are decoded; from Python the same pictures, subject by subject.
+
+    The map of the second subject, which was trained further, lies in the run and in what is exported.
+    """
+    decoder, exported = (mindvis.load(runs / name, device="cpu") for name in ("two", "exported"))
+    assert decoder.subjects == exported.subjects == ["sbj_1", "sbj_2"]
     for subject in decoder.subjects:
         out = tmp_path / subject
         outcome = run("generate", f"run={runs / 'two'}", f"data.subjects=[{subject}]", f"output={out}", *SETTINGS)
@@ -193,6 +197,7 @@ def test_one_model_decodes_each_of_its_subjects(runs, tmp_path):
         rows = np.load(runs / "data" / "Kamitani" / "npz" / f"{subject}.npz")["arr_2"]
         decoded = decoder.decode(rows, **SAMPLING, subject=subject)
         assert np.array_equal(decoded, np.load(out / "decoded.npz")["decoded"])
+        assert np.array_equal(decoded, exported.decode(rows, **SAMPLING, subject=subject))
     with pytest.raises(InputError, match="knows subjects sbj_1, sbj_2; needed: subject="):
         decoder.decode(rows, **SAMPLING)
 

@@ -25,9 +25,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     from mindvis.training.engine import training_device
     from mindvis.training.fit import begin_run, train
     from mindvis.training.optim import averaging
-    from mindvis.training.wandb_runs import check_wandb
+    from mindvis.training.wandb_runs import check_logging
 
-    check_wandb(config.logging)
+    check_logging(config.logging)
     config.image_size = config.image_size or image_side(config.ldm)
     encoder, state = read_encoder(config)
     train_set, val_set, test_set = open_stage_b(config, encoder["patch_size"])
@@ -35,9 +35,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     module = build_ldm_module(ldm, config, start_context(ldm, config, train_set))
     facts = FMRIFacts(train_set.formats, train_set.mean_row()).as_plain(config.data.roi)
     watchers, judge = watch_stage_b(config, val_set, test_set)
-    watchers += averaging(config.ema, config.selection)
+    watchers += averaging(config.ema)
 
-    run = begin_run(config, "finetune_ldm")
+    run = begin_run(config, "finetune_ldm", (train_set, val_set))
     if config.cache_latents and not config.trainer.fast_dev_run:
         how: dict = {"bfloat16": config.trainer.precision == "bf16-mixed", "device": training_device(config.trainer)}
         autoencoder, images, augment = ldm.autoencoder, train_set.stimuli, config.augment

@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     train_set, val_set = hold_out_tail(data, config.trainer.val_fraction)
     module = build_mbm_module(network, config.mask, config.optim, config.trainer.max_epochs)
 
-    run = begin_run(config, "finetune_mbm")
+    run = begin_run(config, "finetune_mbm", (train_set, val_set))
     run.record(seed=config.seed, data=data_facts(train=train_set, validation=val_set), fmri_seen=config.fmri)
     callbacks = [
         DescribeWeights("mbm", read_mbm(config.pretrained)[0], config=plain(config)),

@@ -27,10 +27,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     data, pictures = open_pretext(config.data, config.extra_data, config.model.patch_size, config.pretext)
     train_set, val_set = hold_out_tail(data, config.trainer.val_fraction)
     network, settings = start_mbm(config.model, data.num_voxels, config.seed, config.pretext)
+    module = build_mbm_module(network, config.mask, config.optim, config.trainer.max_epochs)
 
-    run = begin_run(config, "pretrain_mbm")
-    features = None if resnet is None or pictures is None else kept_features(pictures, resnet, run.path)
-    module = build_mbm_module(network, config.mask, config.optim, config.trainer.max_epochs, features)
+    run = begin_run(config, "pretrain_mbm", (train_set, val_set))
+    if resnet is not None and pictures is not None:
+        module.image_features = kept_features(pictures, resnet, run.path)
     run.record(seed=config.seed, data=data_facts(train=train_set, validation=val_set), fmri_seen="pretraining")
     callbacks = [
         DescribeWeights("mbm", settings, config=plain(config)),

@@ -18,7 +18,7 @@ from mindvis.dc_ldm.samplers import SAMPLERS, nearest_start, starting_steps
 from mindvis.decoding.baselines import decode_latents
 from mindvis.decoding.decode import decode
 from mindvis.decoding.ridge import fit_latent, predict_rows, read_ridge, save_ridge
-from mindvis.decoding.settle import GUIDANCES, STRENGTHS, check_init, choose_by, how_decoded, once
+from mindvis.decoding.settle import GUIDANCES, STRENGTHS, choose_by, how_decoded, once
 
 ALPHAS_CUMPROD = NoiseSchedule().alphas_cumprod.double()
 MEAN, NUM_STEPS = 0.7, 12
@@ -140,15 +140,6 @@ def test_strengths_outside_are_refused(decoder):
     """One line that names the setting."""
     with pytest.raises(InputError, match="setting strength is 1.5; needed: 0 to 1"):
         pictures(decoder, strength=1.5)
-
-
-def test_settings_that_do_not_go_together_are_refused():
-    """A strength without a ridge would be ignored; an unknown start is named."""
-    with pytest.raises(InputError, match="strength is 0.3, but init is none"):
-        check_init(GenerateConfig(run="run", strength=0.3))
-    with pytest.raises(InputError, match="init is 'mean'; needed: one of none, ridge"):
-        check_init(GenerateConfig(run="run", init="mean"))
-    check_init(GenerateConfig(run="run", init="ridge", strength="auto"))
 
 
 def test_the_file_keeps_the_regression_to_the_bit(rng, tmp_path):

@@ -152,7 +152,7 @@ def test_a_setting_that_cannot_be_is_named(tmp_path, setting):
 
 def test_sharding_is_refused_in_one_line(tmp_path):
     """A setting of earlier versions names what takes its place."""
-    with pytest.raises(InputError, match="trainer.strategy is 'fsdp', which is offered no longer; needed: ddp"):
+    with pytest.raises(InputError, match="trainer.strategy is 'fsdp'; needed: one of auto, ddp"):
         train(tmp_path, strategy="fsdp")
 
 

@@ -8,13 +8,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mindvis.chain.ablation import CHAINS
 from mindvis.chain.plan import StageConfig, stage_settings
+from mindvis.common.devices import MATMUL_PRECISIONS
 from mindvis.common.errors import InputError
 from mindvis.config import decoding, schemas, tools
-from mindvis.config.conform import KEY, kind_of
+from mindvis.config.conform import KEY, WORDS, check_values, kind_of, words_of
 from mindvis.config.decoding import EvaluateConfig, GenerateConfig
 from mindvis.config.loading import find_config, load_config
-from mindvis.config.schemas import FinetuneLDMConfig, PretrainMBMConfig
+from mindvis.config.schemas import DataConfig, FinetuneLDMConfig, PretrainMBMConfig
+from mindvis.data.voxels import PAD_MODES
+from mindvis.dc_ldm.samplers import SAMPLERS
+from mindvis.dc_ldm.schedule import PARAMETERIZATIONS
+from mindvis.decoding.decode import DTYPES
+from mindvis.decoding.decoder import SCALINGS
+from mindvis.decoding.output import CONTROLS
+from mindvis.decoding.ridge import INITS
+from mindvis.evaluation.similarity import LARGER_IS_CLOSER
+from mindvis.simulation.experiment import PROTOCOLS
 
 SCHEMAS = {
     part
@@ -249,3 +260,69 @@ def test_a_setting_written_with_a_dot_in_a_file_says_how_it_is_written(tmp_path)
     (tmp_path / "a.yaml").write_text("mask.mask_ratio: .5\n")
     with pytest.raises(InputError, match=r"mask\.mask_ratio is written with a dot; .*mask: \{mask_ratio: "):
         load_config(PretrainMBMConfig, tmp_path / "a.yaml")
+
+
+CHOICES = sorted((part.__name__, item.name) for part in SCHEMAS for item in fields(part) if WORDS in item.metadata)
+
+
+@pytest.mark.parametrize(("schema", "name"), CHOICES)
+def test_a_text_of_a_few_words_is_one_of_them(schema, name):
+    """Of every schema; so is its default, and those of a list."""
+    settings = next(part for part in SCHEMAS if part.__name__ == schema)()
+    default, words = getattr(settings, name), words_of(type(settings), name)
+    assert set(default if isinstance(default, list) else [default] if default else []) <= set(words)
+    setattr(settings, name, ["zzz"] if isinstance(default, list) else "zzz")
+    with pytest.raises(InputError, match=f"here: setting {name} (is|names) 'zzz'; needed: (one|some) of {words[0]}"):
+        check_values(settings, "here: ")
+
+
+def test_the_words_are_those_that_the_library_knows():
+    """Settings are read before it is imported."""
+    assert words_of(GenerateConfig, "sampler") == tuple(SAMPLERS)
+    assert words_of(GenerateConfig, "control") == CONTROLS
+    assert words_of(GenerateConfig, "init") == INITS
+    assert words_of(GenerateConfig, "scaling") == SCALINGS
+    assert words_of(GenerateConfig, "precision") == tuple(DTYPES)
+    assert words_of(GenerateConfig, "matmul_precision") == MATMUL_PRECISIONS
+    assert words_of(EvaluateConfig, "metrics") == tuple(LARGER_IS_CLOSER)
+    assert words_of(FinetuneLDMConfig, "objective") == PARAMETERIZATIONS
+    assert words_of(DataConfig, "pad_mode") == PAD_MODES
+    assert words_of(tools.SimulateConfig, "protocol") == tuple(sorted(PROTOCOLS))
+    assert words_of(tools.AblateConfig, "scale") == tuple(CHAINS)
+
+
+ENCODER = ["encoder=a", "start=b"]
+CONFLICTS = {
+    "a range without its rate": (PretrainMBMConfig, ["mask.focus_range=[0,16]"], "focus_rate is None; needed: both"),
+    "a rate without its range": (PretrainMBMConfig, ["mask.focus_rate=.5"], "focus_range is None and"),
+    "an empty range": (PretrainMBMConfig, ["mask.focus_range=[16,16]", "mask.focus_rate=.5"], "the first below the"),
+    "a search for a batch": (PretrainMBMConfig, ["trainer.find_batch_size=true", "trainer.devices=2"], "devices=1"),
+    "two encoders": (FinetuneLDMConfig, ENCODER, "start=b and encoder=a; needed: one"),
+    "nothing kept": (
+        FinetuneLDMConfig,
+        ["selection=test", "trainer.keep_best=0"],
+        "keep_best is 0 with selection=test",
+    ),
+    "averages": (FinetuneLDMConfig, ["selection=validation", "ema=.9"], "ema is 0.9 with selection=validation"),
+    "no scores": (FinetuneLDMConfig, ["selection=validation", "watch.every_epochs=0"], "watch.every_epochs is 0"),
+    "weighed twice": (FinetuneLDMConfig, ["weighting=levels", "objective=v"], "weighting is levels with objective=v"),
+    "a strength of nothing": (GenerateConfig, ["run=r", "strength=.3"], "strength is 0.3, but init is none"),
+    "a control of a file": (GenerateConfig, ["run=r", "fmri=f", "control=shuffled"], "fmri=f has no pictures"),
+    "two sources": (GenerateConfig, ["run=r", "fmri=f", "data.root=d"], "settings fmri and data name two sources"),
+}
+
+
+@pytest.mark.parametrize(("schema", "items", "message"), CONFLICTS.values(), ids=CONFLICTS)
+def test_settings_that_do_not_go_together_are_refused(schema, items, message):
+    """When they are read: nothing is opened or written yet."""
+    with pytest.raises(InputError, match=message):
+        load_config(schema, None, items)
+
+
+@pytest.mark.parametrize("settings", [{"mask": {"focus_range": [0, 16]}}, {"trainer": {"precision": "8"}}])
+def test_a_stage_of_a_chain_is_refused_when_the_chain_is_planned(settings):
+    """So that `dry_run=true` refuses what the run would."""
+    with pytest.raises(
+        InputError, match=r"stage pretrain_mbm of the chain.*setting (mask.focus_range|trainer.precision)"
+    ):
+        stage_settings("pretrain_mbm", StageConfig(None, settings))

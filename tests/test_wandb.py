@@ -174,7 +174,7 @@ def test_without_a_home_folder_it_is_one_line(monkeypatch, mode, needed):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(wandb_runs.Path, "home", home)
     with pytest.raises(InputError, match=needed):
-        wandb_runs.check_wandb(LoggingConfig(wandb=mode))
+        wandb_runs.check_logging(LoggingConfig(wandb=mode))
 
 
 def test_runs_without_wandb_are_passed_over(tmp_path):

@@ -15,7 +15,7 @@ from wandb_files import offline_runs
 
 from mindvis.common.errors import InputError
 from mindvis.config.schemas import LoggingConfig
-from mindvis.training.wandb_runs import check_wandb, open_wandb
+from mindvis.training.wandb_runs import check_logging, open_wandb
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +125,7 @@ def test_evaluation_online_without_a_key_scores_nothing(no_key):
 def test_a_key_in_netrc_is_found(no_key):
     """Where `wandb login` puts it."""
     (no_key / ".netrc").write_text("machine api.wandb.ai\n  login user\n  password " + "0" * 40 + "\n")
-    check_wandb(LoggingConfig(wandb="online"))
+    check_logging(LoggingConfig(wandb="online"))
 
 
 class FakeRun:

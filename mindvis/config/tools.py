@@ -6,9 +6,10 @@ from typing import Any, Literal, get_args
 
 from omegaconf import MISSING
 
-from mindvis.config.conform import number, seed_field
+from mindvis.config.conform import choice, number, seed_field
+from mindvis.config.decoding import CONTROLS
 from mindvis.config.loading import CONFIG_FILE
-from mindvis.config.schemas import DataConfig, ModelConfig
+from mindvis.config.schemas import SAMPLERS, DataConfig, ModelConfig
 
 FIGURES = ("masked", "subjects", "consistency", "failures", "accuracy")
 PARTS = ("attention", "occlusion")
@@ -32,7 +33,7 @@ class ScoreMBMConfig:
     """Hidden-voxel score of a Stage A run."""
 
     run: str = MISSING  # run folder of pretrain_mbm or finetune_mbm
-    checkpoint: str = "best"  # best (by val/loss) | last
+    checkpoint: str = choice("best", "last")  # best (by val/loss) | last
     mask_ratio: float | None = number(None, above=0, below=1)  # share of patches hidden; null: as in the training
     num_masks: int = number(20, 1, 10**6)  # masks a row
     seed: int = seed_field(0)  # the masks follow from it
@@ -44,9 +45,9 @@ class PaperFiguresConfig:
     """Which figures of the paper, and what they are made from."""
 
     output: str = "figures"  # folder to write <figure>.png and <figure>.pdf to
-    figures: list[str] = field(default_factory=lambda: list(FIGURES))  # masked subjects consistency failures accuracy
+    figures: list[str] = choice(*FIGURES, default=[*FIGURES])  # masked subjects consistency failures accuracy
     run: str | None = None  # masked: run folder of pretrain_mbm or finetune_mbm
-    checkpoint: str = "best"  # masked: best (by val/loss) | last
+    checkpoint: str = choice("best", "last")  # masked: best (by val/loss) | last
     num_rows: int = number(3, 1, 10**4)  # masked: rows the run has not seen
     decoded: list[str] = field(default_factory=list)  # the others, one a subject: decoded folder, run or report.json
     labels: list[str] | None = None  # names of the subjects; null: as generate.json says
@@ -64,12 +65,12 @@ class LookInsideConfig:
 
     run: str = MISSING  # run folder of pretrain_mbm, finetune_mbm or finetune_ldm, or a published file
     output: str | None = None  # folder to write to; default: <run>/inside
-    parts: list[str] = field(default_factory=lambda: list(PARTS))  # attention, occlusion
+    parts: list[str] = choice(*PARTS, default=[*PARTS])  # attention, occlusion
     rois: list[str] | None = None  # regions; null: all that contain no other region
     num_stimuli: int = number(50, 2, 10**6)  # rows, spread over the test rows (of a pretraining the held-out windows)
     checkpoint: str = "selected"  # selected (Stage B: as the run says; Stage A: best by val/loss) | last
     num_samples: int = number(1, 1, 10**5)  # occlusion, Stage B: pictures a stimulus
-    sampler: str = "dpm_solver"  # occlusion, Stage B: plms | ddim | dpm_solver | unipc | unipc_averaged
+    sampler: str = choice(*SAMPLERS, default="dpm_solver")  # occlusion, Stage B: as of generate
     num_steps: int = number(20, 1, 1000)  # occlusion, Stage B: sampling steps
     batch_size: int = number(16, 1, 10**5)  # pictures, or rows, at once
     classifier: str = "vit_h_14"  # occlusion, Stage B: vit_h_14 | efficientnet_lite0 | demo | timm:<model>
@@ -151,7 +152,7 @@ class SimulateConfig:
 
     out: str = "data/simulated"  # the folder to write; Kamitani/npz and HCP/npz appear below it
     seed: int = seed_field(0)  # every random draw follows from it
-    protocol: str = "demo"  # demo | god: preset of signal-to-noise ratio, repeats, unseen classes and imagery
+    protocol: str = choice("demo", "god")  # demo | god: preset of SNR, repeats, unseen classes and imagery
     snr: float | None = number(
         None, above=0
     )  # variance of signal over noise in a trial, mean of voxels; null: preset's
@@ -185,7 +186,7 @@ class ChainConfig:
     seed: int | None = seed_field(None)  # of every stage but simulate; null: as in the stage files
     devices: int = number(1, 1, 1024)  # subjects at a time, one a device; 1: in a row, and trainer.devices counts
     fork: bool = False  # stages as forks of this process: saves the seconds of their imports; devices=1
-    controls: list[str] = field(default_factory=lambda: ["shuffled"])  # decoded beside the pictures
+    controls: list[str] = choice(*CONTROLS, default=["shuffled"])  # decoded beside the pictures
     dry_run: bool = False  # show what would run, and why
     simulate: StageConfig | None = None  # simulated data: {config: FILE, settings: {key: value}}, as below
     pretrain_mbm: StageConfig | None = None  # Stage A, once for all subjects
@@ -204,7 +205,7 @@ class AblateConfig:
     """One ablation table, at one scale, over some seeds."""
 
     table: str = MISSING  # name of the table, for the script several with commas; without key, its first word
-    scale: str = "god"  # god (the paper's) | demo (scaled down, on the simulated cortex)
+    scale: str = choice("god", "demo")  # god (the paper's) | demo (scaled down, on the simulated cortex)
     seeds: list[int] = seed_field([2022])  # every row is trained and decoded with each
     rows: list[str] = field(default_factory=list)  # names of the rows to run; empty: all
     chain: str | None = field(default=None, metadata=CONFIG_FILE)  # under the rows; null: god.yaml, ablate_demo.yaml

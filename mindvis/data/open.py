@@ -10,7 +10,7 @@ import numpy as np
 
 from mindvis.common.errors import InputError
 from mindvis.common.files import digest
-from mindvis.config.schemas import DataConfig, FinetuneLDMConfig, PretextConfig
+from mindvis.config.schemas import DATASETS, DataConfig, FinetuneLDMConfig, PretextConfig
 from mindvis.data import (
     FMRIDataset,
     PairedDataset,
@@ -31,7 +31,6 @@ from mindvis.data.subjects import TrialOptions
 NSD = ("average", "stimuli", "min_noise_ceiling")
 MOSAIC = (*NSD, "splits", "cache_dir")
 WITH_NOISE_CEILINGS = ("mosaic", "nsd")
-DATASETS = ("god", "bold5000", "mosaic", "nsd", "hcp", "npz")
 
 PRETEXT_SIDE = 256  # pixels of the pictures of the image-feature pretext, those of GOD
 
@@ -251,8 +250,6 @@ def choose_validation(
         return train, val
     if config.selection == "test":
         return train, test
-    if config.selection != "validation":
-        raise InputError(f"setting selection is {config.selection!r}; needed: validation, test or last")
     if val is not None:
         return train, val
     order = np.random.default_rng(config.seed).permutation(np.unique(train.stimulus))

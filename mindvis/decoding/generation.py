@@ -26,7 +26,7 @@ from mindvis.decoding.decode import OPTIONS, decode, latent_shape_of
 from mindvis.decoding.decoder import Decoder
 from mindvis.decoding.output import GRID, TRAINING_GRID, ControlledFMRI, control_fmri
 from mindvis.training.logging import show_pictures
-from mindvis.training.wandb_runs import check_wandb
+from mindvis.training.wandb_runs import check_logging
 
 # how test fMRI was scaled, as evaluation.checks explains it
 NORMALISATION = {"bold5000": "joint", "npz": "train", "mosaic": "train", "nsd": "session"}
@@ -42,13 +42,8 @@ def load_decoder(config: GenerateConfig) -> LatentDiffusion:
 def open_rows(config: GenerateConfig, decoder: Decoder) -> FMRIDataset:
     """The rows of the file that the setting `fmri` names, without pictures, as the encoder takes them.
 
-    Raises `InputError` for settings that need pictures, for a file that cannot be read, and for rows that do not fit.
+    Raises `InputError` for a file that cannot be read, and for rows that do not fit.
     """
-    for name, found, needed in (("control", config.control, "none"), ("split", config.split, "test")):
-        if found != needed:
-            raise InputError(f"setting {name} is {found!r}, but fmri={config.fmri} has no pictures; needed: {needed}")
-    if config.data is not None:
-        raise InputError("settings fmri and data name two sources; needed: one of them")
     path = Path(config.fmri or "")
     subjects = config.subject
     if path.suffix == ".npz":
@@ -102,7 +97,7 @@ def open_to_decode(
     The training pairs come last, where there is a data set.
     The mean is the one that the run keeps; of an earlier run, that of the training rows. Raises `InputError`.
     """
-    check_wandb(_board_settings(config))  # not only after hours of decoding
+    check_logging(_board_settings(config))  # not only after hours of decoding
     facts = read_facts(config)
     if config.fmri is not None:
         dataset = open_rows(config, Decoder(ldm, facts, config.run))

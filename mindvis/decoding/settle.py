@@ -23,7 +23,7 @@ import numpy as np
 
 from mindvis.checkpoints import read_weights
 from mindvis.checkpoints.weights import RIDGE_FILE
-from mindvis.common.errors import InputError, check_setting
+from mindvis.common.errors import InputError
 from mindvis.common.files import write_json
 from mindvis.common.ridge import Ridge
 from mindvis.common.shares import POLL_SECONDS, Process, parts_folder
@@ -37,7 +37,7 @@ from mindvis.dc_ldm.latents import kept_latents
 from mindvis.dc_ldm.samplers import nearest_start
 from mindvis.decoding.decode import decode
 from mindvis.decoding.generation import data_of
-from mindvis.decoding.ridge import INITS, STRENGTH, fit_latent, home_of, predict_rows, read_ridge, save_ridge
+from mindvis.decoding.ridge import STRENGTH, fit_latent, home_of, predict_rows, read_ridge, save_ridge
 from mindvis.evaluation.audit_features import choose_spaces
 from mindvis.evaluation.identification import identification_from_matrix
 
@@ -81,9 +81,8 @@ class SettledSampling:
 def settle_sampling(config: GenerateConfig, ldm: LatentDiffusion, process: Process) -> SettledSampling:
     """The ridge of the run where `init` asks for it, and the strength and guidance, chosen where they are `auto`.
 
-    Raises InputError for settings that do not go together, and what fitting and choosing raise.
+    Raises what fitting and choosing raise.
     """
-    check_init(config)
     home, combined = home_of(config.run), config.init == "ridge"
     if combined and config.strength is None:
         config = replace(config, strength=STRENGTH)
@@ -98,13 +97,6 @@ def settle_sampling(config: GenerateConfig, ldm: LatentDiffusion, process: Proce
         start = nearest_start(config.sampler, schedule, config.num_steps, strength) if inside else None
         facts["ridge"] = {"alpha": ridge.alpha, "start_step": start}
     return SettledSampling(strength, guidance, ridge, facts)
-
-
-def check_init(config: GenerateConfig) -> None:
-    """Raise InputError for an unknown `init`, or a strength without a start that it would be a share of."""
-    check_setting("init", config.init, INITS)
-    if config.init == "none" and config.strength is not None:
-        raise InputError(f"setting strength is {config.strength}, but init is none; needed: init=ridge, or no strength")
 
 
 def how_decoded(generated: Mapping[str, Any]) -> str:

@@ -199,13 +199,9 @@ def watch_stage_b(
 def _watch(config: FinetuneLDMConfig, val: PairedDataset | None, test: PairedDataset) -> DecodingWatch | None:
     """What `selection` and `watch` ask for; None for `selection=last` with `watch.every_epochs=0`."""
     watch, seed = config.watch, config.seed
-    if config.selection != "last" and config.trainer.keep_best < 1:
-        raise InputError(f"setting trainer.keep_best is 0 with selection={config.selection}; needed: 1 or more")
     if config.selection == "test":
         averages = _averages(test, None)
         return PublishedSelection(averages, Scorer(watch, averages.images, needed="n_way"), config.test_rule, seed=seed)
-    if config.selection == "validation" and not watch.every_epochs:
-        raise InputError("setting watch.every_epochs is 0 with selection=validation; needed: epochs between decodings")
     if not watch.every_epochs:
         return None
     watched = _averages(test if val is None else val, watch.num_stimuli)

@@ -26,7 +26,7 @@ from mindvis.evaluation.noise_ceiling import noise_ceilings
 from mindvis.evaluation.pictures import DecodedSet, read_controls, read_decoded
 from mindvis.evaluation.report_page import write_audit
 from mindvis.evaluation.report_stages import stage_curves, stages_of
-from mindvis.training.wandb_runs import check_wandb, open_wandb, source_runs, staged_in
+from mindvis.training.wandb_runs import check_logging, open_wandb, source_runs, staged_in
 
 
 def evaluate(config: EvaluateConfig) -> tuple[Report, Path] | None:
@@ -35,7 +35,7 @@ def evaluate(config: EvaluateConfig) -> tuple[Report, Path] | None:
     Of several processes the first one does so, with what each has measured; the others return None.
     """
     output, process = Path(config.output or config.decoded), Process.from_environment()
-    check_wandb(config.logging)
+    check_logging(config.logging)
     device = choose_device(config.device, process.rank)
     classifier = load_classifier(config.classifier, config.classifier_weights, device)
     protocol = part(Protocol, config)
@@ -124,7 +124,7 @@ def audit(config: AuditConfig) -> tuple[Audited, Path]:
 
     Raises InputError.
     """
-    check_wandb(config.logging)
+    check_logging(config.logging)
     pictures = read_decoded(config.decoded, config.images)
     controls = {Path(folder).name: read_decoded(folder, config.images) for folder in config.controls}
     controls = controls or read_controls(config.decoded)

@@ -19,32 +19,20 @@ from pytorch_lightning.plugins.precision import MixedPrecision
 from pytorch_lightning.strategies import DDPStrategy, Strategy
 from torch import nn
 
-from mindvis.common.devices import MATMUL_PRECISIONS, choose_device, matmul_precision, num_gpus
-from mindvis.common.errors import InputError, check_setting
+from mindvis.common.devices import choose_device, matmul_precision, num_gpus
+from mindvis.common.errors import InputError
 from mindvis.common.launched import check_count, global_rank, started_by_slurm
+from mindvis.config.conform import check_values
 from mindvis.config.schemas import TrainerConfig
 from mindvis.training.checkpointing import WholeCheckpointIO
 from mindvis.training.runs import Run
 
 log = logging.getLogger(__name__)
 
-CHOICES = {
-    "precision": ("32-true", "bf16-mixed", "16-mixed"),
-    "matmul_precision": MATMUL_PRECISIONS,
-    "accelerator": ("auto", "cpu", "gpu"),
-    "strategy": ("auto", "ddp"),
-}
-
 
 def check_trainer(settings: TrainerConfig) -> None:
     """Raises `InputError` for a setting that cannot be, and for a GPU that is asked for and not there."""
-    if settings.strategy == "fsdp":
-        raise InputError("setting trainer.strategy is 'fsdp', which is offered no longer; needed: ddp, or auto")
-    for name, allowed in CHOICES.items():
-        check_setting(f"trainer.{name}", getattr(settings, name), allowed)
-    for name in ("max_epochs", "batch_size", "accumulate", "devices", "num_nodes", "log_every_steps"):
-        if getattr(settings, name) < 1:
-            raise InputError(f"setting trainer.{name} is {getattr(settings, name)}; needed: at least 1")
+    check_values(settings, prefix="trainer.")
     check_count(settings.devices * settings.num_nodes)
     if settings.accelerator == "gpu" and not num_gpus():
         raise InputError("setting trainer.accelerator is gpu but torch finds none; needed: a CUDA torch, or cpu")

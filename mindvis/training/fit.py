@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,11 @@ from mindvis.training import on_cpu
 from mindvis.training.callbacks import Assembly, LossWatch, Speed, StepLimit, StepProgress, peak_memory_gb
 from mindvis.training.checkpointing import Checkpoints, Judge
 from mindvis.training.engine import check_trainer, compile_networks, is_on_gpu, kernels, largest_batch_size, make_engine
-from mindvis.training.loaders import Loaders
+from mindvis.training.loaders import Loaders, check_samples
 from mindvis.training.logging import MetricsFile, make_loggers
 from mindvis.training.runs import Run, create_run
 from mindvis.training.signals import SignalWatch
-from mindvis.training.wandb_runs import check_wandb
+from mindvis.training.wandb_runs import check_logging
 
 TrainingConfig = PretrainMBMConfig | FinetuneMBMConfig | FinetuneLDMConfig
 
@@ -121,8 +121,6 @@ def _prepare(module: pl.LightningModule, settings: TrainerConfig) -> None:
 
 def _find_batch_size(module: pl.LightningModule, train_set: Any, run: Run, settings: TrainerConfig) -> int:
     """The largest batch that fits one device; a resumed run keeps the one it was begun with."""
-    if settings.devices * settings.num_nodes > 1:
-        raise InputError("setting trainer.find_batch_size needs trainer.devices=1; find it once, then set batch_size")
     if run.resume_from is not None and "batch_size" in run.manifest:
         return run.manifest["batch_size"]
 
@@ -199,10 +197,16 @@ def _finish(engine: pl.Trainer, run: Run, *, fast: bool) -> FitResult:
     return FitResult(run.last, run.checkpoint("best"), num_steps, engine.current_epoch, metrics, before)
 
 
-def begin_run(config: TrainingConfig, stage: str) -> Run:
-    """The run folder of a training, new or resumed as the settings say; none is made for settings that cannot be."""
+def begin_run(config: TrainingConfig, stage: str, datasets: Sequence[Sized | None] = ()) -> Run:
+    """The run folder of a training, new or resumed as the settings say; none is made for settings that cannot be.
+
+    Nor for `datasets`, training and validation, of fewer samples than the processes that share them.
+    """
     check_trainer(config.trainer)
-    check_wandb(config.logging)
+    check_logging(config.logging)
+    for dataset in datasets:
+        if dataset is not None:
+            check_samples(len(dataset), config.trainer.devices * config.trainer.num_nodes)
     settings = plain(config)
     return create_run(
         config.run_dir, stage=stage, settings=settings, resume=config.resume, resume_override=config.resume_override

@@ -48,7 +48,7 @@ class TrainSampler:
         world_size: int = 1,
         position: Callable[[], tuple[int, int]] = lambda: (0, 0),
     ):
-        _check(num_samples, batch_size, world_size)
+        check_samples(num_samples, world_size)
         self.num_samples, self.seed = num_samples, seed
         self.rank, self.world_size, self.position = rank, world_size, position
         self.global_batch = batch_size * world_size
@@ -90,7 +90,7 @@ class EvalSampler:
     """
 
     def __init__(self, num_samples: int, batch_size: int, *, rank: int = 0, world_size: int = 1):
-        _check(num_samples, batch_size, world_size)
+        check_samples(num_samples, world_size)
         self.rank, self.world_size = rank, world_size
         wanted = -(-num_samples // (batch_size * world_size))
         self.batches = np.array_split(np.arange(num_samples), min(wanted, num_samples // world_size))
@@ -207,8 +207,7 @@ def choose_workers(settings: TrainerConfig, on_gpu: bool) -> int:
     return max(1, min(MOST_WORKERS, cores // settings.devices - 1)) if on_gpu else 0
 
 
-def _check(num_samples: int, batch_size: int, world_size: int) -> None:
-    if batch_size < 1:
-        raise InputError(f"setting trainer.batch_size is {batch_size}; needed: at least 1")
+def check_samples(num_samples: int, world_size: int) -> None:
+    """Raise `InputError` for fewer samples than processes."""
     if num_samples < world_size:
         raise InputError(f"data set: {num_samples} samples for {world_size} processes; needed: one each at least")

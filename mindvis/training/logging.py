@@ -13,13 +13,12 @@ import numpy as np
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from mindvis.common.errors import InputError
 from mindvis.common.files import append_text, sync, to_csv, write_text
 from mindvis.common.launched import global_rank
 from mindvis.common.plots import as_pixels, save_png
 from mindvis.config.schemas import LoggingConfig
 from mindvis.training.runs import Run
-from mindvis.training.wandb_runs import new_identity, open_wandb, origin, source_runs, staged_in
+from mindvis.training.wandb_runs import new_identity, open_wandb, origin, source_runs, staged_in, summary_writer
 
 
 class RunLogger(Logger):
@@ -140,7 +139,7 @@ class TensorBoard(RunLogger):
 
     def __init__(self, run: Run):
         super().__init__()
-        writer = _summary_writer()
+        writer = summary_writer()
         if global_rank() == 0:
             self.writer = writer(run.path / "tensorboard")
 
@@ -195,7 +194,7 @@ def show_pictures(
     `source` is the run folder they came from. Raises `InputError` where one of the two cannot be opened.
     """
     if settings.tensorboard:
-        with _summary_writer()(folder / "tensorboard") as writer:
+        with summary_writer()(folder / "tensorboard") as writer:
             for key, picture in pictures.items():
                 writer.add_image(key, picture, 0, dataformats="HWC")
     if settings.wandb == "disabled":
@@ -208,13 +207,3 @@ def show_pictures(
         open_wandb(settings, folder, **names, config=config, sources=source_runs(source)) as session,
     ):
         session.log({key: [wandb.Image(picture)] for key, picture in pictures.items()})
-
-
-def _summary_writer() -> Any:
-    """TensorBoard's writer of event files. Raises `InputError` where the package is missing."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        missing = "setting logging.tensorboard: the package is missing; needed: pip install tensorboard"
-        raise InputError(missing) from error
-    return SummaryWriter

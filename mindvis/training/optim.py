@@ -9,8 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from mindvis.common.errors import InputError
-
 UNAVERAGED = "unaveraged"  # key in a checkpoint: the weights that the training goes on with
 
 
@@ -120,11 +118,8 @@ class AveragedWeights(pl.Callback):
             tuned[name].copy_(weight)
 
 
-def averaging(decay: float, selection: str) -> list[pl.Callback]:
-    """The callback for a decay above 0. Raises InputError where checkpoints are selected by weights of single steps."""
-    if decay and selection != "last":
-        found = f"setting ema is {decay:g} with selection={selection}, which judges weights that are not averaged"
-        raise InputError(f"{found}; needed: selection=last, or ema=0")
+def averaging(decay: float) -> list[pl.Callback]:
+    """The callback for a decay above 0."""
     return [AveragedWeights(decay)] if decay else []
 
 

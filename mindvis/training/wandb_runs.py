@@ -14,26 +14,38 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
-from mindvis.common.errors import InputError, check_setting
+from mindvis.common.errors import InputError
+from mindvis.config.conform import check_values
 from mindvis.config.loading import read_yaml
 from mindvis.config.schemas import LoggingConfig
 
 log = logging.getLogger(__name__)
 
-MODES = ("offline", "online", "disabled")
 OWN_DATA, PUBLIC_DATA = "npz", ("hcp", "god", "bold5000", "mosaic", "nsd")
 SOURCES = ("encoder", "pretrained")  # settings that name the run folder a training goes on from
 _KEY_VARIABLES = ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE")
 
 
-def check_wandb(settings: LoggingConfig) -> None:
-    """Raise `InputError` for an unknown mode, or for `online` without a key: before any work is done."""
-    check_setting("logging.wandb", settings.wandb, MODES)
+def check_logging(settings: LoggingConfig) -> None:
+    """Raise `InputError` for `online` without a key, no home or a package that is missing: before any work is done."""
+    check_values(settings, prefix="logging.")
     if settings.wandb == "online" and not _has_key():
         raise InputError("setting logging.wandb is online but there is no key; needed: `wandb login`, or offline")
     if settings.wandb != "disabled" and not _has_home():
         needed = "HOME, where wandb keeps its own files, or logging.wandb=disabled"
         raise InputError(f"setting logging.wandb is {settings.wandb} but no home folder is known; needed: {needed}")
+    if settings.tensorboard:
+        summary_writer()
+
+
+def summary_writer() -> Any:
+    """TensorBoard's writer of event files. Raises `InputError` where the package is missing."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        missing = "setting logging.tensorboard: the package is missing; needed: pip install tensorboard"
+        raise InputError(missing) from error
+    return SummaryWriter
 
 
 def open_wandb(
@@ -52,7 +64,7 @@ def open_wandb(
     they are written into its config, and their artifacts are named as inputs when it is online. Raises `InputError`
     where it cannot be opened.
     """
-    check_wandb(settings)
+    check_logging(settings)
     import wandb
 
     online = settings.wandb == "online"

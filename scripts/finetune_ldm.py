@@ -20,6 +20,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from mindvis.data.open import data_facts, open_stage_b
     from mindvis.data.row_format import FMRIFacts
     from mindvis.dc_ldm.latents import kept_crops, kept_latents
+    from mindvis.decoding.decode import latent_shape_of
     from mindvis.decoding.ridge_context import start_context
     from mindvis.decoding.watch import watch_stage_b
     from mindvis.training.engine import training_device
@@ -32,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     encoder, state = read_encoder(config)
     train_set, val_set, test_set = open_stage_b(config, encoder["patch_size"])
     ldm, settings = build_stage_b(config, {**encoder, "num_voxels": train_set.num_voxels}, state)
+    latent_shape_of(ldm, (config.image_size, config.image_size))  # refuses a side that the autoencoder cannot take
     module = build_ldm_module(ldm, config, start_context(ldm, config, train_set))
     facts = FMRIFacts(train_set.formats, train_set.mean_row()).as_plain(config.data.roi)
     watchers, judge = watch_stage_b(config, val_set, test_set)

@@ -221,11 +221,10 @@ def test_fast_dev_run_keeps_nothing(chain, tmp_path, stage):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
 @pytest.mark.parametrize("stage", ["pretrain_mbm", "finetune_ldm"])
-def test_gradients_are_clipped_in_mixed_precision(chain, tmp_path, stage, precision):
-    """Optimiser and clipping of both stages go together with every precision."""
-    extra = [f"trainer.precision={precision}", "trainer.fast_dev_run=true"]
+def test_gradients_are_clipped_in_mixed_precision(chain, tmp_path, stage):
+    """Optimiser and clipping of both stages go together with it."""
+    extra = ["trainer.precision=bf16-mixed", "trainer.fast_dev_run=true"]
     assert run(stage, *tiny_stages.command(stage, chain, tmp_path / "run", *extra)[2:]).status == 0
 
 

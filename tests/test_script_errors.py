@@ -166,6 +166,7 @@ def test_used_run_folder_with_resume_never(experiment):
         ("data.name=imagenet", "one of god"),
         ("mask.mask_ratio=0", "mask_ratio"),
         ("trainer.precision=8-bit", "precision"),
+        ("trainer.precision=16-mixed", "precision is 16-mixed on a CPU"),
         ("trainer.batch_size=0", "batch_size"),
         ("trainer.val_fraction=1", "val_fraction"),
         ("trainer.num_threads=0", "num_threads is 0"),
@@ -176,6 +177,7 @@ def test_setting_without_meaning(experiment, tmp_path, setting, part):
     """A value outside what the setting can be."""
     settings = tiny_stages.command("finetune_mbm", experiment, tmp_path / "run", setting)
     refused(run("finetune_mbm", *settings[2:]), part)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("script", ["generate", "evaluate"])
@@ -199,12 +201,19 @@ def test_a_simulation_that_cannot_be_written_is_not_computed(tmp_path, monkeypat
 
 @pytest.mark.parametrize(
     ("setting", "part"),
-    [("selection=best", "selection"), ("tune=heads", "tune"), ("ldm=nowhere/model.ckpt", "nowhere/model.ckpt")],
+    [
+        ("selection=best", "selection"),
+        ("tune=heads", "tune"),
+        ("ldm=nowhere/model.ckpt", "nowhere/model.ckpt"),
+        ("image_size=1", "image_size is [1, 1]; needed: a height and a width that are multiples of"),
+        ("image_size=17", "image_size is [17, 17]"),
+    ],
 )
 def test_stage_b_setting_without_meaning(experiment, tmp_path, setting, part):
     """The same for Stage B."""
     settings = tiny_stages.command("finetune_ldm", experiment, tmp_path / "run", setting)
     refused(run("finetune_ldm", *settings[2:]), part)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("script", ["pretrain_mbm", "finetune_mbm", "finetune_ldm", "generate", "evaluate", "simulate"])

@@ -295,6 +295,20 @@ ENCODER = ["encoder=a", "start=b"]
 CONFLICTS = {
     "a range without its rate": (PretrainMBMConfig, ["mask.focus_range=[0,16]"], "focus_rate is None; needed: both"),
     "a rate without its range": (PretrainMBMConfig, ["mask.focus_rate=.5"], "focus_range is None and"),
+    "a subject twice": (PretrainMBMConfig, ["extra_data.subjects=[a,b,a]"], "extra_data.subjects names 'a' twice"),
+    "a region twice": (PretrainMBMConfig, ["data.roi=[V1,V1]"], "data.roi names 'V1' twice; needed: each once"),
+    "a metric twice": (EvaluateConfig, ["decoded=d", "metrics=[pcc,pcc]"], "metrics names 'pcc' twice"),
+    "a width that no head divides": (
+        PretrainMBMConfig,
+        ["model.num_heads=3"],
+        "model.embed_dim is 1024 with model.num",
+    ),
+    "an odd width": (
+        PretrainMBMConfig,
+        ["model.decoder_embed_dim=1", "model.decoder_num_heads=1"],
+        "decoder_embed_dim",
+    ),
+    "no hidden width": (FinetuneLDMConfig, ["model.mlp_ratio=.0001"], "mlp_ratio is 0.0001 of model.embed_dim=1024"),
     "an empty range": (PretrainMBMConfig, ["mask.focus_range=[16,16]", "mask.focus_rate=.5"], "the first below the"),
     "a search for a batch": (PretrainMBMConfig, ["trainer.find_batch_size=true", "trainer.devices=2"], "devices=1"),
     "two encoders": (FinetuneLDMConfig, ENCODER, "start=b and encoder=a; needed: one"),

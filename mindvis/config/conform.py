@@ -1,7 +1,7 @@
 """Settings held against their schema: every key is known, every value of the kind and in the range of its field.
 
 The range of a number is declared once, at its field: `number(default, least, most)`; so are the words that a text may
-be: `choice(*words)`. What no two settings can be together a schema says in its method `conflict`.
+be: `choice(*words)`. Of settings that do not go together a schema says so in its method `conflict(prefix)`.
 """
 
 import copy
@@ -233,7 +233,7 @@ def check_values(settings: Any, source: str = "", prefix: str = "") -> None:
             _check_range(name, value, item.metadata[KEY], source)
         elif WORDS in item.metadata:
             _check_words(name, value, item.metadata[WORDS], source)
-    conflict = settings.conflict() if hasattr(settings, "conflict") else None
+    conflict = settings.conflict(prefix) if hasattr(settings, "conflict") else None
     if conflict:
         raise InputError(source + conflict)
 
@@ -248,7 +248,10 @@ def _check_range(name: str, value: Any, allowed: Range, source: str) -> None:
 
 
 def _check_words(name: str, value: Any, words: Sequence[str], source: str) -> None:
-    for word in value if isinstance(value, list) else []:
+    given = value if isinstance(value, list) else []
+    for word in given:
+        if given.count(word) > 1:
+            raise InputError(f"{source}setting {name} names {word!r} twice; needed: each once")
         if word not in words:
             raise InputError(f"{source}setting {name} names {word!r}; needed: some of {', '.join(words)}")
     if isinstance(value, str) and value not in words:

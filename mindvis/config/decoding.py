@@ -58,8 +58,8 @@ class GenerateConfig(DecodingConfig):
     wait_minutes: float = number(60.0, 0, 10**6)  # several processes: how long the first, when done, waits for another
     logging: LoggingConfig | None = None  # where the grids are shown; null: as in the training of `run`
 
-    def conflict(self) -> str | None:
-        """What these settings cannot be together, and what is needed; None where nothing is wrong."""
+    def conflict(self, prefix: str) -> str | None:
+        """As of `DataConfig`."""
         if self.init == "none" and self.strength is not None:
             return f"setting strength is {self.strength}, but init is none; needed: init=ridge, or no strength"
         if self.fmri is None:

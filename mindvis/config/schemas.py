@@ -45,6 +45,15 @@ class DataConfig:
     frames_per_window: int = number(10, 1, 10**6)  # hcp: frames averaged into one row (10 are 7.2 s)
     cache_dir: str | None = None  # hcp, mosaic: where the mapped cache is kept; default beside the data
 
+    def conflict(self, prefix: str) -> str | None:
+        """Which of these settings, whose names begin with `prefix`, do not go together, and what is needed; or None."""
+        for name in ("subjects", "roi"):
+            given = getattr(self, name)
+            twice = [one for one in given if given.count(one) > 1] if isinstance(given, list) else []
+            if twice:
+                return f"setting {prefix}{name} names {twice[0]!r} twice; needed: each once"
+        return None
+
 
 @dataclass
 class ModelConfig:
@@ -59,6 +68,18 @@ class ModelConfig:
     decoder_depth: int = number(8, 1, 1000)  # decoder blocks
     decoder_num_heads: int = number(16, 1, 2**16)  # attention heads of the decoder
 
+    def conflict(self, prefix: str) -> str | None:
+        """As of `DataConfig`."""
+        for part in ("", "decoder_"):
+            width, heads = getattr(self, f"{part}embed_dim"), getattr(self, f"{part}num_heads")
+            if width % 2 or width % heads:
+                found = f"setting {prefix}{part}embed_dim is {width} with {prefix}{part}num_heads={heads}"
+                return f"{found}; needed: an even multiple of it"
+            if int(width * self.mlp_ratio) < 1:
+                found = f"setting {prefix}mlp_ratio is {self.mlp_ratio:g} of {prefix}{part}embed_dim={width}"
+                return f"{found}, which leaves no hidden width; needed: one at least"
+        return None
+
 
 @dataclass
 class MaskConfig:
@@ -69,13 +90,13 @@ class MaskConfig:
     focus_rate: float | None = number(None, 0, 1)  # weight inside the range; 1 - focus_rate outside
     num_interpolated: int = number(0, 0, 10**7)  # extra samples made by interpolating two recordings
 
-    def conflict(self) -> str | None:
-        """What these settings cannot be together, and what is needed; None where nothing is wrong."""
+    def conflict(self, prefix: str) -> str | None:
+        """As of `DataConfig`."""
         if (self.focus_range is None) != (self.focus_rate is None):
-            found = f"mask.focus_range is {self.focus_range} and mask.focus_rate is {self.focus_rate}"
+            found = f"{prefix}focus_range is {self.focus_range} and {prefix}focus_rate is {self.focus_rate}"
             return f"setting {found}; needed: both or neither"
         if self.focus_range and self.focus_range[0] >= self.focus_range[1]:
-            return f"setting mask.focus_range is {self.focus_range}; needed: [from, to), the first below the second"
+            return f"setting {prefix}focus_range is {self.focus_range}; needed: [from, to), the first below the second"
         return None
 
 
@@ -133,10 +154,10 @@ class TrainerConfig:
     stall_seconds: float = number(60.0, above=0, most=10**6)  # a batch that takes longer to load is reported
     fast_dev_run: bool = False  # one batch of everything, nothing kept
 
-    def conflict(self) -> str | None:
-        """What these settings cannot be together, and what is needed; None where nothing is wrong."""
+    def conflict(self, prefix: str) -> str | None:
+        """As of `DataConfig`."""
         if self.find_batch_size and self.devices * self.num_nodes > 1:
-            return "setting trainer.find_batch_size needs trainer.devices=1; find it once, then set batch_size"
+            return f"setting {prefix}find_batch_size needs {prefix}devices=1; find it once, then set batch_size"
         return None
 
 
@@ -280,8 +301,8 @@ class FinetuneLDMConfig(TrainingConfig):
     optim: LDMOptimConfig = field(default_factory=LDMOptimConfig)
     trainer: TrainerConfig = field(default_factory=lambda: TrainerConfig(batch_size=5, val_fraction=0.1))
 
-    def conflict(self) -> str | None:
-        """What these settings cannot be together, and what is needed; None where nothing is wrong."""
+    def conflict(self, prefix: str) -> str | None:
+        """As of `DataConfig`."""
         judged = self.selection != "last"
         if self.start and self.encoder:
             return f"settings start={self.start} and encoder={self.encoder}; needed: one, null the other"

@@ -36,6 +36,8 @@ def check_trainer(settings: TrainerConfig) -> None:
     check_count(settings.devices * settings.num_nodes)
     if settings.accelerator == "gpu" and not num_gpus():
         raise InputError("setting trainer.accelerator is gpu but torch finds none; needed: a CUDA torch, or cpu")
+    if settings.precision == "16-mixed" and not is_on_gpu(settings):  # Lightning would take bf16-mixed in its place
+        raise InputError("setting trainer.precision is 16-mixed on a CPU; needed: a GPU, bf16-mixed or 32-true")
 
 
 def is_on_gpu(settings: TrainerConfig) -> bool:

@@ -37,7 +37,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     module = build_ldm_module(ldm, config, start_context(ldm, config, train_set))
     facts = FMRIFacts(train_set.formats, train_set.mean_row()).as_plain(config.data.roi)
     watchers, judge = watch_stage_b(config, val_set, test_set)
-    watchers += averaging(config.ema)
 
     run = begin_run(config, "finetune_ldm", (train_set, val_set))
     if config.cache_latents and not config.trainer.fast_dev_run:
@@ -46,13 +45,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         bank: dict = {"crops_per_image": augment.crops_per_image, "crop_ratio": augment.crop_ratio, "seed": config.seed}
         crops = kept_crops(autoencoder, images, run.path, **bank, **how)
         train_set = train_set.with_latents(kept_latents(autoencoder, images, run.path, **how), crops)
-    run.record(
-        seed=config.seed,
-        data=data_facts(train=train_set, validation=val_set, test=test_set),
-        selection=config.selection,
-        watched="test" if val_set is None else "validation",
-    )
+    run.record(seed=config.seed, data=data_facts(train=train_set, validation=val_set, test=test_set))
+    run.record(selection=config.selection, watched="test" if val_set is None else "validation")
     callbacks = [DescribeWeights("ldm", {**settings, "fmri": facts}, config=history(config), prefix="ldm."), *watchers]
+    callbacks += averaging(config.ema)
     if result := train(config, run, module, (train_set, val_set), callbacks, judge):
         print(result)
 

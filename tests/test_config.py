@@ -25,7 +25,7 @@ def test_optional_section_is_filled_with_its_defaults():
 
 def test_plain_settings_load_back_to_the_same(tmp_path):
     """What a run folder keeps gives the settings again."""
-    settings = load_config(PretrainMBMConfig, None, ["mask.focus_range=[1,2]", "seed=7"])
+    settings = load_config(PretrainMBMConfig, None, ["mask.focus_range=[1,2]", "mask.focus_rate=0.5", "seed=7"])
     items = [f"{key}={'null' if value is None else value}" for key, value in flatten(plain(settings)).items()]
     assert load_config(PretrainMBMConfig, None, items) == settings
 

@@ -28,7 +28,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments[0] = f"table={arguments[0]}"
     config = read_settings(AblateConfig, __doc__, arguments)
     # imported once the settings are right: torch takes seconds
-    from mindvis.chain import SAVED_AND_STOPPED, Ablation, Record, Screen, launcher, locked, ready, to_go_on
+    from mindvis.chain.ablation import Ablation
+    from mindvis.chain.execute import ready, to_go_on
+    from mindvis.chain.processes import SAVED_AND_STOPPED, Screen, launcher
+    from mindvis.chain.record import Record, locked
 
     screen, complete = Screen(sys.stdout), True
     ablations = [Ablation(replace(config, table=name)) for name in config.table.split(",")]

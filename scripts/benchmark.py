@@ -44,7 +44,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         measured[row.variant] = row.ours
         rows.append(row.as_json())
     if config.output and rows:
-        Path(config.output).mkdir(parents=True, exist_ok=True)
         device = describe_device(torch.device(config.device))
         content = {**device, "threads": torch.get_num_threads(), "torch": torch.__version__, "rows": rows}
         write_json(Path(config.output) / "benchmark.json", json.loads(json.dumps(content)))

@@ -6,11 +6,9 @@ Example:
 Prints them, and writes them to summary.txt beside report.json.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from mindvis.common.errors import InputError
 from mindvis.common.files import write_text
 from mindvis.config.command_line import entry_point, read_settings
 from mindvis.config.decoding import EvaluateConfig
@@ -23,11 +21,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     from mindvis.data.open import open_pairs, saved_data
     from mindvis.decoding.categories import ridge_accuracy
     from mindvis.decoding.settle import how_decoded
+    from mindvis.evaluation.compare import read_report
 
     folder, ways = Path(config.output or config.decoded), config.num_ways[0]
-    if not (folder / "report.json").is_file():
-        raise InputError(f"{folder}: no report.json; needed: run scripts/evaluate.py on it first")
-    report = json.loads((folder / "report.json").read_text())
+    report = read_report(folder)
     figures = [figure for figure in report["figures"] if figure["name"].startswith(f"{ways}_way_top_1/")]
     decoded, shuffled = (next(f for f in figures if f["set"] == name) for name in ("decoded", "shuffled"))
     parts = [each for each in report.get("by_training", []) if each["name"] == decoded["name"]]

@@ -1,12 +1,9 @@
 """Put a tuned decoder into one folder for others: weights, settings, model card; and its ridge, if it keeps one."""
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from mindvis.common.errors import InputError
 from mindvis.config.command_line import Parser, entry_point
 from mindvis.config.tools import CHECKPOINTS, EXPORTS, SELECTED
 
@@ -30,29 +27,24 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def read_report(path: str | None) -> dict:
-    """What evaluate.py wrote. Raises InputError for another file."""
-    try:
-        report = json.loads(Path(path).read_text()) if path else {"figures": []}
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not readable as the report.json of evaluate.py ({error})") from error
-    if not isinstance(report, dict) or not isinstance(report.get("figures"), list):
-        raise InputError(f"{path}: no figures in it; needed: the report.json that evaluate.py wrote")
-    return report
-
-
 @entry_point
 def main(argv: Sequence[str] | None = None) -> None:
     arguments = parse(argv)
-    from mindvis import checkpoints  # once the options are right: torch takes seconds
+    # imported once the options are right: torch takes seconds
+    from mindvis import checkpoints
+    from mindvis.evaluation.compare import read_report
 
     files = {"fmri_encoder": arguments.fmri_encoder, "label2img": arguments.label2img}
     file = checkpoints.weights_file(arguments.source, arguments.checkpoint)
     weights = checkpoints.complete_ldm(checkpoints.read_weights(file), arguments.source, **files)
     given = {"name": arguments.data, "subjects": arguments.subjects, "roi": arguments.roi}
-    said = {"report": read_report(arguments.report), "source": arguments.source}
-    said["data"] = checkpoints.decoder_data(weights) | {name: value for name, value in given.items() if value}
-    written = checkpoints.exporter(arguments.format)(arguments.folder, weights, **said)
+    written = checkpoints.exporter(arguments.format)(
+        arguments.folder,
+        weights,
+        data=checkpoints.decoder_data(weights) | {name: value for name, value in given.items() if value},
+        report=read_report(arguments.report) if arguments.report else None,
+        source=arguments.source,
+    )
     print(f"written: {arguments.folder} ({', '.join(written)}), weights of {file}")
 
 

@@ -24,20 +24,11 @@ from mindvis.config.tools import ChainConfig
 def main(argv: Sequence[str] | None = None) -> int:
     config = read_settings(ChainConfig, __doc__, argv)
     # imported once the settings are right: torch takes seconds
-    from mindvis.chain import (
-        SAVED_AND_STOPPED,
-        Record,
-        Runner,
-        Screen,
-        launcher,
-        locked,
-        plan_chain,
-        read_summaries,
-        ready,
-        run_subjects,
-        to_go_on,
-        write_overview,
-    )
+    from mindvis.chain.execute import Runner, ready, run_subjects, to_go_on
+    from mindvis.chain.overview import read_summaries, write_overview
+    from mindvis.chain.plan import plan_chain
+    from mindvis.chain.processes import SAVED_AND_STOPPED, Screen, launcher
+    from mindvis.chain.record import Record, locked
 
     steps, root, screen = plan_chain(config), Path(config.root), Screen(sys.stdout)
     if not ready(steps, Record(root), dry_run=config.dry_run, say=screen.say):

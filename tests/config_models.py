@@ -10,14 +10,14 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from mindvis.benchmarks.memory_estimate import LABEL2IMG
-from mindvis.chain import ChainConfig, plan_chain
 from mindvis.chain.plan import SCHEMAS as STAGES
+from mindvis.chain.plan import plan_chain
 from mindvis.checkpoints import DEMO_LDM, ENCODER_SETTINGS
 from mindvis.checkpoints.diffusers_config import ldm_config as stable_diffusion_config
 from mindvis.config import schemas as config
 from mindvis.config.decoding import BaselineConfig, EvaluateConfig, GenerateConfig
 from mindvis.config.loading import from_plain
-from mindvis.config.tools import ScoreMBMConfig, SimulateConfig
+from mindvis.config.tools import ChainConfig, ScoreMBMConfig, SimulateConfig
 from mindvis.dc_ldm import build_class_ldm, build_ldm
 from mindvis.sc_mbm import FMRIEncoder, MaskedBrainModel
 from mindvis.simulation.experiment import choose_protocol

@@ -3,6 +3,7 @@
 import json
 
 from mindvis.chain.plan import TRAININGS
+from mindvis.evaluation.report import SCHEMA
 
 FILES = {"score_mbm": "hidden_voxels.json", "generate": "decoded.npz", "evaluate": "report.json"}
 FILES |= {"baseline_ridge": "decoded.npz"}
@@ -34,6 +35,6 @@ class FakeStages:
             (step.folder / "HCP" / "npz").mkdir(parents=True, exist_ok=True)
             (step.folder / "HCP" / "npz" / "data").write_text(str(step.settings["seed"]))
         else:
-            content = self.results(step) | {"of": step.settings}
+            content = {"schema": SCHEMA} | self.results(step) | {"of": step.settings}
             (step.folder / FILES[step.stage]).write_text(json.dumps(content))
         return 0

@@ -23,8 +23,8 @@ import tiny_stages
 from command_lines import ROOT, parse_only, words
 from script_runner import Outcome, run
 
-from mindvis.chain import Processes
 from mindvis.chain.plan import Step
+from mindvis.chain.processes import Processes
 
 # In the order in which their commands run: a later page may use what the commands of an earlier one made.
 PAGES = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("data", "runs", "results", "weights"))]

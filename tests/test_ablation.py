@@ -14,12 +14,13 @@ from fake_stages import FakeStages
 from omegaconf import OmegaConf
 from scipy import stats
 
-from mindvis.chain import AblateConfig, Ablation, ablation_tables, load_table, table_names
-from mindvis.chain.ablation_tables import Figure, summarise
-from mindvis.chain.hard import within_class
+from mindvis.chain import ablation_tables
+from mindvis.chain.ablation import Ablation, within_class
+from mindvis.chain.ablation_tables import Figure, load_table, summarise, table_names
 from mindvis.chain.plan import TRAININGS
 from mindvis.common.errors import InputError
 from mindvis.config.loading import flatten
+from mindvis.config.tools import AblateConfig
 from mindvis.evaluation.pictures import DecodedSet
 
 ROOT = Path(__file__).parents[1]
@@ -277,7 +278,7 @@ def hard_results(step):
 
 def test_decoders_at_low_signal_share_data_and_trainings(tmp_path, monkeypatch):
     """A ratio and seed has one experiment, one Stage B for each MinD-Vis row, and pictures of each row apart."""
-    monkeypatch.setattr("mindvis.chain.hard._within_class", lambda folder: [])
+    monkeypatch.setattr("mindvis.chain.ablation._within_class", lambda folder: [])
     rows = [f"SNR {snr}, {name}" for snr in (0.1, 1) for name in ("MinD-Vis alone", "combined", "ridge to the class")]
     ablation = prepare(tmp_path, "hard", seeds=[1, 2], rows=rows)
     stages = FakeStages(results=hard_results)
@@ -332,7 +333,7 @@ def test_interval_over_seeds():
     ("settings", "message"),
     [
         ({"table": "width"}, "'width': none of that name; needed: one of condition, crop"),
-        ({"scale": "huge"}, "god or demo"),
+        ({"scale": "huge"}, "one of god, demo"),
         ({"rows": ["48"]}, "setting rows names '48'; needed: some of 16, 32, 64"),
         ({"seeds": []}, "at least one"),
         ({"jobs": 0}, "setting jobs is 0; needed: at least 1"),

@@ -12,23 +12,14 @@ import tiny_stages
 from fake_stages import FakeStages
 from omegaconf import OmegaConf
 
-from mindvis.chain import (
-    ChainConfig,
-    Record,
-    Runner,
-    StageConfig,
-    absent_inputs,
-    by_settings,
-    describe_plan,
-    locked,
-    plan_chain,
-    read_summaries,
-    run_subjects,
-    write_overview,
-)
-from mindvis.chain.plan import TRAININGS
+from mindvis.chain.execute import Runner, describe_plan, run_subjects
+from mindvis.chain.overview import read_summaries, write_overview
+from mindvis.chain.plan import TRAININGS, plan_chain
 from mindvis.chain.processes import visible_devices
+from mindvis.chain.record import Record, absent_inputs, locked
 from mindvis.common.errors import InputError
+from mindvis.config.tools import ChainConfig, StageConfig
+from mindvis.evaluation.report import SCHEMA
 
 ONE_SUBJECT = [name for name in TRAININGS if name != "pretrain_ldm"]  # which trains on several
 BRIEF = ["trainer.max_steps=2", "trainer.figure_every_epochs=0", "trainer.checkpoint_every_steps=0"]
@@ -47,13 +38,13 @@ def config(tmp_path):
     return ChainConfig(root=str(tmp_path / "runs"), subjects=["sbj_1", "sbj_2"], seed=7, **stages)
 
 
-def go(config, stages, naming=None):
+def go(config, stages, **naming):
     """Run a chain; returns its lines and the names of the steps that were started."""
     stages.started.clear()
     lines = []
     with locked(Path(config.root)):
         runner = Runner(Path(config.root), Record(Path(config.root)), stages, lines.append)
-        run_subjects(runner, plan_chain(config, *([naming] if naming else [])), config.devices)
+        run_subjects(runner, plan_chain(config, **naming), config.devices)
     return lines, list(stages.started)
 
 
@@ -237,9 +228,9 @@ def test_subjects_side_by_side_have_a_device_each(config, monkeypatch):
 def test_chains_with_names_from_settings_share_equal_runs(config):
     """Two chains that differ in Stage B have Stage A in common."""
     stages = FakeStages()
-    go(config, stages, by_settings)
+    go(config, stages, by_settings=True)
     config.finetune_ldm.settings = config.finetune_ldm.settings | {"tune": "encoder"}
-    _, started = go(config, stages, by_settings)
+    _, started = go(config, stages, by_settings=True)
     assert {name.split("-")[0] for name in started} == {"finetune_ldm"}
     assert len(started) == 8 and len(list(Path(config.root).glob("finetune_ldm-*"))) == 4
 
@@ -318,7 +309,7 @@ def test_overview_sets_subjects_side_by_side(config, tmp_path):
     for step, value in zip(steps, (0.2, 0.3), strict=True):
         step.folder.mkdir(parents=True)
         figures = [figure | {"set": "decoded", "value": value}, figure | {"set": "shuffled", "value": 0.09}]
-        (step.folder / "report.json").write_text(json.dumps({"figures": figures}))
+        (step.folder / "report.json").write_text(json.dumps({"schema": SCHEMA, "figures": figures}))
     table = write_overview(Path(config.root), steps)
     assert "| sbj_1 | 0.200 [0.100, 0.400], shuffled 0.090 |" in table and "| mean | 0.250 |" in table
     assert "| chance | 0.100 |" in table and "paper" not in table
@@ -342,7 +333,7 @@ def test_overview_has_the_papers_values_of_real_subjects(config, tmp_path, name,
     for step in steps:
         if step.stage == "evaluate":
             step.folder.mkdir(parents=True)
-            (step.folder / "report.json").write_text(json.dumps({"figures": [figure]}))
+            (step.folder / "report.json").write_text(json.dumps({"schema": SCHEMA, "figures": [figure]}))
     table = write_overview(Path(config.root), steps)
     assert [line.partition("paper, ")[2] for line in table.splitlines() if "paper" in line] == rows
     assert "| chance | 0.020 |" in table

@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 import script_runner
 
-from mindvis.chain import ChainConfig, Processes, Screen, StageConfig, plan_chain
-from mindvis.chain.processes import last_line
+from mindvis.chain.plan import plan_chain
+from mindvis.chain.processes import Processes, Screen, last_line
+from mindvis.config.tools import ChainConfig, StageConfig
 
 STAGE = """import json, os, sys
 LOADED_IN = os.getpid()

@@ -9,8 +9,8 @@ from command_lines import ROOT, parse_only, schema_of
 from config_models import Runs, chain_experiments
 from omegaconf import OmegaConf
 
-from mindvis.chain import ChainConfig
 from mindvis.config.loading import load_config
+from mindvis.config.tools import ChainConfig
 from mindvis.dc_ldm import build_ldm
 from mindvis.sc_mbm import FMRIEncoder
 

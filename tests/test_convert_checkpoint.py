@@ -15,6 +15,7 @@ from mindvis.checkpoints import read_ldm, read_weights
 from mindvis.checkpoints.weights import ENVELOPE, envelope
 from mindvis.common.files import write_json
 from mindvis.common.tensor_files import save_tensors
+from mindvis.evaluation.report import SCHEMA
 from mindvis.training.runs import create_run
 
 ROOT = Path(__file__).parents[1]
@@ -94,6 +95,7 @@ def test_failed_conversion_writes_nothing(tmp_path, convert, capsys):
 
 FIGURE = {"name": "50_way_top_1/vit_h_14", "set": "decoded", "value": 0.2385, "low": 0.19, "high": 0.29, "chance": 0.02}
 REPORT = {
+    "schema": SCHEMA,
     "figures": [
         FIGURE | {"n": 50, "num_samples": 5},
         FIGURE | {"set": "shuffled", "low": None, "n": 50, "num_samples": 5},

@@ -9,9 +9,9 @@ from mindvis.checkpoints import load_published
 from mindvis.common.errors import InputError
 from mindvis.config.tools import DemoRecipe
 from mindvis.data.images import to_float
-from mindvis.dc_ldm import build_class_ldm
+from mindvis.decoding.baselines import load_class_ldm
 from mindvis.evaluation.classifiers import DEMO_ASSETS, load_demo_classifier
-from mindvis.simulation.demo_models import PREFIXES, draw_pictures, judge, sample_classes
+from mindvis.simulation.demo_models import draw_pictures, judge, sample_classes
 from mindvis.simulation.stimuli import CLASS_NAMES
 from mindvis.simulation.train_image_models import accuracy, encode_all, peak_signal_to_noise, reconstruct
 
@@ -25,13 +25,7 @@ def classifier():
 
 @pytest.fixture(scope="module")
 def ldm():
-    config = yaml.safe_load((DEMO_ASSETS / "config.yaml").read_text())
-    state = torch.load(DEMO_ASSETS / "model.ckpt", weights_only=True)["state_dict"]
-    ldm = build_class_ldm(config)
-    for part, prefix in PREFIXES.items():
-        chosen = {name.removeprefix(prefix): x.float() for name, x in state.items() if name.startswith(prefix)}
-        getattr(ldm, part).load_state_dict(chosen)
-    return ldm.eval()
+    return load_class_ldm(DEMO_ASSETS / "model.ckpt")
 
 
 @pytest.fixture(scope="module")

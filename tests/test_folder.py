@@ -86,7 +86,7 @@ def test_bad_arrays_get_one_line(run, changes, message):
 def test_damaged_files_get_one_line(run, tmp_path):
     """A cut npz, settings that are no JSON, no folder at all."""
     (run / "generate.json").write_text("{")
-    with pytest.raises(InputError, match="not valid JSON"):
+    with pytest.raises(InputError, match="not readable as JSON"):
         read_decoded(run)
     (run / "generate.json").unlink()
     (run / "decoded.npz").write_bytes((run / "decoded.npz").read_bytes()[:200])

@@ -14,7 +14,7 @@ import pytest
 from command_lines import PYPROJECT, ROOT, SCRIPTS, parse_only, schema_of, setting_names, uses_settings, words
 from readme_commands import PAGES, Workshop
 
-from mindvis.chain import ChainConfig
+from mindvis.config.tools import ChainConfig
 from mindvis.prepare import check
 
 EXTRAS = PYPROJECT["project"]["optional-dependencies"]

@@ -43,7 +43,7 @@ def test_pictures_of_a_class_differ_visibly(name):
 @pytest.mark.parametrize("name", CLASS_NAMES)
 def test_objects_stay_within_the_unit_box(name):
     """Parts reach out of the box by at most a tenth, so that a whole object fits the picture."""
-    points = np.concatenate([outline for _, outline in KINDS[name].parts()])
+    points = np.concatenate([outline for _, outline in KINDS[name].parts])
     assert np.isfinite(points).all()
     assert np.abs(points).max() <= 1.1
     assert np.ptp(points, axis=0).max() >= 1.4

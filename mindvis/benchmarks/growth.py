@@ -1,38 +1,31 @@
 """How time and memory grow with what a user can choose: batch size, voxels, stimuli, subjects; as one plot."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
 from mindvis.benchmarks.measure import measure_variants
 from mindvis.benchmarks.works import Filled, Variant, complete
-from mindvis.common.files import write_atomic, write_json
-from mindvis.common.plots import ACCENT, INK, MUTED, PAPER_DPI
+from mindvis.common.files import write_json
+from mindvis.common.plots import ACCENT, INK, MUTED, PAPER_DPI, save_png
 from mindvis.config.schemas import ModelConfig
 from mindvis.config.tools import BenchmarkConfig
 
 SMALL = ModelConfig(embed_dim=256, depth=6, num_heads=8, decoder_embed_dim=128, decoder_depth=2, decoder_num_heads=8)
-BATCH_SIZES = (4, 8, 16, 32, 64)
-VOXELS = (1024, 2048, 4096, 8192)
-STIMULI = (2, 4, 8, 16)
-SUBJECTS = (50, 100, 200, 400, 800)
-
-Change = Callable[[Filled, int], Filled]
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One panel: what is varied, over which sizes, of which work."""
+    """One panel: the setting that is varied, over which sizes, and of which work."""
 
     label: str
+    setting: str
+    sizes: tuple[int, ...]
     work: str
     title: str
-    sizes: tuple[int, ...]
-    change: Change
 
 
 @dataclass(frozen=True)
@@ -45,10 +38,10 @@ class Point:
 
 
 CURVES = (
-    Curve("batch size", "stage_a", "Stage A step", BATCH_SIZES, lambda c, n: replace(c, stage_a_batch=n)),
-    Curve("voxels", "stage_a", "Stage A step, batch 8", VOXELS, lambda c, n: replace(c, num_voxels=n)),
-    Curve("stimuli", "pictures", "decoding, UniPC 20", STIMULI, lambda c, n: replace(c, num_pictures=n)),
-    Curve("subjects", "first_batch", "first batch, cache present", SUBJECTS, lambda c, n: replace(c, num_subjects=n)),
+    Curve("batch size", "stage_a_batch", (4, 8, 16, 32, 64), "stage_a", "Stage A step"),
+    Curve("voxels", "num_voxels", (1024, 2048, 4096, 8192), "stage_a", "Stage A step, batch 8"),
+    Curve("stimuli", "num_pictures", (2, 4, 8, 16), "pictures", "decoding, UniPC 20"),
+    Curve("subjects", "num_subjects", (50, 100, 200, 400, 800), "first_batch", "first batch, cache present"),
 )
 
 
@@ -58,9 +51,7 @@ def benchmark_growth(config: BenchmarkConfig) -> list[str]:
     points = {curve.label: list(_measure(small, curve)) for curve in CURVES}
     if config.output:
         folder = Path(config.output)
-        folder.mkdir(parents=True, exist_ok=True)
-        figure = growth_plot(points)
-        write_atomic(folder / "growth.png", lambda file: figure.savefig(file, format="png", dpi=PAPER_DPI))
+        save_png(growth_plot(points), folder / "growth.png")
         write_json(folder / "growth.json", {name: [vars(point) for point in curve] for name, curve in points.items()})
     return [
         f"{name} {point.size}: {point.seconds:.3g} s, {(point.peak_bytes or 0) / 1e9:.2f} GB"
@@ -71,7 +62,7 @@ def benchmark_growth(config: BenchmarkConfig) -> list[str]:
 
 def growth_plot(points: dict[str, list[Point]]) -> Figure:
     """Two rows of panels over doubling sizes: seconds above (both axes logarithmic), gigabytes below."""
-    figure = Figure(figsize=(10.0, 4.6), layout="constrained")
+    figure = Figure(figsize=(10.0, 4.6), layout="constrained", dpi=PAPER_DPI)
     axes = figure.subplots(2, len(CURVES), sharex="col")
     for column, curve in enumerate(CURVES):
         found = points[curve.label]
@@ -88,7 +79,10 @@ def growth_plot(points: dict[str, list[Point]]) -> Figure:
         below.plot(sizes, peaks, "o-", color=INK)
         below.set_ylim(0, 1.15 * max(peaks) or 1)
         below.set_xlabel(curve.label)
-        _doubling(below, sizes)
+        below.set_xscale("log", base=2)
+        below.set_xticks(sizes)  # each size with a tick of its own
+        below.xaxis.set_minor_locator(NullLocator())
+        below.xaxis.set_major_formatter(_as_written)
     for axis in axes.flat:
         axis.spines[["top", "right"]].set_visible(False)
     axes[0, 0].set_ylabel("seconds a call")
@@ -100,16 +94,8 @@ def growth_plot(points: dict[str, list[Point]]) -> Figure:
 def _measure(config: Filled, curve: Curve) -> Iterator[Point]:
     for size in curve.sizes:
         variant = Variant(curve.work)
-        found = measure_variants(curve.change(config, size), [variant])[variant]
+        found = measure_variants(replace(config, **{curve.setting: size}), [variant])[variant]
         yield Point(size, found.timing.median, found.usage.peak_bytes)
-
-
-def _doubling(axis: Axes, sizes: list[int]) -> None:
-    """Logarithmic sizes, each with its own tick."""
-    axis.set_xscale("log", base=2)
-    axis.set_xticks(sizes)
-    axis.xaxis.set_minor_locator(NullLocator())
-    axis.xaxis.set_major_formatter(_as_written)
 
 
 @FuncFormatter

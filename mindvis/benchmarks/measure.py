@@ -54,7 +54,7 @@ class Timing:
 class Usage:
     """What a work takes besides time: peak bytes of its process (None: not known) and operations of a call.
 
-    Those of a compiled one cannot be counted (0): they are those of the same work, eager.
+    Operations of compiled works cannot be counted (0); the eager ones are taken in their place.
     """
 
     peak_bytes: int | None
@@ -174,7 +174,11 @@ def peak_bytes(device: str) -> int | None:
 
 def count_flops(call: Callable[[], object]) -> float:
     """Operations of the products and convolutions of a call; attention counts as its products."""
-    of_onednn = {} if on_cpu.ONEDNN is None else {on_cpu.ONEDNN: _flops_of_product}
+
+    def product(x: Sequence[int], weight: Sequence[int], *_: object, **__: object) -> int:
+        return 2 * x[0] * weight[0] * weight[1]
+
+    of_onednn = {} if on_cpu.ONEDNN is None else {on_cpu.ONEDNN: product}
     counter = FlopCounterMode(display=False, custom_mapping=of_onednn)
     with patch.object(F, "scaled_dot_product_attention", _products_and_softmax), counter:
         call()
@@ -182,7 +186,7 @@ def count_flops(call: Callable[[], object]) -> float:
 
 
 def _context() -> BaseContext:
-    """Processes that start from one which has imported everything and computed nothing; where there is none, anew."""
+    """Processes forked from one that has only imported everything; without fork servers, new ones."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
@@ -215,10 +219,6 @@ def _use(config: Filled, variant: Variant) -> Usage:
 def _clear_away(config: Filled, variant: Variant) -> None:
     if Worker.made is not None:
         Worker.made.close()
-
-
-def _flops_of_product(x: Sequence[int], weight: Sequence[int], *_: object, **__: object) -> int:
-    return 2 * x[0] * weight[0] * weight[1]
 
 
 def _products_and_softmax(query: Tensor, key: Tensor, value: Tensor, **_: object) -> Tensor:

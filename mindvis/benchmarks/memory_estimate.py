@@ -195,7 +195,7 @@ class FusedAttention(torch.autograd.Function):
 
 @contextmanager
 def _autocast(*, enabled: bool) -> Iterator[None]:
-    """Autocast of a GPU also where there is none: `torch.autocast` would turn itself off."""
+    """Autocast of a GPU on a machine without one, where `torch.autocast` turns itself off."""
     before = torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda")
     torch.set_autocast_enabled("cuda", enabled)
     torch.set_autocast_dtype("cuda", torch.bfloat16)

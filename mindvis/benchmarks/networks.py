@@ -123,17 +123,21 @@ def _drawing(config: Filled, variant: Variant, sampler: str, num_steps: int, bat
     else:
         ldm = decoding.make_ready(ldm, variant.precision, compile=variant.compiled)
     fmri = seeded_rows(config, config.num_pictures)["fmri"][:, 0].cpu().numpy()
-    options: dict[str, Any] = {
-        "num_samples": 1,
-        "seed": config.seed,
-        "precision": variant.precision,
-        "compile": variant.compiled,
-    }
-    options |= {"sampler": sampler, "num_steps": num_steps, "batch_size": batch_size}
 
     def draw() -> None:
         with patch.object(decoding, "make_ready", lambda ready, *_, **__: ready):
-            decoding.decode(ldm, fmri, range(len(fmri)), **options)
+            decoding.decode(
+                ldm,
+                fmri,
+                range(len(fmri)),
+                num_samples=1,
+                sampler=sampler,
+                num_steps=num_steps,
+                batch_size=batch_size,
+                seed=config.seed,
+                precision=variant.precision,
+                compile=variant.compiled,
+            )
 
     return draw
 

@@ -61,10 +61,8 @@ def benchmark_solvers(config: BenchmarkConfig) -> list[str]:
     lines = [line(COLUMNS), line(["---"] * len(COLUMNS)), *(row.as_line() for row in rows)]
     lines += ["", suggestion(rows)]
     if config.output:
-        folder = Path(config.output)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / "solvers.md", "\n".join(lines) + "\n")
-        write_json(folder / "solvers.json", {"rows": [asdict(row) for row in rows]})
+        write_text(Path(config.output) / "solvers.md", "\n".join(lines) + "\n")
+        write_json(Path(config.output) / "solvers.json", {"rows": [asdict(row) for row in rows]})
     return lines
 
 
@@ -76,9 +74,8 @@ def suggestion(rows: list[SolverRow]) -> str:
     if not as_near:
         return f"{bound}; no sampler is as near with fewer steps."
     best = min(as_near, key=lambda row: row.evaluations)
-    return (
-        f"{bound}; {best.sampler} {best.num_steps} is as near ({best.latent:.4f}) with {best.evaluations} evaluations."
-    )
+    near = f"{best.sampler} {best.num_steps} is as near ({best.latent:.4f})"
+    return f"{bound}; {near} with {best.evaluations} evaluations."
 
 
 class CountedModel:
@@ -105,9 +102,9 @@ def _compare(
 ) -> SolverRow:
     images, wanted = (ldm.autoencoder.decode(x).clamp(-1, 1) for x in (latent, reference))
     recognised = (classifier(images).argmax(dim=1) == class_ids).float().mean()
-    distances = ((latent - reference).square().mean().sqrt(), 127.5 * (images - wanted).square().mean().sqrt())
-    of_latents, of_pixels = map(float, distances)
-    return SolverRow(sampler, num_steps, evaluations, of_latents, of_pixels, float(recognised))
+    of_latents = (latent - reference).square().mean().sqrt()
+    of_pixels = 127.5 * (images - wanted).square().mean().sqrt()
+    return SolverRow(sampler, num_steps, evaluations, float(of_latents), float(of_pixels), float(recognised))
 
 
 def _progress(label: str) -> Callable:

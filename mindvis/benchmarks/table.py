@@ -47,17 +47,23 @@ class Row:
         for part in (measured["ours"], measured["plain"] or {}):
             part.pop("work", None)
         work, items, unit = self.ours.work
-        measured |= {"work": work, "precision": self.precision, "items": items, "unit": unit}
-        measured |= {"ratio": self.ratio, "memory_ratio": self.memory_ratio}
-        measured |= {"items_per_second": items / self.ours.timing.median}
-        rates = {"flops_per_second": self.ours.flops_per_second, "share_of_matmul": self.ours.share_of_matmul}
-        return measured | rates
+        return measured | {
+            "work": work,
+            "precision": self.precision,
+            "items": items,
+            "unit": unit,
+            "ratio": self.ratio,
+            "memory_ratio": self.memory_ratio,
+            "items_per_second": items / self.ours.timing.median,
+            "flops_per_second": self.ours.flops_per_second,
+            "share_of_matmul": self.ours.share_of_matmul,
+        }
 
 
 def benchmark(config: Filled, limit: Limit | None = None) -> Iterator[Row]:
     """Rows of the parts in `config.parts`, as they are measured; eager ones first, and on a GPU then compiled ones.
 
-    What would not end within the limit, as far as that can be told, is left out with a line in the log. Raises
+    What will probably not end within the limit is left out with a line in the log. Raises
     InputError for settings that cannot be.
     """
     limit = limit or Limit(config.max_seconds)
@@ -116,13 +122,13 @@ def line(cells: Sequence[str]) -> str:
 
 def row_line(row: Row) -> str:
     """One row of the table."""
-    work, items, unit = row.ours.work
-    rate = f"{items / row.ours.timing.median:.3g} {unit}"
+    ours = row.ours
+    work, items, unit = ours.work
+    rate = f"{items / ours.timing.median:.3g} {unit}"
+    flops = f"{ours.flops_per_second / 1e9:.3g} ({ours.share_of_matmul:.0%})" if ours.usage.flops else ""
     beside = ["", ""] if row.plain is None else [_seconds(row.plain), _gigabytes(row.plain)]
     ratios = ["" if ratio is None else f"{ratio:.2f}" for ratio in (row.ratio, row.memory_ratio)]
-    return line(
-        [work, row.precision, _seconds(row.ours), rate, _gigabytes(row.ours), _flops(row.ours), *beside, *ratios]
-    )
+    return line([work, row.precision, _seconds(ours), rate, _gigabytes(ours), flops, *beside, *ratios])
 
 
 def _seconds(part: Measured) -> str:
@@ -132,9 +138,3 @@ def _seconds(part: Measured) -> str:
 
 def _gigabytes(part: Measured) -> str:
     return "" if part.usage.peak_bytes is None else f"{part.usage.peak_bytes / 1e9:.2f}"
-
-
-def _flops(part: Measured) -> str:
-    if not part.usage.flops:
-        return ""
-    return f"{part.flops_per_second / 1e9:.3g} ({part.share_of_matmul:.0%})"

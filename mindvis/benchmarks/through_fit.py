@@ -4,7 +4,7 @@ import csv
 import json
 import statistics
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -70,11 +70,9 @@ def benchmark_fit(
             variant = Variant(stage, precision, compiled=compiled, batch=batches(config, stage)[0])
             bare = known.get(variant) or measure_variants(config, [variant])[variant]
             seconds, share = train_briefly(config, variant)
-            found.append(
-                FitSpeed(stage, batch_of(config, variant), precision, compiled, seconds, bare.timing.median, share)
-            )
+            size = batch_of(config, variant)
+            found.append(FitSpeed(stage, size, precision, compiled, seconds, bare.timing.median, share))
     if config.output:
-        Path(config.output).mkdir(parents=True, exist_ok=True)
         rows = [asdict(speed) | {"share_of_bare": speed.share_of_bare} for speed in found]
         name = "fit.json" if stage == "stage_a" else f"fit_{stage}.json"
         write_json(Path(config.output) / name, json.loads(json.dumps({"rows": rows})))
@@ -96,11 +94,15 @@ def train_briefly(config: Filled, variant: Variant) -> tuple[float, float]:
         val_fraction=0.0,
     )
     with tempfile.TemporaryDirectory(prefix="mindvis-benchmark-") as folder:
-        begun: dict[str, Any] = {"stage": STAGES[variant.work], "settings": {"trainer": plain(trainer)}}
-        run = create_run(folder, **begun, resume="auto", resume_override=False)
+        settings = {"trainer": plain(trainer)}
+        stage = STAGES[variant.work]
+        run = create_run(folder, stage=stage, settings=settings, resume="auto", resume_override=False)
         options: dict[str, Any] = {"seed": config.seed, "trainer": trainer, "logging": LoggingConfig(wandb="disabled")}
         fit(module, dataset, None, run, **options, clip=CLIP[variant.work])
-        return _medians((Path(folder) / "speed.csv").read_text().splitlines(), batch_size)
+        lines = (Path(folder) / "speed.csv").read_text().splitlines()
+    rows = list(csv.DictReader(lines))[1:]
+    seconds = statistics.median(batch_size / float(row["samples_per_second"]) for row in rows)
+    return seconds, statistics.median(float(row["loader_share"]) for row in rows)
 
 
 def _stage_a(config: Filled, num_rows: int) -> tuple[pl.LightningModule, FMRIDataset]:
@@ -125,9 +127,3 @@ MODULES = {"stage_a": _stage_a, "stage_b": _stage_b}
 
 def _rows(config: Filled, num_rows: int) -> np.ndarray:
     return generator((config.seed,), "benchmark").standard_normal((num_rows, config.num_voxels), dtype=np.float32)
-
-
-def _medians(lines: Sequence[str], batch_size: int) -> tuple[float, float]:
-    rows = list(csv.DictReader(lines))[1:]
-    seconds = [batch_size / float(row["samples_per_second"]) for row in rows]
-    return statistics.median(seconds), statistics.median(float(row["loader_share"]) for row in rows)

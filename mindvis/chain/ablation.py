@@ -13,17 +13,21 @@ from itertools import count
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 from omegaconf import OmegaConf
 
 from mindvis.chain.ablation_tables import Figure, Measured, Row, Table, choose_rows, load_table, write_results
 from mindvis.chain.execute import Runner, run_subjects
-from mindvis.chain.hard import hard_figures
-from mindvis.chain.plan import SCHEMAS, ChainConfig, StageConfig, Step, by_settings, plan_chain, short_digest
+from mindvis.chain.plan import SCHEMAS, ChainConfig, StageConfig, Step, plan_chain, short_digest
 from mindvis.chain.processes import Launch
 from mindvis.chain.record import Record
-from mindvis.common.errors import InputError
+from mindvis.common.errors import InputError, check_setting
 from mindvis.config.loading import load_config
 from mindvis.config.tools import AblateConfig
+from mindvis.evaluation import similarity_matrix
+from mindvis.evaluation.compare import read_report
+from mindvis.evaluation.pictures import DecodedSet, read_controls, read_decoded
+from mindvis.evaluation.statistics import interval
 from mindvis.inspection.hidden_voxels import SCORE_FILE
 
 CHAINS = {"god": "configs/god.yaml", "demo": "configs/ablate_demo.yaml"}
@@ -33,6 +37,14 @@ AFTER_STAGE_A = ("finetune_mbm", "finetune_ldm", "generate", "evaluate")
 # (beginning of the figure's name in report.json, label, factor); the ways are those of the chain's evaluation
 DECODING = {"god": [("50_way_top_1/", "50-way top-1, %", 100)], "demo": [("10_way_top_1/", "10-way top-1, %", 100)]}
 PAIRWISE = [("pairwise_pcc", "pairwise pcc, %", 100), ("pairwise_ssim", "pairwise ssim, %", 100)]
+CONTROL = "shuffled"
+# of decoders at low signal: (beginning of the figure's name, classes or None for all, label)
+HARD_FIGURES: tuple[tuple[str, str | None, str], ...] = (
+    ("10_way_top_1/", "trained", "10-way top-1, trained classes, %"),
+    ("10_way_top_1/", "unseen", "10-way top-1, unseen classes, %"),
+    ("pairwise_pcc", None, "pairwise pcc, %"),
+    ("pairwise_ssim", None, "pairwise ssim, %"),
+)
 
 
 class Ablation:
@@ -42,7 +54,9 @@ class Ablation:
     def __init__(self, config: AblateConfig):
         self.config, self.table = config, load_table(config.table)
         chain = base_chain(config, self.table)
-        self.root, self.fork, self.measures = Path(chain.root), chain.fork, measures_of(config, self.table)
+        self.root, self.fork = Path(chain.root), chain.fork
+        chosen = self.table.measures[config.scale]
+        self.measures = chosen if "decoding" in chosen or not config.decode else [*chosen, "decoding"]
         self.results = [Measured(row, config.seeds) for row in choose_rows(self.table, config.rows)]
         self.plans: list[tuple[Measured, int, list[Step]]] = []
         self.writing = threading.Lock()
@@ -52,8 +66,11 @@ class Ablation:
                 continue
             for seed in config.seeds:
                 own = row_chain(chain, measured.row, config.scale, seed, self.measures)
-                own = with_experiment(own, seed) if self.table.simulated else own
-                self.plans.append((measured, seed, plan_chain(own, by_settings)))
+                if self.table.simulated:  # an experiment of its own seed, in a folder named after its settings
+                    settings = {**own.simulate.settings, "seed": seed}  # type: ignore[union-attr]
+                    out = self.root / f"data-{short_digest(settings)}"
+                    own = lay_over(own, {"simulate": {"seed": seed, "out": str(out)}})
+                self.plans.append((measured, seed, plan_chain(own, by_settings=True)))
 
     @property
     def steps(self) -> list[Step]:
@@ -67,7 +84,7 @@ class Ablation:
         """
         runner = Runner(self.root, Record(self.root), launch, say)
         for measured, seed, steps in self.plans:
-            if all(runner.record.judge(step).done for step in steps):
+            if not any(runner.record.why(step) for step in steps):
                 self._take(measured, seed, steps)
         self.write()
         run_row = partial(self._run_row, runner)
@@ -107,8 +124,7 @@ class Ablation:
 
 def base_chain(config: AblateConfig, table: Table) -> ChainConfig:
     """The chain of the full model. Raises `InputError` for an unknown scale, stage or file, no seeds or no jobs."""
-    if config.scale not in CHAINS:
-        raise InputError(f"setting scale is {config.scale!r}; needed: {' or '.join(CHAINS)}")
+    check_setting("scale", config.scale, CHAINS)
     if not config.seeds or len(set(config.seeds)) < len(config.seeds):
         raise InputError(f"setting seeds is {config.seeds}; needed: at least one, each once")
     if config.jobs < 1:
@@ -121,26 +137,12 @@ def base_chain(config: AblateConfig, table: Table) -> ChainConfig:
     return lay_over(chain, config.settings)
 
 
-def measures_of(config: AblateConfig, table: Table) -> list[str]:
-    """Names of what is measured for a table."""
-    chosen = table.measures[config.scale]
-    return chosen if "decoding" in chosen or not config.decode else [*chosen, "decoding"]
-
-
 def row_chain(chain: ChainConfig, row: Row, scale: str, seed: int, measures: list[str]) -> ChainConfig:
     """The chain of one row and seed, as far as its measures need it."""
     chain = lay_over(replace(chain, seed=seed), getattr(row, scale))
-    unneeded: tuple[str, ...] = AFTER_STAGE_A if measures == ["hidden_voxels"] else ()
-    unneeded += () if "hidden_voxels" in measures else ("score_mbm",)
-    return lay_over(chain, dict.fromkeys(unneeded))
-
-
-def with_experiment(chain: ChainConfig, seed: int) -> ChainConfig:
-    """The chain with a simulated experiment of its own seed, in a folder of the root named after its settings."""
-    assert chain.simulate is not None
-    settings = {**chain.simulate.settings, "seed": seed}
-    out = Path(chain.root) / f"data-{short_digest(settings)}"
-    return lay_over(chain, {"simulate": {"seed": seed, "out": str(out)}})
+    if measures == ["hidden_voxels"]:
+        return lay_over(chain, dict.fromkeys(AFTER_STAGE_A))
+    return chain if "hidden_voxels" in measures else replace(chain, score_mbm=None)
 
 
 def lay_over(chain: ChainConfig, settings: Mapping[str, dict | None]) -> ChainConfig:
@@ -175,7 +177,7 @@ def read_figures(measures: Sequence[str], scale: str, steps: Sequence[Step]) -> 
 
 
 def _from_report(path: Path, wanted: Sequence[tuple[str, str, int]]) -> list[Figure]:
-    reported = [figure for figure in json.loads(path.read_text())["figures"] if figure["set"] == "decoded"]
+    reported = [figure for figure in read_report(path)["figures"] if figure["set"] == "decoded"]
     figures = []
     for start, label, factor in wanted:
         found = next((figure for figure in reported if figure["name"].startswith(start)), None)
@@ -184,3 +186,49 @@ def _from_report(path: Path, wanted: Sequence[tuple[str, str, int]]) -> list[Fig
         low, high = (None if found[key] is None else factor * found[key] for key in ("low", "high"))
         figures.append(Figure(label, factor * found["value"], low, high))
     return figures
+
+
+def hard_figures(folder: Path) -> list[Figure]:
+    """Figures of a scored folder, in per cent, each followed by that of the shuffled control.
+
+    Raises `InputError` where the report has no control, or no unseen classes.
+    """
+    report = read_report(folder)
+    found = []
+    for start, classes, label in HARD_FIGURES:
+        for of in ("decoded", CONTROL):
+            listed = report["figures"] if classes is None else report["by_training"]
+            wanted = [each for each in listed if each["set"] == of and each["name"].startswith(start)]
+            wanted = [each for each in wanted if classes in (None, each.get("classes"))]
+            if not wanted:
+                needed = "needed: an evaluation with it, of trained and unseen classes, and the control shuffled"
+                raise InputError(f"{folder}/report.json: no {label} of {of}; {needed}")
+            found.append(_figure(label, of, *(wanted[0][key] for key in ("value", "low", "high"))))
+    return found + _within_class(folder)
+
+
+def _within_class(folder: Path) -> list[Figure]:
+    figures = []
+    for of, decoded in {"decoded": read_decoded(folder), CONTROL: read_controls(folder)[CONTROL]}.items():
+        shares = within_class(decoded)
+        figures.append(_figure("within class, %", of, float(shares.mean()), *interval(shares, seed=0)))
+    return figures
+
+
+def within_class(decoded: DecodedSet) -> np.ndarray:
+    """Of each stimulus that is not the only one of its class, identification among its class by pixels: [n].
+
+    That is the share of other pictures of the class that correlate less with a decoded picture than its own does.
+    """
+    num_stimuli, class_ids = len(decoded.stimuli), np.asarray(decoded.class_ids)
+    closeness = similarity_matrix(decoded.flat, decoded.stimuli, "pcc").reshape(-1, num_stimuli, num_stimuli)
+    own = np.diagonal(closeness, axis1=1, axis2=2)[:, :, None]  # [k n 1]
+    beaten = ((closeness < own) + 0.5 * (closeness == own)).mean(axis=0)  # [n n]
+    others = (class_ids[:, None] == class_ids) & ~np.eye(num_stimuli, dtype=bool)
+    chosen = others.any(axis=1)
+    return (beaten * others).sum(axis=1)[chosen] / others.sum(axis=1)[chosen]
+
+
+def _figure(label: str, of: str, *numbers: float | None) -> Figure:
+    name = label if of == "decoded" else f"{label.removesuffix(', %')}, {of}, %"
+    return Figure(name, *(None if number is None else 100 * number for number in numbers))  # type: ignore[arg-type]

@@ -1,6 +1,5 @@
 """The paper's ablation tables: rows as settings, and what was measured beside the paper's values."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -31,7 +30,7 @@ class Row:
     deviation: float | None = None  # over the sample sets, where the paper gives it
     god: dict[str, Any] | None = None
     demo: dict[str, Any] | None = None
-    scaled_to: str = ""  # what stands for the name at the scale of the demo, where it is another
+    scaled_to: str = ""  # what the row is called at the scale of the demo, if it differs
     reason: str = ""
 
 
@@ -64,7 +63,7 @@ class Figure:
 
 @dataclass
 class Measured:
-    """A row with its figures by seed, and what is to be said where there are none."""
+    """A row with its figures by seed, and its state where it has none."""
 
     row: Row
     seeds: list[int]  # all that are wanted
@@ -131,7 +130,12 @@ def write_results(root: Path, table: Table, scale: str, results: Sequence[Measur
     write_text(root / f"{table.name}.csv", results_csv(results))
     if table.curves and any(measured.by_seed for measured in results):
         save_png_and_pdf(curves(table, results), root / table.name)
-    rows = [_plain(measured) for measured in results]
+    rows = []
+    for measured in results:
+        seeds = {seed: [asdict(figure) for figure in figures] for seed, figures in measured.by_seed.items()}
+        summary = [asdict(figure) for figure in summaries(measured)]
+        row = {"row": asdict(measured.row), "state": measured.state, "summary": summary}
+        rows.append(row | {"seeds": seeds, "folders": measured.folders})
     write_json(root / f"{table.name}.json", {"table": table.name, "title": table.title, "scale": scale, "rows": rows})
     return text
 
@@ -148,10 +152,10 @@ def markdown(table: Table, scale: str, results: Sequence[Measured]) -> str:
         row, found = measured.row, {figure.label: figure for figure in summaries(measured)}
         cells = [_cell(found.get(label)) for label in labels]
         names = [row.name, *([row.scaled_to or row.name] if scaled_names else [])]
-        lines.append([*names, *([_paper(row)] if in_paper else []), *cells, _count(measured)])
-    notes = (
-        "Intervals: 95 %, over seeds of training and sampling (t); with one seed over stimuli, where there is one.\n"
-    )
+        deviation = "" if row.deviation is None else f" +- {row.deviation:g}"
+        paper = "" if row.paper is None else f"{row.paper:g}{deviation}"
+        lines.append([*names, *([paper] if in_paper else []), *cells, _count(measured)])
+    notes = "Intervals: 95 %, over seeds of training and sampling (t); with one seed over stimuli, if there is one.\n"
     if scale == "demo":
         of = "A simulated experiment a seed" if table.simulated else "One simulated experiment, scaled down"
         notes = f"{of}: {table.scaled}. {notes}"
@@ -191,25 +195,12 @@ def results_csv(results: Sequence[Measured]) -> str:
     return to_csv(COLUMNS, lines)
 
 
-def _paper(row: Row) -> str:
-    if row.paper is None:
-        return ""
-    return f"{row.paper:g}" + (f" +- {row.deviation:g}" if row.deviation is not None else "")
-
-
 def _count(measured: Measured) -> str:
     """How many seeds a row stands on; what has become of it where some are missing."""
     if not measured.by_seed:
         return measured.state
     trouble = f", {measured.state}" if measured.state in ("failed", "stopped") else ""
     return f"{len(measured.by_seed)}" + (f" of {len(measured.seeds)}{trouble}" if measured.missing else "")
-
-
-def _plain(measured: Measured) -> dict:
-    seeds = {seed: [asdict(figure) for figure in figures] for seed, figures in measured.by_seed.items()}
-    summary = [asdict(figure) for figure in summaries(measured)]
-    own = {"row": asdict(measured.row), "state": measured.state, "summary": summary}
-    return json.loads(json.dumps(own | {"seeds": seeds, "folders": measured.folders}))
 
 
 def _cell(figure: Figure | None) -> str:

@@ -38,20 +38,19 @@ class Runner:
         for step in steps:
             # whoever comes second waits, and then finds it done
             with self.begun.setdefault(step.name, threading.Lock()):
-                if self.stopped or not self._run_unless_done(step, device):
+                if self.stopped:
+                    return False
+                reason = self.record.why(step)
+                if reason is None:
+                    self.say(f"{step.name}: done before")
+                elif not self._run(step, reason, device):
                     return False
             self.done.add(step.name)
         return True
 
-    def _run_unless_done(self, step: Step, device: str | None) -> bool:
-        verdict = self.record.judge(step)
-        if not verdict.done:
-            return self._run(step, verdict.reason, device)
-        self.say(f"{step.name}: done before")
-        return True
-
     def _run(self, step: Step, reason: str, device: str | None) -> bool:
-        settings, log = self._files(step)
+        settings = self.root / "steps" / f"{step.file_name}.yaml"
+        log = self.root / "logs" / f"{step.file_name}.log"
         self._make_room(step)
         identity = self.record.identity(step)
         self.record.hashes.save()
@@ -74,14 +73,8 @@ class Runner:
         self.stopped |= status == SAVED_AND_STOPPED
         state = "done" if done else "stopped" if status == SAVED_AND_STOPPED else "failed"
         self.record.update(step, state=state, status=status, seconds=round(seconds, 1), output=output)
-        if done:
-            self.say(f"{step.name}: done in {seconds:.0f} s")
-        else:
-            self.say(_trouble(step, status, log))
+        self.say(f"{step.name}: done in {seconds:.0f} s" if done else _trouble(step, status, log))
         return done
-
-    def _files(self, step: Step) -> tuple[Path, Path]:
-        return self.root / "steps" / f"{step.file_name}.yaml", self.root / "logs" / f"{step.file_name}.log"
 
     def _make_room(self, step: Step) -> None:
         """Move a training aside that was begun with other settings or inputs: days of work are not deleted."""
@@ -134,7 +127,7 @@ def ready(steps: Sequence[Step], record: Record, *, dry_run: bool, say: Say) -> 
 
     Raises `InputError` where a step that is not done reads what is absent and no other step makes.
     """
-    absent = absent_inputs(steps, [step for step in steps if not record.judge(step).done])
+    absent = absent_inputs(steps, [step for step in steps if record.why(step)])
     for line in [*describe_plan(steps, record), *(f"absent {what}" for what in absent)] if dry_run else []:
         say(line)
     if absent:
@@ -153,12 +146,13 @@ def describe_plan(steps: Sequence[Step], record: Record) -> list[str]:
     lines, pending = [], set()
     for step in steps:
         waits = [name for name in step.needs if name in pending]
-        verdict = record.judge(step)
-        if verdict.done and not waits:
+        reason = record.why(step)
+        if reason is None and not waits:
             lines.append(f"skip  {step.name}: done")
             continue
         pending.add(step.name)
-        reason = f"after {waits[-1]}" if verdict.done or (waits and "changed" not in verdict.reason) else verdict.reason
+        if waits and "changed" not in (reason or ""):
+            reason = f"after {waits[-1]}"
         lines.append(f"run   {step.name}: {reason}; {step.stage} -> {step.folder}")
     return lines
 

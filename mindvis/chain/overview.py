@@ -1,11 +1,11 @@
 """The scores of a chain's subjects side by side, beside the paper's and chance, as Markdown and CSV."""
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from mindvis.chain.plan import Step
 from mindvis.common.files import to_csv, write_text
+from mindvis.evaluation.compare import read_report
 from mindvis.evaluation.report import short_number
 
 COLUMNS = ("subject", "figure", "set", "value", "low", "high", "deviation", "best", "chance", "n", "num_samples")
@@ -34,7 +34,7 @@ def write_overview(root: Path, steps: Sequence[Step]) -> str | None:
     of every report.
     """
     found = {str(step.subject): step.folder / "report.json" for step in steps if step.stage == "evaluate"}
-    reports = {subject: json.loads(path.read_text())["figures"] for subject, path in found.items() if path.is_file()}
+    reports = {subject: read_report(path)["figures"] for subject, path in found.items() if path.is_file()}
     if not reports:
         return None
     table = markdown_table(reports, _in_the_paper(steps))

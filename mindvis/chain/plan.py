@@ -1,7 +1,7 @@
 """The steps of a chain: which script runs with which settings, where its results go, and what it waits for."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -37,9 +37,6 @@ TRAININGS = ("pretrain_mbm", "pretrain_ldm", "finetune_mbm", "finetune_ldm")
 APART = {"simulate": ("out",), "generate": ("run", "output", "control", "overwrite")}
 APART["baseline_ridge"] = ("output", "overwrite")
 
-# (stage, subject or None, settings, name of the run it looks at or None) -> name; a training's is its folder's too
-Naming = Callable[[str, str | None, dict, str | None], str]
-
 
 @dataclass(frozen=True)
 class Step:
@@ -63,37 +60,20 @@ class Step:
         return self.name.replace("/", "-")
 
 
-def by_stage(stage: str, subject: str | None, settings: dict, home: str | None) -> str:
-    """Names of one chain: `pretrain_mbm`, `sbj_3/finetune_ldm`, `sbj_3/generate`."""
-    return stage if subject is None else f"{subject}/{stage}"
-
-
-def by_stage_alone(stage: str, subject: str | None, settings: dict, home: str | None) -> str:
-    """Names of a chain of one subject that has no folder of its own: `pretrain_mbm`, `finetune_ldm`, `generate`."""
-    return stage
-
-
-def by_settings(stage: str, subject: str | None, settings: dict, home: str | None) -> str:
-    """Names that several chains share: equal settings, with equal runs before them, give the same name."""
-    if stage in TRAININGS or stage in APART:
-        name = f"{stage}-{short_digest(binding(settings, FREE_SETTINGS + APART.get(stage, ())))}"
-        return name if stage in TRAININGS or not home else f"{home}/{name}"
-    return f"{home}/{stage}" if home else stage
-
-
 def short_digest(settings: Mapping) -> str:
     """12 hexadecimal digits that name a folder after its settings."""
     return digest([json.dumps(settings, sort_keys=True)])[:12]
 
 
-def plan_chain(config: ChainConfig, naming: Naming | None = None) -> list[Step]:
+def plan_chain(config: ChainConfig, *, by_settings: bool = False) -> list[Step]:
     """All steps, each after those it needs: the shared ones, then subject by subject.
 
-    Names come from `naming`, else from the stage and the subject. Raises `InputError` for settings of the chain or of a
-    stage that are wrong.
+    Names are `pretrain_mbm`, `sbj_3/finetune_ldm`, `sbj_3/generate`; with `by_settings` those that several chains
+    share: equal settings, with equal runs before them, give the same name. A training's name is its folder's too.
+    Raises `InputError` for settings of the chain or of a stage that are wrong.
     """
     check_chain(config)
-    planner = _Planner(config, naming or (by_stage if config.subject_folders else by_stage_alone))
+    planner = _Planner(config, by_settings)
     shared = planner.add_all(SHARED, None, {})
     for subject in config.subjects:
         planner.add_all([stage for stage in SCHEMAS if stage not in SHARED], subject, shared)
@@ -142,8 +122,8 @@ def binding(settings: dict, free: tuple[str, ...] = FREE_SETTINGS) -> dict[str, 
 
 
 class _Planner:
-    def __init__(self, config: ChainConfig, naming: Naming):
-        self.config, self.naming, self.root = config, naming, Path(config.root)
+    def __init__(self, config: ChainConfig, by_settings: bool):
+        self.config, self.by_settings, self.root = config, by_settings, Path(config.root)
         self.steps: list[Step] = []
         self.moved: tuple[str, str] | None = None  # folder of simulated data in its file and in this chain
 
@@ -165,7 +145,10 @@ class _Planner:
     def _add(self, stage: str, subject: str | None, done: dict[str, Step], control: str = "none") -> Step:
         config, wired = getattr(self.config, stage), self._wired(stage, subject, done, control)
         settings = stage_settings(stage, config, wired, self.moved)
-        self._keep_apart(stage, settings, control)
+        if self.by_settings and stage in ("generate", "baseline_ridge"):  # pictures apart by their settings
+            folder = Path(settings["output"]) if control == "none" else Path(settings["output"]).parent
+            folder = folder.with_name(f"{folder.name}-{self._digest(stage, settings)}")
+            settings["output"] = str(folder if control == "none" else folder / control)
         name, folder = self._place(stage, subject, done, settings)
         name += "" if control == "none" else f"_{control}"
         if stage in TRAININGS:
@@ -176,19 +159,18 @@ class _Planner:
         self.steps.append(Step(name, stage, subject, settings, folder, needs))
         return self.steps[-1]
 
-    def _keep_apart(self, stage: str, settings: dict, control: str) -> None:
-        """Chains that share runs have folders of pictures by their settings."""
-        if self.naming is by_settings and stage in ("generate", "baseline_ridge"):
-            digest = short_digest(binding(settings, FREE_SETTINGS + APART[stage]))
-            folder = Path(settings["output"]) if control == "none" else Path(settings["output"]).parent
-            folder = folder.with_name(f"{folder.name}-{digest}")
-            settings["output"] = str(folder if control == "none" else folder / control)
+    def _digest(self, stage: str, settings: dict) -> str:
+        return short_digest(binding(settings, FREE_SETTINGS + APART.get(stage, ())))
 
     def _place(self, stage: str, subject: str | None, done: dict[str, Step], settings: dict) -> tuple[str, Path]:
         """Name and folder: trainings have their own, the others write where their settings say."""
         home = done.get("pretrain_mbm") if stage == "score_mbm" else _decoder(done)
         home = _pictures(done) if stage == "evaluate" else home
-        name = self.naming(stage, subject, settings, home.name if home else None)
+        name = f"{subject}/{stage}" if subject and self.config.subject_folders else stage
+        if self.by_settings:
+            own = stage in TRAININGS or stage in APART
+            name = f"{stage}-{self._digest(stage, settings)}" if own else stage
+            name = name if stage in TRAININGS or not home else f"{home.name}/{name}"
         if stage in TRAININGS:
             return name, self.root / name
         folders = {"simulate": "out", "score_mbm": "run", "generate": "output"}
@@ -207,7 +189,8 @@ class _Planner:
         if stage in TRAININGS:
             return wired | _encoder_of(stage, folders)
         if stage in ("evaluate", "demo_summary"):
-            return wired | _scored(stage, done)
+            found = {"decoded": _pictures(done), "output": done.get("evaluate") if stage == "demo_summary" else None}
+            return wired | {name: str(step.folder) for name, step in found.items() if step is not None}
         if stage == "baseline_ridge":
             return wired | {"output": str(self.root / stage), "overwrite": True, "with_controls": self.config.controls}
         decoder = _decoder(done)
@@ -217,15 +200,13 @@ class _Planner:
             wired["run"] = run
         if stage == "generate" and decoder and decoder.subject is None:  # one model of several subjects
             wired["data"] = decoder.settings["data"] | {"subjects": [subject]}
-            wired |= {"output": self._pictures(run, subject, control, f"decoded_{subject}")}
-            wired |= {"control": control, "overwrite": True}
-        elif stage == "generate":
-            wired |= {"control": control, "overwrite": True, "output": self._pictures(run, subject, control)}
+        if stage == "generate":
+            of_many = decoder is not None and decoder.subject is None
+            folder = Path(run) if run else self.root / str(subject)
+            folder = folder / (f"decoded_{subject}" if of_many else "decoded")
+            output = folder if control == "none" else folder / control
+            wired |= {"control": control, "overwrite": True, "output": str(output)}
         return wired
-
-    def _pictures(self, run: str | None, subject: str | None, control: str, name: str = "decoded") -> str:
-        folder = (Path(run) if run else self.root / str(subject)) / name
-        return str(folder if control == "none" else folder / control)
 
 
 def _decoder(done: dict[str, Step]) -> Step | None:
@@ -236,13 +217,6 @@ def _decoder(done: dict[str, Step]) -> Step | None:
 def _pictures(done: dict[str, Step]) -> Step | None:
     """The step whose pictures are scored."""
     return done.get("generate") or done.get("baseline_ridge")
-
-
-def _scored(stage: str, done: dict[str, Step]) -> dict:
-    """The pictures that are scored, and for the summary where their scores are."""
-    pictures, scores = _pictures(done), done.get("evaluate") if stage == "demo_summary" else None
-    found = {"decoded": pictures, "output": scores}
-    return {name: str(step.folder) for name, step in found.items() if step is not None}
 
 
 def _encoder_of(stage: str, folders: dict[str, str]) -> dict:

@@ -63,7 +63,7 @@ class Screen:
 
 
 class Processes:
-    """Starts the scripts of a folder, called as `Launch`; `stopped` is set once a signal has asked for the end.
+    """Runs the scripts of a folder, called as `Launch`; `stopped` is set by a signal that asks for the end.
 
     Memory is freed after each stage, and a crash ends one step only.
     """
@@ -189,7 +189,7 @@ def last_line(log: Path) -> str:
 
 
 def launcher(fork: bool, at_once: int, scripts: Path, screen: Screen) -> Processes:
-    """What runs the stages: forks where they are asked for and one stage runs at a time, else processes."""
+    """What runs the stages: forks with `fork` and one stage at a time, else processes."""
     return Forks(scripts, screen) if fork and at_once == 1 else Processes(scripts, screen)
 
 

@@ -8,7 +8,6 @@ import json
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from mindvis.common.errors import InputError
 from mindvis.common.files import digest, sha256, write_json
 from mindvis.config.loading import flatten
 from mindvis.data.hcp import FILE_NAME as HCP_FILE
+from mindvis.data.reading import read_json
 from mindvis.evaluation.classifiers import check_classifier_weights
 from mindvis.inspection.hidden_voxels import SCORE_FILE
 from mindvis.training.runs import FREE_SETTINGS, changed_settings
@@ -27,24 +27,13 @@ from mindvis.training.runs import FREE_SETTINGS, changed_settings
 RECORD, FILES, LOCK = "chain.json", "files.json", ".chain.lock"
 SCHEMA = "mindvis.chain/1"
 # Where things lie or how fast they run: no part of a result. Files count by what is in them.
-FREE: tuple[str, ...] = (
-    *(*FREE_SETTINGS, "out", "output", "overwrite", "device", "num_threads", "batch_size"),
-    *("data.root", "data.cache_dir", "extra_data.root", "extra_data.cache_dir"),
-)
-FILE_SETTINGS = (
-    *("pretrained", "encoder", "start", "ldm", "run", "decoded", "images", "fmri_encoder", "training_images"),
-    *("classifier_weights", "lpips_weights", "fid_weights", "features", "controls", "baselines"),
-)
+FREE = (*FREE_SETTINGS, "out", "output", "overwrite", "device", "num_threads", "batch_size")
+FREE += ("data.root", "data.cache_dir", "extra_data.root", "extra_data.cache_dir")
+FILE_SETTINGS = ("pretrained", "encoder", "start", "ldm", "run", "decoded", "images", "fmri_encoder")
+FILE_SETTINGS += ("training_images", "classifier_weights", "lpips_weights", "fid_weights")
+FILE_SETTINGS += ("features", "controls", "baselines")
 RESULTS = {"score_mbm": SCORE_FILE, "generate": "decoded.npz", "baseline_ridge": "decoded.npz"}
 RESULTS |= {"evaluate": "report.json", "demo_summary": "summary.txt"}
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """Whether a step is done and may be skipped, and if not, why it has to run."""
-
-    done: bool
-    reason: str
 
 
 class Record:
@@ -72,22 +61,33 @@ class Record:
 
     def output(self, step: Step) -> str | None:
         """Digest of what the step left, None where it has not ended."""
-        return describe_output(step.stage, step.folder, self.hashes)
+        folder = step.folder
+        if step.stage in TRAININGS:
+            manifest = folder / "manifest.json"
+            if not manifest.is_file() or not json.loads(manifest.read_text()).get("finished"):
+                return None
+            files = _run_files(folder)
+        elif step.stage == "simulate":
+            files = [*folder.glob("*/npz/*"), *folder.glob(f"HCP/npz/*/{HCP_FILE}")]
+        else:
+            files = [folder / RESULTS[step.stage]]
+        found = self.hashes.of_files(files, folder)
+        return None if found == "absent" else found
 
-    def judge(self, step: Step) -> Verdict:
-        """Compare a step with what was recorded of it and with what lies in its folder."""
+    def why(self, step: Step) -> str | None:
+        """Why a step has to run, from what was recorded of it and what lies in its folder; None where it is done."""
         known = self.steps.get(step.name)
         if known is None:
-            return Verdict(False, "not run yet")
-        change = _difference(known["identity"], self.identity(step))
+            return "not run yet"
+        change = _change(known["identity"], self.identity(step))
         if change:
-            return Verdict(False, change)
+            return change
         if known["state"] != "done":
-            return Verdict(False, "cut off before" if known["state"] == "running" else f"{known['state']} before")
+            return "cut off before" if known["state"] == "running" else f"{known['state']} before"
         output = self.output(step)
-        if output != known["output"]:
-            return Verdict(False, f"{step.folder} {'is gone' if output is None else 'holds something else'}")
-        return Verdict(True, "done")
+        if output == known["output"]:
+            return None
+        return f"{step.folder} {'is gone' if output is None else 'holds something else'}"
 
 
 @contextmanager
@@ -111,23 +111,19 @@ class FileHashes:
 
     def of_file(self, path: Path) -> str:
         """Digest of a file."""
-        status = path.stat()
+        status, name = path.stat(), str(path.resolve())
         state = [status.st_size, status.st_mtime_ns]
-        with self.lock:
-            entry = self.known.get(str(path.resolve()))
-        if entry is None or entry[:2] != state:
+        entry = self.known.get(name, [])
+        if entry[:2] != state:
             entry = [*state, sha256(path)]
             with self.lock:
-                self.known[str(path.resolve())] = entry
+                self.known[name] = entry
         return entry[2]
 
     def of_files(self, paths: Iterable[Path], base: Path) -> str:
         """Digest of several files and their names below `base`, hidden ones left out; `absent` where there is none."""
-        entries = [
-            [str(path.relative_to(base)), self.of_file(path)]
-            for path in sorted(paths)
-            if path.is_file() and path.name[0] != "."
-        ]
+        files = [path for path in sorted(paths) if path.is_file() and path.name[0] != "."]
+        entries = [[str(path.relative_to(base)), self.of_file(path)] for path in files]
         return digest([json.dumps(entries)]) if entries else "absent"
 
     def save(self) -> None:
@@ -139,12 +135,10 @@ class FileHashes:
 
 def describe_inputs(stage: str, settings: dict, hashes: FileHashes) -> dict[str, str]:
     """Digest of everything a stage reads, by the setting that names it."""
-    found = {}
-    for key, value in flatten({name: settings.get(name) for name in FILE_SETTINGS}).items():
-        paths = value if isinstance(value, list) else [value]
-        digests = [_digest(key, Path(path), hashes) for path in paths if path]
-        if digests:
-            found[key] = " ".join(digests)
+    digests: dict[str, list[str]] = {}
+    for key, path in _named_files(settings):
+        digests.setdefault(key, []).append(_digest(key, path, hashes))
+    found = {key: " ".join(of_key) for key, of_key in digests.items()}
     for key in ("data", "extra_data"):
         if settings.get(key):
             root = Path(settings[key]["root"])
@@ -153,20 +147,6 @@ def describe_inputs(stage: str, settings: dict, hashes: FileHashes) -> dict[str,
         folder = Path(settings["output"] or settings["decoded"])
         found["report"] = hashes.of_files([folder / RESULTS["evaluate"]], folder)
     return found
-
-
-def describe_output(stage: str, folder: Path, hashes: FileHashes) -> str | None:
-    """Digest of what a step left in its folder, or None where it has not ended."""
-    if stage in TRAININGS:
-        manifest = folder / "manifest.json"
-        if not manifest.is_file() or not json.loads(manifest.read_text()).get("finished"):
-            return None
-        digest = hashes.of_files(_run_files(folder), folder)
-    elif stage == "simulate":
-        digest = hashes.of_files([*folder.glob("*/npz/*"), *folder.glob(f"HCP/npz/*/{HCP_FILE}")], folder)
-    else:
-        digest = hashes.of_files([folder / RESULTS[stage]], folder)
-    return None if digest == "absent" else digest
 
 
 # Patterns of a layout's files below its root: those of a subject, in whose place {} stands, and those of all subjects.
@@ -208,26 +188,35 @@ def absent_inputs(steps: Sequence[Step], pending: Sequence[Step]) -> list[str]:
         for key, path, what in _absent(step.settings):
             if not any(path.resolve().is_relative_to(folder) for folder in made):
                 lines.append("; ".join(filter(None, (f"{what} ({key} of {step.stage})", published_source(path)))))
-        if step.stage == "evaluate":
-            lines += _absent_classifier(step.settings)
-        if step.stage == "pretrain_mbm":
-            lines += _absent_resnet(step.settings)
+        try:
+            _check_networks(step)
+        except InputError as error:
+            setting = "classifier_weights" if step.stage == "evaluate" else "pretext.resnet"
+            lines.append(f"{error} ({setting} of {step.stage})")
     return list(dict.fromkeys(lines))
+
+
+def _check_networks(step: Step) -> None:
+    """Raise InputError where the weights of a network beside the models are absent."""
+    settings = step.settings
+    if step.stage == "evaluate":
+        check_classifier_weights(settings["classifier"], settings["classifier_weights"])
+    if step.stage == "pretrain_mbm" and settings["pretext"]["weight"]:
+        from mindvis.sc_mbm.pretext import find_resnet  # with it come the networks
+
+        find_resnet(settings["pretext"]["resnet"])
 
 
 def _read(path: Path) -> dict:
     if not path.is_file():
         return {}
-    try:
-        content = json.loads(path.read_text())
-    except ValueError as error:
-        raise InputError(f"{path}: not readable as JSON ({error}); needed: the file a chain wrote, or none") from error
+    content = read_json(path)
     if content.get("schema") != SCHEMA:
         raise InputError(f"{path}: schema {content.get('schema')!r}; needed: {SCHEMA}, or another root")
     return content["steps"]
 
 
-def _difference(before: dict, now: dict) -> str | None:
+def _change(before: dict, now: dict) -> str | None:
     """What changed, in a few words, or None."""
     if before["version"] != now["version"]:
         return f"mindvis {before['version']} -> {now['version']}"
@@ -239,8 +228,15 @@ def _difference(before: dict, now: dict) -> str | None:
     return f"input changed: {', '.join(inputs)}" if inputs else None
 
 
+def _named_files(settings: dict) -> Iterator[tuple[str, Path]]:
+    """What the settings of a stage name by a path: the setting and the file or folder."""
+    for key, value in flatten({name: settings.get(name) for name in FILE_SETTINGS}).items():
+        for path in value if isinstance(value, list) else [value]:
+            if path:
+                yield key, find_ldm(path) if key == "ldm" else Path(path)
+
+
 def _digest(key: str, path: Path, hashes: FileHashes) -> str:
-    path = find_ldm(str(path)) if key == "ldm" else path
     if path.is_file():
         beside = [path.with_name("config.yaml")] if key == "ldm" else []
         return hashes.of_files([path, *beside], path.parent)
@@ -255,35 +251,13 @@ def _digest(key: str, path: Path, hashes: FileHashes) -> str:
 
 def _absent(settings: dict) -> Iterator[tuple[str, Path, str]]:
     """Settings of a stage that name files or folders, with the path that is not there and what to call it."""
-    for key, value in flatten({name: settings.get(name) for name in FILE_SETTINGS}).items():
-        for path in value if isinstance(value, list) else [value]:
-            if not path or path == "auto":
-                continue
-            path = find_ldm(path) if key == "ldm" else Path(path)
-            if not path.exists():
-                yield key, path, str(path)
+    for key, path in _named_files(settings):
+        if path != Path("auto") and not path.exists():
+            yield key, path, str(path)
     for key in ("data", "extra_data"):
         if settings.get(key) and not any(path.exists() for path in data_files(settings[key])):
             root, whose = settings[key]["root"], ", ".join(settings[key]["subjects"] or [])
             yield f"{key}.root", Path(root), f"{settings[key]['name']} data{' of ' * bool(whose)}{whose} in {root}"
-
-
-def _absent_classifier(settings: dict) -> Iterator[str]:
-    try:
-        check_classifier_weights(settings["classifier"], settings["classifier_weights"])
-    except InputError as error:
-        yield f"{error} (classifier_weights of evaluate)"
-
-
-def _absent_resnet(settings: dict) -> Iterator[str]:
-    """The weights behind the image-feature pretext, where it is on."""
-    from mindvis.sc_mbm.pretext import find_resnet  # with it come the networks
-
-    try:
-        if settings["pretext"]["weight"]:
-            find_resnet(settings["pretext"]["resnet"])
-    except InputError as error:
-        yield f"{error} (pretext.resnet of pretrain_mbm)"
 
 
 def _run_files(folder: Path) -> list[Path]:

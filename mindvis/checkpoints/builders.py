@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mindvis.checkpoints.formats import read_kind, read_label2img_config, read_ldm, read_mbm, read_weights
+from mindvis.checkpoints.formats import complete_ldm, read_kind, read_label2img_config, read_mbm, read_weights
 from mindvis.checkpoints.weights import IMAGE_DECODER, State, Weights, context_flags
 from mindvis.common.errors import InputError
 from mindvis.common.loading import LoadReport, load_state
@@ -77,11 +77,16 @@ def build_ldm_from(
     checkpoint: str = "last",
 ) -> tuple[LatentDiffusion, LoadReport]:
     """A tuned decoder from anything `read_ldm` takes, and what matched."""
-    ldm_config, encoder, flags, state = read_ldm(
-        path, fmri_encoder=fmri_encoder, label2img=label2img, checkpoint=checkpoint
-    )
-    ldm = build_ldm(ldm_config, FMRIEncoder(**encoder, global_pool=flags["global_pool"]), **flags)
-    return ldm, load_state(ldm, state, source=str(path))
+    weights = read_kind(path, "ldm", checkpoint)
+    weights = complete_ldm(weights, path, fmri_encoder=fmri_encoder, label2img=label2img)
+    ldm = _decoder(weights.settings)
+    return ldm, load_state(ldm, weights.state_dict, source=str(path))
+
+
+def _decoder(settings: dict) -> LatentDiffusion:
+    flags = context_flags(settings)
+    encoder = FMRIEncoder(**settings["encoder"], global_pool=flags["global_pool"])
+    return build_ldm(settings["ldm_config"], encoder, **flags)
 
 
 def blank_module(weights: Weights) -> nn.Module:
@@ -97,9 +102,7 @@ def blank_module(weights: Weights) -> nn.Module:
             return build_ldm(settings, FMRIEncoder())
         if settings["ldm_config"] is None:
             raise InputError("a decoder without its LDM config; needed: the label2img config.yaml")
-        flags = context_flags(settings)
-        encoder = FMRIEncoder(**settings["encoder"], global_pool=flags["global_pool"])
-        return build_ldm(settings["ldm_config"], encoder, **flags)
+        return _decoder(settings)
 
 
 # From the settings of a stage
@@ -118,13 +121,19 @@ def start_mbm(
 
 def build_mbm_module(network: MaskedBrainModel, mask: MaskConfig, optim: OptimConfig, num_epochs: int) -> MBMModule:
     """Training module of Stage A."""
-    masking: dict[str, Any] = {
-        "mask_ratio": mask.mask_ratio,
-        "focus_range": mask.focus_range,
-        "focus_rate": mask.focus_rate,
-    }
-    rates = {name: value for name, value in asdict(optim).items() if name != "clip"}
-    return MBMModule(network, num_epochs=num_epochs, **rates, **masking)
+    return MBMModule(
+        network,
+        mask_ratio=mask.mask_ratio,
+        focus_range=mask.focus_range,
+        focus_rate=mask.focus_rate,
+        num_epochs=num_epochs,
+        **_rates(optim),
+    )
+
+
+def _rates(optim: OptimConfig) -> dict[str, Any]:
+    """What a training module takes of them: all but `clip`, which is the Trainer's."""
+    return {name: value for name, value in asdict(optim).items() if name != "clip"}
 
 
 def read_encoder(config: FinetuneLDMConfig) -> tuple[dict, State | None]:
@@ -160,48 +169,41 @@ def build_stage_b(
 
 def _read_start(path: str, settings: dict) -> State:
     """Weights of the run that a training goes on from. Raises InputError where its settings are others."""
-    ldm_config, encoder, flags, state = read_ldm(path, checkpoint="selected")
-    found = {**encoder, **flags}
+    weights = complete_ldm(read_kind(path, "ldm", "selected"), path)
+    flags = context_flags(weights.settings)
+    found = {**weights.settings["encoder"], **flags}
     needed = {**settings["encoder"], **{name: settings[name] for name in flags}}
     for name, value in needed.items():
         if found.get(name) != value:
-            advice = (
-                "data.reference and data.roi as in that run keep its voxels" if name == "num_voxels" else "the same"
-            )
-            raise InputError(f"start={path}: {name} is {found.get(name)}, this training has {value}; needed: {advice}")
-    if ldm_config != settings["ldm_config"]:
+            keep = "data.reference and data.roi as in that run keep its voxels"
+            differs = f"{name} is {found.get(name)}, this training has {value}"
+            raise InputError(f"start={path}: {differs}; needed: {keep if name == 'num_voxels' else 'the same'}")
+    if weights.settings["ldm_config"] != settings["ldm_config"]:
         raise InputError(f"start={path}: was tuned on another label-to-image model; needed: the same `ldm`")
-    return state
+    return weights.state_dict
 
 
 def build_ldm_module(ldm: LatentDiffusion, config: FinetuneLDMConfig, class_targets: Tensor | None = None) -> LDMModule:
     """Training module of Stage B; `class_targets` [n c] are the embeddings of the training rows' classes."""
-    rates = {name: value for name, value in asdict(config.optim).items() if name != "clip"}
+    context, losses = config.context, None
+    if context.regression or context.consistency:
+        with seeded(config.seed):
+            losses = ContextLosses(
+                regression=context.regression,
+                consistency=context.consistency,
+                class_targets=class_targets if context.target == "class" else None,
+                context_dim=ldm.unet.context_dim,
+                latent_dim=math.prod(ldm.latent_shape),
+            )
     return LDMModule(
         ldm,
         tune=config.tune,
         weighting=config.weighting,
         objective=config.objective,
         num_epochs=config.trainer.max_epochs,
-        context_losses=_context_losses(ldm, config, class_targets),
-        **rates,
+        context_losses=losses,
+        **_rates(config.optim),
     )
-
-
-def _context_losses(
-    ldm: LatentDiffusion, config: FinetuneLDMConfig, class_targets: Tensor | None
-) -> ContextLosses | None:
-    context = config.context
-    if not context.regression and not context.consistency:
-        return None
-    with seeded(config.seed):
-        return ContextLosses(
-            regression=context.regression,
-            consistency=context.consistency,
-            class_targets=class_targets if context.target == "class" else None,
-            context_dim=ldm.unet.context_dim,
-            latent_dim=math.prod(ldm.latent_shape),
-        )
 
 
 def find_ldm(path: str) -> Path:

@@ -44,14 +44,9 @@ from mindvis.sc_mbm import FMRIEncoder
 
 STEM = "diffusion_pytorch_model"
 # the first that is there is read: full precision before half, safetensors before pickles
-WEIGHT_FILES = tuple(
-    f"{STEM}{name}"
-    for name in (
-        *(".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json"),
-        *(".fp16.safetensors", ".safetensors.index.fp16.json", ".fp16.safetensors.index.json"),
-        *(".fp16.bin", ".bin.index.fp16.json"),
-    )
-)
+SUFFIXES = ".safetensors .safetensors.index.json .bin .bin.index.json .fp16.safetensors .safetensors.index.fp16.json"
+SUFFIXES += " .fp16.safetensors.index.json .fp16.bin .bin.index.fp16.json"
+WEIGHT_FILES = [STEM + suffix for suffix in SUFFIXES.split()]
 AUTOENCODER_FOLDERS = ("vae", "vqvae")
 CONDITIONER = "conditioner"  # folder in the exported decoders
 CLASS_FILE = Path("class_embedding") / "model.safetensors"
@@ -125,14 +120,12 @@ def write_diffusers_state(
     """
     folder, names = Path(folder), _names(config)
     configs = diffusers_configs(config, class_embed_type=class_embed_type)
+    write_json(folder / "scheduler" / "scheduler_config.json", configs.pop("scheduler"))
     for place, settings in configs.items():
-        name = "scheduler_config.json" if place == "scheduler" else "config.json"
-        if place != "scheduler":
-            prefix = "unet." if place == "unet" else "autoencoder."
-            own = part(state, prefix)
-            kept = {key: tensor for key, tensor in own.items() if not key.startswith("time_embed_condtion.")}
-            save_safetensors(folder / place / f"{STEM}.safetensors", to_theirs(kept, names[prefix]), {"format": "pt"})
-        write_json(folder / place / name, settings)
+        prefix = "unet." if place == "unet" else "autoencoder."
+        own = part({name: tensor for name, tensor in state.items() if not name.startswith(OWN)}, prefix)
+        save_safetensors(folder / place / f"{STEM}.safetensors", to_theirs(own, names[prefix]), {"format": "pt"})
+        write_json(folder / place / "config.json", settings)
     if classes is not None:
         save_safetensors(folder / CLASS_FILE, {"weight": classes}, {"format": "pt"})
 
@@ -208,15 +201,14 @@ def load_conditioner(folder: str | Path) -> Condition:
     own = _conditioner(Path(folder))
     context_dim = own.state_dict["conditioner.dim_mapper.weight"].shape[0]
     flags = context_flags(own.settings)
-    pooled = flags["global_pool"]
-    encoder = FMRIEncoder(**own.settings["encoder"], global_pool=pooled)
-    context = {"global_pool": pooled, "context_tokens": flags["context_tokens"]}
+    context = {name: flags[name] for name in ("global_pool", "context_tokens")}
+    encoder = FMRIEncoder(**own.settings["encoder"], global_pool=flags["global_pool"])
     ridge = ridge_like(part(own.state_dict, "conditioner.ridge."))
     conditioner = FMRIConditioner(encoder, context_dim=context_dim, ridge=ridge, **context)
     load_state(conditioner, part(own.state_dict, OWN[0]), source=str(folder))
     condition, state = None, part(own.state_dict, OWN[1])
     if state:
-        embedding_dim = state["weight" if pooled else "2.weight"].shape[0]
+        embedding_dim = state["weight" if flags["global_pool"] else "2.weight"].shape[0]
         condition = time_condition(context_dim, embedding_dim, **context)
         load_state(condition, state, source=str(folder))
     return Condition(conditioner, condition).eval().requires_grad_(False)
@@ -267,7 +259,7 @@ def _check(found: State, own: State, names: Mapping[str, str], where: Path) -> N
 def _read_weights(folder: Path) -> State:
     path = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
     if path is None:
-        raise InputError(f"{folder}: no weights; needed: {WEIGHT_FILES[0]}, {WEIGHT_FILES[2]}, or one of their shards")
+        raise InputError(f"{folder}: no weights; needed: {STEM}.safetensors, {STEM}.bin, or one of their shards")
     return _read_shards(path) if path.suffix == ".json" else _read_file(path)
 
 

@@ -7,20 +7,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from mindvis.checkpoints.diffusers_checks import (
-    MOST_LAYERS,
-    Config,
-    check_fixed,
-    check_multiples,
-    flag,
-    is_size,
-    names,
-    refused,
-    side,
-    size,
-    sizes,
-    wrong,
-)
+from mindvis.checkpoints import diffusers_checks as checks
+from mindvis.checkpoints.diffusers_checks import MOST_LAYERS, Config, refused, size, sizes, wrong
 from mindvis.checkpoints.diffusers_scheduler import schedule
 from mindvis.dc_ldm.layers import GROUPS
 
@@ -75,13 +63,9 @@ AUTOENCODER_FIXED = {
     "norm_num_groups": GROUPS,
     "mid_block_add_attention": True,
 }
-AUTOENCODERS: dict[
-    str, tuple[dict[str, Any], dict[str, Any]]
-] = {  # class -> its own defaults, and its own fixed values
-    "AutoencoderKL": (
-        {"latent_channels": 4},
-        {"use_quant_conv": True, "use_post_quant_conv": True},
-    ),
+# class -> its own defaults, and its own fixed values
+AUTOENCODERS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "AutoencoderKL": ({"latent_channels": 4}, {"use_quant_conv": True, "use_post_quant_conv": True}),
     "VQModel": (
         {"latent_channels": 3, "num_vq_embeddings": 256, "vq_embed_dim": None},
         {"norm_type": "group", "lookup_from_codebook": False},
@@ -129,8 +113,8 @@ def _unet(given: Config, where: str) -> tuple[dict, int | None]:
     widths = sizes(found["block_out_channels"], "block_out_channels", count, where)
     # the name is historical: it is the number of heads
     heads = sizes(found["attention_head_dim"], "attention_head_dim", count, where)
-    check_multiples(widths, [GROUPS] * count, "the groups of a norm", where)
-    check_multiples(widths, heads, "the heads that attention_head_dim gives", where)
+    checks.check_multiples(widths, [GROUPS] * count, "the groups of a norm", where)
+    checks.check_multiples(widths, heads, "the heads that attention_head_dim gives", where)
     context_dims = set(sizes(found["cross_attention_dim"], "cross_attention_dim", count, where))
     if len(context_dims) > 1:
         raise refused(where, "cross_attention_dim", found["cross_attention_dim"], max(context_dims))
@@ -147,12 +131,12 @@ def _unet(given: Config, where: str) -> tuple[dict, int | None]:
         "channel_mult": [_factor(width, widths[0]) for width in widths],
         "num_heads": shortest(heads),
         "transformer_depth": depths,
-        "use_linear_in_transformer": flag(found["use_linear_projection"], "use_linear_projection", where),
+        "use_linear_in_transformer": checks.flag(found["use_linear_projection"], "use_linear_projection", where),
         "use_spatial_transformer": True,
         "context_dim": context_dims.pop(),
         "dropout": found["dropout"],
     }
-    return network, side(found["sample_size"], where)
+    return network, checks.side(found["sample_size"], where)
 
 
 def _autoencoder(given: Config, where: str) -> tuple[dict, float, int]:
@@ -164,7 +148,7 @@ def _autoencoder(given: Config, where: str) -> tuple[dict, float, int]:
     found = _checked(given, kind, {**AUTOENCODER_DEFAULTS, **defaults}, {**AUTOENCODER_FIXED, **fixed}, where)
     attends = _attends(found, ENCODER_DOWN, DECODER_UP, where)
     widths = sizes(found["block_out_channels"], "block_out_channels", len(attends), where)
-    check_multiples(widths, [GROUPS] * len(widths), "the groups of a norm", where)
+    checks.check_multiples(widths, [GROUPS] * len(widths), "the groups of a norm", where)
     is_kl, scale = kind == "AutoencoderKL", found["scaling_factor"]
     if type(scale) not in (int, float) or not 0 < scale < math.inf:
         raise wrong(where, "scaling_factor", scale, "a positive number")
@@ -180,23 +164,22 @@ def _autoencoder(given: Config, where: str) -> tuple[dict, float, int]:
         "dropout": 0.0,
         "attends": attends,
     }
-    codebook = {} if is_kl else _codebook(found, where)
-    own_size = side(found["sample_size"], where) or AUTOENCODER_DEFAULTS["sample_size"]
-    return {"embed_dim": latent_channels, **codebook, "ddconfig": ddconfig}, scale, own_size
-
-
-def _codebook(found: Config, where: str) -> dict:
-    given = found["latent_channels"] if found["vq_embed_dim"] is None else found["vq_embed_dim"]
-    if not is_size(given):
-        raise wrong(where, "vq_embed_dim", given, "a positive number, or null")
-    return {"embed_dim": given, "n_embed": size(found["num_vq_embeddings"], "num_vq_embeddings", where)}
+    own_size = checks.side(found["sample_size"], where) or AUTOENCODER_DEFAULTS["sample_size"]
+    first_stage = {"embed_dim": latent_channels, "ddconfig": ddconfig}
+    if not is_kl:
+        embed_dim = latent_channels if found["vq_embed_dim"] is None else found["vq_embed_dim"]
+        if not checks.is_size(embed_dim):
+            raise wrong(where, "vq_embed_dim", embed_dim, "a positive number, or null")
+        num_codes = size(found["num_vq_embeddings"], "num_vq_embeddings", where)
+        first_stage |= {"embed_dim": embed_dim, "n_embed": num_codes}
+    return first_stage, scale, own_size
 
 
 def _checked(given: Config, kind: str, defaults: Config, fixed: Config, where: str) -> dict:
     """Settings of a model of class `kind`, absent ones at their defaults; others than the fixed values are refused."""
     if given.get("_class_name") != kind:
         raise wrong(where, "_class_name", given.get("_class_name"), repr(kind))
-    check_fixed(given, fixed, where)
+    checks.check_fixed(given, fixed, where)
     for name, value in given.items():
         known = name.startswith("_") or name in (*defaults, *fixed, *WITHOUT_EFFECT)
         if not known and value not in (None, False):
@@ -206,8 +189,8 @@ def _checked(given: Config, kind: str, defaults: Config, fixed: Config, where: s
 
 def _attends(found: Config, down: Mapping[str, bool], up: Mapping[str, bool], where: str) -> list[bool]:
     """Whether each level attends, by the types of its blocks, which must be the same on the way down and up."""
-    attends = [down[each] for each in names(found["down_block_types"], "down_block_types", down, where)]
-    rising = [up[each] for each in names(found["up_block_types"], "up_block_types", up, where)]
+    attends = [down[each] for each in checks.names(found["down_block_types"], "down_block_types", down, where)]
+    rising = [up[each] for each in checks.names(found["up_block_types"], "up_block_types", up, where)]
     if attends != rising[::-1]:
         needed = "the same levels with attention as down_block_types, in reverse order"
         raise wrong(where, "up_block_types", found["up_block_types"], needed)

@@ -3,14 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from mindvis.checkpoints.diffusers_config import (
-    DECODER_UP,
-    DOWN,
-    ENCODER_DOWN,
-    UNET_FIXED,
-    UP,
-    shortest,
-)
+from mindvis.checkpoints.diffusers_config import DECODER_UP, DOWN, ENCODER_DOWN, UNET_FIXED, UP, shortest
 from mindvis.checkpoints.diffusers_scheduler import FLOW_SCHEDULER, PREDICTIONS, SPACINGS
 from mindvis.common.errors import InputError
 from mindvis.dc_ldm.layers import GROUPS
@@ -25,13 +18,13 @@ def diffusers_configs(config: Config, *, class_embed_type: str | None = None) ->
     Raises InputError, naming the option, for what diffusers has no setting for.
     """
     params = config["model"]["params"]
-    first_stage = params["first_stage_config"]["params"]
-    kind = "AutoencoderKL" if first_stage["ddconfig"].get("double_z") else "VQModel"
-    unet = _unet_config(params["unet_config"]["params"])
-    autoencoder = _autoencoder_config(first_stage, kind, params.get("scale_factor") or 1.0)
-    unet["sample_size"] = autoencoder["sample_size"] // 2 ** (len(autoencoder["block_out_channels"]) - 1)
+    attends, _, attended, _ = levels(config)
+    unet = _unet_config(params["unet_config"]["params"], attends)
+    autoencoder = _autoencoder_config(params["first_stage_config"]["params"], attended)
+    autoencoder["scaling_factor"] = params.get("scale_factor") or 1.0
+    unet["sample_size"] = autoencoder["sample_size"] // 2 ** (len(attended) - 1)
     unet["class_embed_type"] = class_embed_type
-    place = "vae" if kind == "AutoencoderKL" else "vqvae"
+    place = "vae" if autoencoder["_class_name"] == "AutoencoderKL" else "vqvae"
     return {"unet": unet, place: autoencoder, "scheduler": _scheduler_config(params)}
 
 
@@ -47,19 +40,17 @@ def levels(config: Config) -> tuple[list[bool], list[int], list[bool], int]:
     return attends, per_level(unet["num_res_blocks"], count), attended, shape["num_res_blocks"]
 
 
-def _unet_config(options: Config) -> dict:
-    widths = _first_is_whole(level_widths(options["model_channels"], options["channel_mult"]), options, "channel_mult")
-    count = len(widths)
-    attends = [2**level in options["attention_resolutions"] for level in range(count)]
-    heads = heads_of(widths, options.get("num_heads") or 1, _head_width(options))
-    kinds = {attend: name for name, attend in DOWN.items()}, {attend: name for name, attend in UP.items()}
+def _unet_config(options: Config, attends: list[bool]) -> dict:
+    widths = _widths(options, "model_channels", "channel_mult")
+    head_width = options.get("num_head_channels")
+    heads = heads_of(widths, options.get("num_heads") or 1, None if head_width == -1 else head_width)
     return {
         "_class_name": "UNet2DConditionModel",
         **UNET_FIXED,
         "in_channels": options["in_channels"],
         "out_channels": options["out_channels"],
-        "down_block_types": [kinds[0][attend] for attend in attends],
-        "up_block_types": [kinds[1][attend] for attend in reversed(attends)],
+        "down_block_types": _blocks(DOWN, attends),
+        "up_block_types": _blocks(UP, attends)[::-1],
         "block_out_channels": widths,
         "layers_per_block": options["num_res_blocks"],
         "cross_attention_dim": options["context_dim"],
@@ -70,33 +61,26 @@ def _unet_config(options: Config) -> dict:
     }
 
 
-def _autoencoder_config(options: Config, kind: str, scale_factor: float) -> dict:
+def _autoencoder_config(options: Config, attends: list[bool]) -> dict:
     shape = options["ddconfig"]
-    widths = _first_is_whole(level_widths(shape["ch"], shape["ch_mult"]), shape, "ch_mult")
-    resolutions = [shape["resolution"] // 2**level for level in range(len(widths))]
-    attends = [size in (shape.get("attn_resolutions") or ()) for size in resolutions]
-    own = {"vq_embed_dim": options["embed_dim"], "num_vq_embeddings": options.get("n_embed")}
-    if kind == "AutoencoderKL" and options["embed_dim"] != shape["z_channels"]:
+    is_kl = bool(shape.get("double_z"))
+    if is_kl and options["embed_dim"] != shape["z_channels"]:
         found = f"embed_dim {options['embed_dim']} with z_channels {shape['z_channels']}"
         raise InputError(f"first_stage_config: {found}; diffusers needs the same number in an AutoencoderKL")
-    kinds = (
-        {attend: name for name, attend in ENCODER_DOWN.items()},
-        {attend: name for name, attend in DECODER_UP.items()},
-    )
+    codebook = {"vq_embed_dim": options["embed_dim"], "num_vq_embeddings": options.get("n_embed")}
     return {
-        "_class_name": kind,
+        "_class_name": "AutoencoderKL" if is_kl else "VQModel",
         "act_fn": "silu",
         "norm_num_groups": GROUPS,
         "in_channels": shape["in_channels"],
         "out_channels": shape["out_ch"],
-        "down_block_types": [kinds[0][attend] for attend in attends],
-        "up_block_types": [kinds[1][attend] for attend in reversed(attends)],
-        "block_out_channels": widths,
+        "down_block_types": _blocks(ENCODER_DOWN, attends),
+        "up_block_types": _blocks(DECODER_UP, attends)[::-1],
+        "block_out_channels": _widths(shape, "ch", "ch_mult"),
         "layers_per_block": shape["num_res_blocks"],
         "latent_channels": shape["z_channels"],
         "sample_size": shape["resolution"],
-        "scaling_factor": scale_factor,
-        **({} if kind == "AutoencoderKL" else own),
+        **({} if is_kl else codebook),
     }
 
 
@@ -123,12 +107,13 @@ def _scheduler_config(params: Config) -> dict:
     }
 
 
-def _first_is_whole(widths: list[int], options: Config, name: str) -> list[int]:
-    if options[name][0] != 1:
-        raise InputError(f"{name} is {list(options[name])}; diffusers needs one that begins with 1")
-    return widths
+def _widths(options: Config, width: str, factors: str) -> list[int]:
+    if options[factors][0] != 1:
+        raise InputError(f"{factors} is {list(options[factors])}; diffusers needs one that begins with 1")
+    return level_widths(options[width], options[factors])
 
 
-def _head_width(options: Config) -> int | None:
-    width = options.get("num_head_channels")
-    return None if width in (None, -1) else width
+def _blocks(kinds: Mapping[str, bool], attends: list[bool]) -> list[str]:
+    """The kind of block of each level, with attention or without."""
+    names = {attend: name for name, attend in kinds.items()}
+    return [names[attend] for attend in attends]

@@ -86,7 +86,12 @@ def to_theirs(state: Mapping[str, Tensor], names: Mapping[str, str]) -> State:
 def to_ours(state: Mapping[str, Tensor], names: Mapping[str, str]) -> State:
     """The inverse of `to_theirs`; names without a counterpart stay as they are."""
     back = {theirs: ours for ours, theirs in names.items()}
-    renamed = {_renamed(_modern(name), back): tensor for name, tensor in state.items()}
+    renamed = {}
+    for name, tensor in state.items():
+        words = name.split(".")
+        if "attentions" in words and words[-2] in OLD_ATTENTION:
+            words[-2] = OLD_ATTENTION[words[-2]]
+        renamed[_renamed(".".join(words), back)] = tensor
     return {name: _of_form(name, tensor, 4) for name, tensor in renamed.items()}
 
 
@@ -116,13 +121,6 @@ def _renamed(name: str, names: Mapping[str, str]) -> str:
         if prefix in names:
             return ".".join([names[prefix], *words[count:]])
     return name
-
-
-def _modern(name: str) -> str:
-    words = name.split(".")
-    if "attentions" in words and len(words) > 1 and words[-2] in OLD_ATTENTION:
-        words[-2] = OLD_ATTENTION[words[-2]]
-    return ".".join(words)
 
 
 def _of_form(name: str, tensor: Tensor, num_dims: int) -> Tensor:

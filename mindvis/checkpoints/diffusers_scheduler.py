@@ -20,16 +20,10 @@ FLOW_SCHEDULER = "FlowMatchEulerDiscreteScheduler"
 FLOW_FIXED = {"shift": 1.0, "use_dynamic_shifting": False, "invert_sigmas": False}
 # of a solver on straight lines
 FLOW_SOLVER_FIXED = {"use_flow_sigmas": True, "flow_shift": 1.0, "use_dynamic_shifting": False}
-FLOW_SOLVERS = (
-    *("DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler", "DEISMultistepScheduler"),
-    "UniPCMultistepScheduler",
+FLOW_SOLVERS = tuple(
+    f"{name}Scheduler" for name in ("DPMSolverMultistep", "DPMSolverSinglestep", "DEISMultistep", "UniPCMultistep")
 )
-FIXED = {
-    "trained_betas": None,
-    "thresholding": False,
-    "use_flow_sigmas": False,
-    "timestep_type": "discrete",
-}
+FIXED = {"trained_betas": None, "thresholding": False, "use_flow_sigmas": False, "timestep_type": "discrete"}
 # Of every class the defaults that are not those of the others. Only the first ones can rescale their betas.
 DEFAULTS: Config = {"beta_start": 0.0001, "beta_end": 0.02, "beta_schedule": "linear"}
 OF_STABLE_DIFFUSION: Config = {"beta_start": 0.00085, "beta_end": 0.012}

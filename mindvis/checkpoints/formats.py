@@ -88,23 +88,18 @@ def write_weights(path: str | Path, weights: Weights, form: str | None = None) -
         needed = f"a name that ends in {', '.join(FORMATS)}, or the form diffusers for a folder"
         raise InputError(f"{path}: unknown form of weights; needed: {needed}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    if form == "diffusers":
-        _write_diffusers(path, weights)
+    if form == "diffusers" and weights.kind == "label2img":
+        write_diffusers_state(weights.settings, weights.state_dict, path, classes=weights.classes)
+    elif form == "diffusers" and weights.kind == "ldm":
+        export_diffusers(path, weights)
+    elif form == "diffusers":
+        raise InputError(f"{path}: {NAMES[weights.kind]} has no form in diffusers; needed: {NAMES['label2img']}")
     elif form == "published":
         write_published(path, weights)
     elif form == "mindvis":
         save_checkpoint(path, {"state_dict": weights.state_dict, ENVELOPE: envelope(weights)})
     else:
         save_safetensors(path, weights.state_dict, {ENVELOPE: json.dumps(envelope(weights), default=str)})
-
-
-def _write_diffusers(folder: Path, weights: Weights) -> None:
-    if weights.kind == "label2img":
-        write_diffusers_state(weights.settings, weights.state_dict, folder, classes=weights.classes)
-    elif weights.kind == "ldm":
-        export_diffusers(folder, weights)
-    else:
-        raise InputError(f"{folder}: {NAMES[weights.kind]} has no form in diffusers; needed: {NAMES['label2img']}")
 
 
 def exporter(form: str) -> Callable[..., list[str]]:
@@ -168,7 +163,7 @@ def complete_ldm(
     fmri_encoder: str | Path | None = None,
     label2img: str | Path | None = None,
 ) -> Weights:
-    """Weights read from `path` with the settings that finetuned.pth does not name; others come back as they are.
+    """Weights read from `path` with the settings that finetuned.pth does not name; others are returned unchanged.
 
     They are in the files it was made from, given here or found beside it: the number of heads in `fmri_encoder` (else
     16), the UNet's settings in the config.yaml of `label2img` (model.ckpt, its folder or the config.yaml itself), for

@@ -39,7 +39,7 @@ def export_model(
 ) -> list[str]:
     """Write `model.safetensors`, `settings.yaml` and the model card `README.md`; `read_ldm` takes the folder.
 
-    Where `source`, the run folder, keeps a ridge regression, it is copied. The names of the files written come back.
+    Copies the ridge regression of the run folder `source`, if it has one. Returns the names of the files written.
     `data` is the data section of the run (name, subjects, roi), `report` the content of the report.json of its
     pictures. Raises InputError for weights that are no decoder, whose LDM config is not known, or for a folder that
     holds something else.
@@ -79,7 +79,7 @@ def model_card(weights: Weights, data: Mapping[str, Any], report: Mapping[str, A
     mindvis or diffusers, whose card shows its use with that library.
     """
     template = Environment(undefined=StrictUndefined, trim_blocks=True).from_string(CARD.read_text())
-    settings = weights.settings
+    settings, roi = weights.settings, data.get("roi")
     shape = {**settings["encoder"], **context_flags(settings)}
     params = settings["ldm_config"]["model"]["params"]
     return template.render(
@@ -88,7 +88,7 @@ def model_card(weights: Weights, data: Mapping[str, Any], report: Mapping[str, A
         is_flow=params.get("parameterization") == "flow",
         dataset=str(data.get("name") or "").lower(),
         subjects=", ".join(map(str, data.get("subjects") or [])),
-        region=_region(data.get("roi")),
+        region=", ".join(map(str, roi)) if isinstance(roi, list | tuple) else str(roi or ""),
         fmri=_fmri(settings.get("fmri") or {}),
         version=metadata.version("mindvis"),
         training=training_settings(weights.config),
@@ -96,10 +96,6 @@ def model_card(weights: Weights, data: Mapping[str, Any], report: Mapping[str, A
         figures=report.get("figures", []),
         limits=[line["text"] for line in report.get("leakage", [])] + report.get("caveats", []),
     )
-
-
-def _region(roi: object) -> str:
-    return ", ".join(map(str, roi)) if isinstance(roi, list | tuple) else str(roi or "")
 
 
 def _fmri(kept: Mapping[str, Any]) -> list[tuple[str, str]]:

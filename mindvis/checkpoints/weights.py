@@ -139,7 +139,6 @@ def save_checkpoint(path: str | Path, content: Mapping) -> None:
     Raises TypeError for any other object in it, and OSError or InputError where the file cannot be written: what was
     there before is then whole.
     """
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
     save_tensors(content, Path(path))
 
 
@@ -153,13 +152,11 @@ def read_checkpoint(path: str | Path) -> dict:
 
 def save_safetensors(path: str | Path, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Write tensors as a safetensors file; those that share memory are written apart. Raises as `save_checkpoint`."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
     seen: set[int] = set()
     apart = {}
     for name, tensor in state.items():
         memory = tensor.untyped_storage().data_ptr()
-        apart[name] = tensor.detach().clone() if memory in seen else tensor.detach()
-        apart[name] = apart[name].contiguous()
+        apart[name] = (tensor.detach().clone() if memory in seen else tensor.detach()).contiguous()
         seen.add(memory)
     write_atomic(Path(path), lambda file: save_file(apart, file.name, dict(metadata)))  # it writes to names only
 

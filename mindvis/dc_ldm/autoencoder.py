@@ -49,9 +49,10 @@ class Quantizer(nn.Module):
     @torch.no_grad()
     def nearest(self, latent: Tensor) -> Tensor:
         """Index (long [b h w]) of the code nearest to each vector of the latent [b c h w]."""
-        vectors = rearrange(latent, "b c h w -> (b h w) c").float()
+        vectors, codes = rearrange(latent, "b c h w -> (b h w) c").float(), self.embedding.weight.float()
+        rows = max(1, MAX_DISTANCES // len(codes))  # in pieces: the distances of all would not fit into memory
         with torch.autocast(latent.device.type, enabled=False):  # bf16 distances would confuse neighbouring codes
-            indices = _nearest(vectors, self.embedding.weight.float())
+            indices = torch.cat([_distances(piece, codes).argmin(dim=1) for piece in vectors.split(rows)])
         return indices.view(latent.shape[0], *latent.shape[2:])
 
 
@@ -135,19 +136,12 @@ class KLAutoencoder(Autoencoder):
         return self._decode(latent / self.scale_factor)
 
 
-def _nearest(vectors: Tensor, codes: Tensor) -> Tensor:
-    """Index (long [m]) of the code [n c] nearest to each vector [m c]."""
-    # |z - e|^2 without |z|^2, which is the same for all codes; in pieces, for m n distances are too many.
-    # Channel by channel: a product of matrices could be computed in TF32, which confuses neighbouring codes.
-    norms = codes.square().sum(dim=1)
-    rows = max(1, MAX_DISTANCES // len(codes))
-    pieces = [_distances(piece, codes, norms).argmin(dim=1) for piece in vectors.split(rows)]
-    return torch.cat(pieces)
+def _distances(vectors: Tensor, codes: Tensor) -> Tensor:
+    """|e|^2 - 2 z e, [m n], of vectors z [m c] and codes e [n c]: their squared distances without |z|^2.
 
-
-def _distances(vectors: Tensor, codes: Tensor, norms: Tensor) -> Tensor:
-    """|e|^2 - 2 z e, [m n], of vectors z [m c] and codes e [n c] with squared norms [n]."""
-    distances = norms.expand(len(vectors), -1)
+    Channel by channel: a product of matrices could be computed in TF32, which confuses neighbouring codes.
+    """
+    distances = codes.square().sum(dim=1).expand(len(vectors), -1)
     for of_vectors, of_codes in zip(vectors.T, codes.T, strict=True):
         distances = torch.addcmul(distances, of_vectors[:, None], of_codes, value=-2.0)
     return distances

@@ -13,7 +13,7 @@ from mindvis.dc_ldm.attention import attend
 from mindvis.dc_ldm.layers import GROUPS, Upsample, memory_format_of
 
 
-class ResidualBlock(nn.Module):
+class CoderBlock(nn.Module):
     """Two convolutions around a skip connection."""
 
     def __init__(self, in_channels: int, out_channels: int, dropout: float = 0.0):
@@ -52,7 +52,7 @@ class AttentionBlock(nn.Module):
         return x + self.proj_out(attended.contiguous(memory_format=memory_format_of(x)))
 
 
-class Downsample(nn.Module):
+class CornerDownsample(nn.Module):
     """Half the height and width, by a strided convolution."""
 
     def __init__(self, channels: int):
@@ -71,7 +71,7 @@ class Level(nn.Module):
     def __init__(self, widths: Sequence[int], *, attend: bool, dropout: float = 0.0):
         super().__init__()
         pairs = list(zip(widths[:-1], widths[1:], strict=True))
-        self.block = nn.ModuleList(ResidualBlock(before, after, dropout) for before, after in pairs)
+        self.block = nn.ModuleList(CoderBlock(before, after, dropout) for before, after in pairs)
         self.attn = nn.ModuleList(AttentionBlock(after) for _, after in pairs if attend)
         self.downsample: nn.Module | None = None
         self.upsample: nn.Module | None = None
@@ -92,9 +92,9 @@ class Middle(nn.Module):
 
     def __init__(self, channels: int, dropout: float = 0.0):
         super().__init__()
-        self.block_1 = ResidualBlock(channels, channels, dropout)
+        self.block_1 = CoderBlock(channels, channels, dropout)
         self.attn_1 = AttentionBlock(channels)
-        self.block_2 = ResidualBlock(channels, channels, dropout)
+        self.block_2 = CoderBlock(channels, channels, dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """[b c h w] -> [b c h w]."""
@@ -126,7 +126,7 @@ class Encoder(nn.Module):
             widths = [width] + num_res_blocks * [round(factor * ch)]
             level = Level(widths, attend=resolution // 2**index in attn_resolutions, dropout=dropout)
             width = widths[-1]
-            level.downsample = Downsample(width) if index + 1 < len(ch_mult) else None
+            level.downsample = CornerDownsample(width) if index + 1 < len(ch_mult) else None
             self.down.append(level)
         self.mid = Middle(width, dropout)
         self.norm_out = _norm(width)

@@ -36,7 +36,10 @@ class FMRIConditioner(nn.Module):
         if bool(encoder.global_pool) != bool(global_pool):
             raise InputError(f"global_pool: the encoder has {encoder.global_pool}, the diffusion model {global_pool}")
         self.encoder = encoder
-        self.channel_mapper = None if global_pool else _mapper(encoder.num_patches, context_tokens)
+        # linear maps over the token axis, which a convolution of width 1 takes as channels: [b l d] -> [b m d]
+        half = encoder.num_patches // 2
+        maps = () if global_pool else (nn.Conv1d(encoder.num_patches, half, 1), nn.Conv1d(half, context_tokens, 1))
+        self.channel_mapper = nn.Sequential(*maps) if maps else None
         self.dim_mapper = nn.Linear(encoder.pos_embed.shape[-1], context_dim)
         self.ridge = ridge
 
@@ -75,9 +78,9 @@ def ridge_like(state: Mapping[str, Tensor]) -> nn.Module | None:
     if not state:
         return None
     size, num_voxels = state["weight"].shape
-    return (
-        ClassMixture(num_voxels, *state["embeddings"].shape) if "embeddings" in state else nn.Linear(num_voxels, size)
-    )
+    if "embeddings" in state:
+        return ClassMixture(num_voxels, *state["embeddings"].shape)
+    return nn.Linear(num_voxels, size)
 
 
 class ClassEmbedder(nn.Module):
@@ -90,9 +93,3 @@ class ClassEmbedder(nn.Module):
     def forward(self, class_ids: Tensor) -> Tensor:
         """Long [b] -> context [b 1 embed_dim]."""
         return self.embedding(class_ids)[:, None]
-
-
-def _mapper(num_patches: int, context_tokens: int) -> nn.Sequential:
-    """Linear maps over the token axis, which a convolution of width 1 treats as channels: [b l d] -> [b m d]."""
-    half = num_patches // 2
-    return nn.Sequential(nn.Conv1d(num_patches, half, 1), nn.Conv1d(half, context_tokens, 1))

@@ -36,17 +36,15 @@ class ContextLosses(nn.Module):
         """Loss (scalar) of contexts [b m c], those of other rows of the same stimuli, and row numbers [b]."""
         token = context.mean(dim=1)  # [b c]
         loss = token.new_zeros(())
-        if self.regression:
-            loss = loss + self.regression * self._regression(token, rows, latent.flatten(1))
+        if self.head is not None:
+            wanted = latent.flatten(1)
+            loss = loss + self.regression * relative_error(self.head(token), wanted, wanted)
+        elif self.regression and self.class_targets is not None:
+            wanted = self.class_targets[rows.to(token.device)]
+            loss = loss + self.regression * relative_error(token, wanted, self.class_targets)
         if self.consistency and other is not None:
             loss = loss + self.consistency * distance_of_repeats(token, other.mean(dim=1))
         return loss
-
-    def _regression(self, token: Tensor, rows: Tensor, latent: Tensor) -> Tensor:
-        if self.head is not None:
-            return relative_error(self.head(token), latent, latent)
-        assert self.class_targets is not None
-        return relative_error(token, self.class_targets[rows.to(token.device)], self.class_targets)
 
 
 def relative_error(found: Tensor, wanted: Tensor, population: Tensor) -> Tensor:

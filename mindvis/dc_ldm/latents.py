@@ -1,6 +1,5 @@
 """Latents of whole images, encoded once and kept in a mapped file: Stage B need not encode them in every step."""
 
-import hashlib
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +9,7 @@ import torch
 
 from mindvis.common.draws import generator
 from mindvis.common.errors import InputError
-from mindvis.common.files import sync
+from mindvis.common.files import digest, sync
 from mindvis.common.launched import global_rank
 from mindvis.common.progress import Progress
 from mindvis.data.images import LazyImages, random_crop, to_float
@@ -104,7 +103,7 @@ def _append(begun: Path, batches: Iterator[np.ndarray], num_images: int) -> None
 
 
 def _rows_in(begun: Path, num_images: int) -> int:
-    """Whole latents in a file that was begun, which is cut to these; 0 where it is of no use."""
+    """Number of whole latents in an unfinished file, which is cut to these; 0 for a file of another kind."""
     if not begun.is_file():
         return 0
     with begun.open("r+b") as file:
@@ -144,12 +143,7 @@ def encode_batches(
 
 
 def _fingerprint(autoencoder: Autoencoder, images: np.ndarray | LazyImages) -> str:
-    digest = hashlib.sha256(f"{images.shape} {autoencoder.scale_factor}".encode())
-    if isinstance(images, LazyImages):
-        digest.update(images.identity.encode())
-    else:
-        for start in range(0, len(images), 256):
-            digest.update(np.ascontiguousarray(images[start : start + 256]).tobytes())
-    for name, tensor in autoencoder.state_dict().items():
-        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
+    content = images.identity if isinstance(images, LazyImages) else images
+    weights = autoencoder.state_dict().items()
+    state = [part for name, tensor in weights for part in (name, tensor.numpy(force=True))]
+    return digest([f"{images.shape} {autoencoder.scale_factor}", content, *state])[:16]

@@ -88,7 +88,7 @@ class LatentDiffusion(nn.Module):
 
     @property
     def sampled_prediction(self) -> str:
-        """What the samplers are told of: the noise where the UNet predicts it, else v."""
+        """What the samplers are given: "eps" where the UNet predicts the noise, else "v"."""
         return "eps" if self.parameterization == "eps" else "v"
 
     def for_sampler(self, output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
@@ -106,7 +106,9 @@ class LatentDiffusion(nn.Module):
         All of the conditioner (the positions and unused tokens of its encoder too), and in the UNet the
         cross-attention, the norm before it and the time-step condition.
         """
-        tuned = {id(p) for module in self._tuned_modules() for p in module.parameters()}
+        condition = self.unet.time_embed_condtion
+        modules = [self.conditioner, *self.heads(), *([] if condition is None else [condition])]
+        tuned = {id(p) for module in modules for p in module.parameters()}
         return {name: p for name, p in self.named_parameters() if id(p) in tuned}
 
     def freeze(self, *, heads: bool = True) -> "LatentDiffusion":
@@ -135,7 +137,3 @@ class LatentDiffusion(nn.Module):
         """Cross-attention of every transformer block, and the norm before it."""
         blocks = [module for module in self.unet.modules() if isinstance(module, TransformerBlock)]
         return [head for block in blocks for head in (block.attn2, block.norm2)]
-
-    def _tuned_modules(self) -> list[nn.Module]:
-        condition = self.unet.time_embed_condtion
-        return [self.conditioner, *self.heads(), *([] if condition is None else [condition])]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mindvis.common import draws
-from mindvis.common.errors import InputError
+from mindvis.common.errors import InputError, check_setting
 from mindvis.dc_ldm.conditioner import FMRIConditioner
 from mindvis.dc_ldm.context_losses import ContextLosses
 from mindvis.dc_ldm.model import LatentDiffusion
@@ -25,7 +25,7 @@ Batch = dict[str, Tensor]
 class DiffusionDraws:
     """Diffusion step and noise of a sample, drawn by its key.
 
-    It knows no network, so that a loader can draw in processes of its own.
+    It holds no network, so that a loader can draw in its worker processes.
     """
 
     num_timesteps: int
@@ -35,19 +35,18 @@ class DiffusionDraws:
 
     def __call__(self, batch: Batch) -> Batch:
         """`t` long [b] and `eps` [b c h w] for the keys [b 3] and images or latents of a batch, on the CPU."""
+        keys, shares = batch["key"], self.noise_shares
         if "latent" in batch:
             shape = tuple(batch["latent"].shape[1:])
         else:
             shape = (self.channels, *(side // self.factor for side in batch["image"].shape[2:]))
-        return {"t": self._steps(batch["key"]), "eps": draws.normal(batch["key"], "eps", shape)}
-
-    def _steps(self, keys: Tensor) -> Tensor:
-        shares = self.noise_shares
         if shares is None:
-            return draws.integers(keys, "t", self.num_timesteps)
-        first, last = shares[[0, -1]]
-        wanted = first + (last - first) * draws.uniform(keys, "t", ())
-        return torch.searchsorted(shares, wanted.double()).clamp(max=len(shares) - 1)
+            t = draws.integers(keys, "t", self.num_timesteps)
+        else:
+            first, last = shares[[0, -1]]
+            wanted = first + (last - first) * draws.uniform(keys, "t", ())
+            t = torch.searchsorted(shares, wanted.double()).clamp(max=len(shares) - 1)
+        return {"t": t, "eps": draws.normal(keys, "eps", shape)}
 
 
 class LDMModule(pl.LightningModule):
@@ -85,17 +84,28 @@ class LDMModule(pl.LightningModule):
         context_losses: ContextLosses | None = None,
     ):
         super().__init__()
-        self.ldm = ldm.freeze(heads=_tunes_heads(tune))
+        check_setting("tune", tune, ("all", "encoder"))
+        check_setting("weighting", weighting, ("none", "levels"))
+        ldm.objective = objective or ldm.parameterization
+        check_setting("objective", ldm.objective, PARAMETERIZATIONS)
+        if weighting == "levels" and ldm.objective != "eps":
+            needed = f"needed: none with objective {ldm.objective}, which weighs the noise levels itself"
+            raise InputError(f"setting weighting is 'levels'; {needed}")
+        self.ldm = ldm.freeze(heads=tune == "all")
         self.lr, self.weight_decay = lr, weight_decay
         self.head_lr = lr if head_lr is None else head_lr
         self.min_lr = lr if min_lr is None else min_lr
         self.warmup_epochs, self.num_epochs = warmup_epochs, num_epochs
-        ldm.objective = _objective(ldm, objective)
         self.context_losses = context_losses
-        self.register_buffer("level_weights", _level_weights(ldm, weighting), persistent=False)
+        schedule = ldm.schedule
+        weights = schedule.level_weights() if weighting == "levels" else None
+        self.register_buffer("level_weights", weights, persistent=False)
         channels, height, _ = ldm.latent_shape
         factor = ldm.autoencoder.encoder.resolution // height
-        self.draw = DiffusionDraws(ldm.schedule.num_timesteps, channels, factor, _noise_shares(ldm))
+        # a straight flow over a schedule of another kind draws its steps by their share of noise
+        straight = ldm.objective == "flow" and not schedule.flow
+        shares = torch.from_numpy(noise_shares(schedule.alphas_cumprod)) if straight else None
+        self.draw = DiffusionDraws(schedule.num_timesteps, channels, factor, shares)
 
     def setup(self, stage: str) -> None:
         """Layout, and in bf16-mixed the frozen weights in bfloat16, before a checkpoint is loaded."""
@@ -146,11 +156,8 @@ class LDMModule(pl.LightningModule):
         if self.head_lr == self.lr:
             return [{"params": tuned, **decay}]
         heads = {id(p) for head in self.ldm.heads() for p in head.parameters()}
-        rest = [p for p in tuned if id(p) not in heads]
-        return [
-            {"params": rest, **decay},
-            {"params": [p for p in tuned if id(p) in heads], "lr": self.head_lr, **decay},
-        ]
+        rest, own = ([p for p in tuned if (id(p) in heads) == of_heads] for of_heads in (False, True))
+        return [{"params": rest, **decay}, {"params": own, "lr": self.head_lr, **decay}]
 
     def enable_activation_checkpointing(self) -> None:
         """Keep the inputs of the encoder's and of the UNet's blocks alone for the backward pass."""
@@ -196,33 +203,3 @@ def _filled_up(images: Tensor, most: int) -> Tensor:
     if images.device.type == "cpu" or wanted == len(images):
         return images
     return images.index_select(0, torch.arange(wanted, device=images.device).clamp(max=len(images) - 1))
-
-
-def _tunes_heads(tune: str) -> bool:
-    if tune not in ("all", "encoder"):
-        raise InputError(f"setting tune is {tune!r}; needed: all or encoder")
-    return tune == "all"
-
-
-def _noise_shares(ldm: LatentDiffusion) -> Tensor | None:
-    """What a straight flow over a schedule of another kind draws its steps by."""
-    if ldm.objective != "flow" or ldm.schedule.flow:
-        return None
-    return torch.from_numpy(noise_shares(ldm.schedule.alphas_cumprod))
-
-
-def _level_weights(ldm: LatentDiffusion, weighting: str) -> Tensor | None:
-    if weighting not in ("none", "levels"):
-        raise InputError(f"setting weighting is {weighting!r}; needed: none or levels")
-    if weighting == "levels" and ldm.objective != "eps":
-        needed = f"needed: none with objective {ldm.objective}, which weighs the noise levels itself"
-        raise InputError(f"setting weighting is 'levels'; {needed}")
-    return ldm.schedule.level_weights() if weighting == "levels" else None
-
-
-def _objective(ldm: LatentDiffusion, objective: str | None) -> str:
-    if objective is None:
-        return ldm.parameterization
-    if objective not in PARAMETERIZATIONS:
-        raise InputError(f"setting objective is {objective!r}; needed: one of {', '.join(PARAMETERIZATIONS)}, or null")
-    return objective

@@ -19,6 +19,7 @@ from mindvis.dc_ldm.unet import CONTEXT_TOKENS, UNet, level_widths, per_level
 from mindvis.sc_mbm import FMRIEncoder
 
 Options = Mapping[str, Any]
+_words = str.split
 
 
 @dataclass(frozen=True)
@@ -55,10 +56,6 @@ class Section:
             raise InputError(f"{self.where}.{name}: found {value!r}, only {self.fixed[name]!r} is supported")
 
 
-def _words(text: str) -> list[str]:
-    return text.split()
-
-
 SCHEDULE = {
     "linear_start": "linear_start",
     "linear_end": "linear_end",
@@ -92,16 +89,12 @@ MODEL = Section(
         cosine_s v_posterior
     """),
 )
-UNET_SIZES = _words(
-    "in_channels out_channels model_channels attention_resolutions num_res_blocks channel_mult context_dim"
-)
+UNET_SIZES = "in_channels out_channels model_channels attention_resolutions num_res_blocks channel_mult context_dim"
+UNET_OPTIONS = "num_heads num_head_channels transformer_depth use_linear_in_transformer dropout use_checkpoint"
 UNET = Section(
     "model.params.unet_config.params",
-    used=[
-        *UNET_SIZES,
-        *_words("num_heads num_head_channels transformer_depth use_linear_in_transformer dropout use_checkpoint"),
-    ],
-    required=UNET_SIZES,
+    used=(UNET_SIZES + " " + UNET_OPTIONS).split(),
+    required=UNET_SIZES.split(),
     fixed={
         "use_spatial_transformer": True,
         "cond_scale": 1.0,
@@ -265,9 +258,14 @@ def _assemble(ldm_config: Options, unet: UNet, conditioner: nn.Module) -> Latent
     if channels != unet.in_channels:
         found = f"{unet.in_channels}, the autoencoder's latents have {channels}"
         raise InputError(f"{UNET.where}.in_channels: found {found}")
-    parts: dict[str, Any] = {"unet": unet, "autoencoder": autoencoder, "conditioner": conditioner}
-    parts["schedule"] = build_schedule(ldm_config)
-    ldm = LatentDiffusion(**parts, loss_type=loss_type, parameterization=parameterization)
+    ldm = LatentDiffusion(
+        unet=unet,
+        autoencoder=autoencoder,
+        conditioner=conditioner,
+        schedule=build_schedule(ldm_config),
+        loss_type=loss_type,
+        parameterization=parameterization,
+    )
     ldm.config = copy.deepcopy(dict(ldm_config))
     return ldm
 

@@ -62,7 +62,11 @@ def sampler(name: str, levels_of: Levels) -> Callable[[Solve], Sample]:
             prediction: str = "eps",
             start: int | None = None,
         ) -> Tensor:
-            _check_prediction(alphas_cumprod, prediction)
+            if prediction not in ("eps", "v"):
+                raise InputError(f"prediction: found {prediction!r}, needed eps or v")
+            if prediction == "eps" and alphas_cumprod[-1] == 0:
+                found = "a noise schedule without signal in its last step: found prediction 'eps'"
+                raise InputError(f"{found}, needed v")
             predict = partial(_predict, eps_model, prediction)
             return solve(predict, noise, levels_of(alphas_cumprod, num_steps, start), progress or list)
 
@@ -210,10 +214,3 @@ def _exponential_step(
 def _combine(weights: Sequence[float], values: Sequence[Tensor]) -> Tensor:
     terms = [weight * value for weight, value in zip(weights, values, strict=True)]
     return sum(terms[1:], start=terms[0])
-
-
-def _check_prediction(alphas_cumprod: Tensor, prediction: str) -> None:
-    if prediction not in ("eps", "v"):
-        raise InputError(f"prediction: found {prediction!r}, needed eps or v")
-    if prediction == "eps" and alphas_cumprod[-1] == 0:
-        raise InputError("a noise schedule without signal in its last step: found prediction 'eps', needed v")

@@ -42,9 +42,11 @@ class NoiseSchedule(nn.Module):
         self.flow = flow
         betas = _betas(beta_schedule, linear_start, linear_end, num_timesteps)
         if flow:
-            betas = _betas_of(_straight_lines(num_timesteps))
-        elif zero_terminal_snr:
-            betas = _betas_of(_without_terminal_signal(torch.cumprod(1.0 - betas, dim=0)))
+            s = torch.arange(1, num_timesteps + 1, dtype=torch.float64, device="cpu") / num_timesteps
+            betas = _betas_of((1 - s) ** 2 / ((1 - s) ** 2 + s**2))
+        elif zero_terminal_snr:  # shift and scale the roots so that the last one is 0 and the first one stays
+            roots = torch.cumprod(1.0 - betas, dim=0).sqrt()
+            betas = _betas_of(((roots - roots[-1]) * roots[0] / (roots[0] - roots[-1])) ** 2)
         self.ends_in_noise = flow or zero_terminal_snr  # no signal is left in the last step
         self._names = []
         for name, values in schedule_arrays(betas).items():
@@ -89,9 +91,8 @@ class NoiseSchedule(nn.Module):
         v = output
         if given == "eps":
             if self.ends_in_noise:
-                raise InputError(
-                    "a prediction of the noise says nothing about a step without signal; needed: v or flow"
-                )
+                found = "a prediction of the noise says nothing about a step without signal"
+                raise InputError(f"{found}; needed: v or flow")
             v = (output - sigma * x_t) / alpha
         if given == "flow":
             v = (output - (sigma - alpha) * x_t) / (alpha + sigma)
@@ -117,20 +118,9 @@ def _betas(beta_schedule: str, start: float, end: float, num_timesteps: int) -> 
     raise InputError(f"beta_schedule: found {beta_schedule!r}, needed one of {', '.join(BETA_SCHEDULES)}")
 
 
-def _without_terminal_signal(alphas_cumprod: Tensor) -> Tensor:
-    """Shift and scale the square roots so that the last one is 0 and the first one stays."""
-    roots = alphas_cumprod.sqrt()
-    return ((roots - roots[-1]) * roots[0] / (roots[0] - roots[-1])) ** 2
-
-
 def _betas_of(alphas_cumprod: Tensor) -> Tensor:
     """The variances whose complements have these products."""
     return 1.0 - alphas_cumprod / torch.cat([torch.ones_like(alphas_cumprod[:1]), alphas_cumprod[:-1]])
-
-
-def _straight_lines(num_timesteps: int) -> Tensor:
-    s = torch.arange(1, num_timesteps + 1, dtype=torch.float64, device="cpu") / num_timesteps
-    return (1 - s) ** 2 / ((1 - s) ** 2 + s**2)
 
 
 def schedule_arrays(betas: Tensor) -> dict[str, Tensor]:

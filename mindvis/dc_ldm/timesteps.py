@@ -96,7 +96,8 @@ def averaged_embeddings(unet: UNet, times: Sequence[int], num_timesteps: int) ->
         earlier = times[index + 1]
         later = times[index - 1] if index else 2 * t - earlier
         first, last = t - (t - earlier) // 2, min(t + (later - t) // 2, num_timesteps - 1)
-        values = _value_of_line(np.arange(first, last + 1) - t)
+        places = np.arange(first, last + 1) - t
+        values = np.linalg.pinv(np.stack([np.ones(len(places)), places], axis=1))[0]  # weights that give that value
         weights = torch.tensor(values, device=device, dtype=torch.float32)
         # not a product of matrices, which autocast would make in bfloat16
         table[t] = (weights[:, None] * embeddings[first : last + 1].float()).sum(dim=0)
@@ -107,25 +108,25 @@ def averaged_embeddings(unet: UNet, times: Sequence[int], num_timesteps: int) ->
 
 
 def even_levels(alphas_cumprod: Tensor, num_steps: int, start: int | None) -> list[Level]:
-    """Those of PLMS and DDIM, which end at the first step; trailing ones if the schedule ends without signal."""
+    """Levels of PLMS and DDIM, which end at the first step; trailing ones if the schedule ends without signal."""
     trailing = float(alphas_cumprod[-1]) == 0
     times = even_timesteps(len(alphas_cumprod), num_steps, trailing=trailing)[::-1]
     return _levels(alphas_cumprod, [*_from_step(times, start), 0])
 
 
 def solver_levels(alphas_cumprod: Tensor, num_steps: int, start: int | None, even_in_t: float = 0.0) -> list[Level]:
-    """Those of DPM-Solver++ and UniPC, which take logarithms: a little signal is always left."""
+    """Levels of DPM-Solver++ and UniPC, which take logarithms: a little signal is always left."""
     times = _from_step(solver_timesteps(alphas_cumprod, num_steps, even_in_t), start)
     return _levels(alphas_cumprod.double().clamp(min=LEAST_SIGNAL), times)
 
 
 def averaged_levels(alphas_cumprod: Tensor, num_steps: int, start: int | None) -> list[Level]:
-    """Those of `averaged_timesteps`."""
+    """Levels at `averaged_timesteps`."""
     return solver_levels(alphas_cumprod, num_steps, start, AVERAGED_EVEN_IN_T)
 
 
 def euler_levels(alphas_cumprod: Tensor, num_steps: int, start: int | None) -> list[Level]:
-    """Those of Euler's method, which ends without noise."""
+    """Levels of Euler's method, which ends without noise."""
     times = _from_step(euler_timesteps(alphas_cumprod, num_steps), start)
     return [*_levels(alphas_cumprod, times), Level(0, 1.0, 0.0, math.inf)]
 
@@ -136,7 +137,7 @@ def _levels(alphas_cumprod: Tensor, times: list[int]) -> list[Level]:
 
 
 def _from_step(times: list[int], start: int | None) -> list[int]:
-    """Those of descending steps that are left when sampling starts at one of them; None: all."""
+    """The steps from `start` on, of descending ones; None: all."""
     return times if start is None else times[times.index(start) :]
 
 
@@ -148,8 +149,3 @@ def _half_logsnr(alphas_cumprod: Tensor) -> np.ndarray:
 def _check_num_steps(num_timesteps: int, num_steps: int) -> None:
     if not 1 <= num_steps <= num_timesteps:
         raise InputError(f"num_steps: found {num_steps}, needed 1 to {num_timesteps}, the steps of the noise schedule")
-
-
-def _value_of_line(places: np.ndarray) -> np.ndarray:
-    """Weights of values at integer `places` [n], 0 among them, that give the value at 0 of the line nearest to them."""
-    return np.linalg.pinv(np.stack([np.ones(len(places)), places], axis=1))[0]

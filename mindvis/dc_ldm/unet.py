@@ -5,8 +5,9 @@ cross-attention, Chen et al. 2023 (arXiv 2211.06956), section 3.3, for the secon
 of the published weights, `time_embed_condtion` and its spelling included.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from mindvis.dc_ldm.layers import GROUPS, Downsample, ResidualBlock, Size, Upsam
 
 CONTEXT_TOKENS = 77
 
+MakeBlock = Callable[[int, int], "UNetBlock"]  # (channels of its input, level) -> block
 BlockKeysValues = list[list[KeyValue]]  # of a block: one list a spatial transformer, one pair a transformer block in it
 
 
@@ -58,44 +60,6 @@ class UNetBlock(nn.Sequential):
         return x
 
 
-@dataclass(frozen=True)
-class Layers:
-    """What the residual blocks and the spatial transformers of a UNet are made with; lists have an entry a level."""
-
-    embedding_dim: int
-    context_dim: int
-    widths: list[int]
-    attends: list[bool]
-    num_res_blocks: list[int]
-    num_heads: list[int]
-    depths: list[int]  # transformer blocks of a spatial transformer
-    linear: bool
-    dropout: float
-
-    def residual(self, in_channels: int, out_channels: int) -> ResidualBlock:
-        return ResidualBlock(in_channels, out_channels, embedding_dim=self.embedding_dim, dropout=self.dropout)
-
-    def transformer(self, level: int) -> SpatialTransformer:
-        return SpatialTransformer(
-            self.widths[level],
-            context_dim=self.context_dim,
-            num_heads=self.num_heads[level],
-            depth=self.depths[level],
-            linear=self.linear,
-        )
-
-    def middle(self) -> UNetBlock:
-        """A spatial transformer between residual blocks, at the lowest resolution."""
-        width = self.widths[-1]
-        before = self.residual(width, width)
-        return UNetBlock(before, self.transformer(len(self.widths) - 1), self.residual(width, width))
-
-    def block(self, in_channels: int, level: int) -> UNetBlock:
-        """A residual block, and a spatial transformer after it where the level attends."""
-        residual = self.residual(in_channels, self.widths[level])
-        return UNetBlock(residual, self.transformer(level)) if self.attends[level] else UNetBlock(residual)
-
-
 class UNet(nn.Module):
     """Predicts the noise in a latent from the latent, the diffusion step and a context.
 
@@ -132,27 +96,30 @@ class UNet(nn.Module):
         self.use_checkpoint = False
         embedding_dim = 4 * model_channels
         widths = level_widths(model_channels, channel_mult)
-        layers = Layers(
-            embedding_dim=embedding_dim,
-            context_dim=context_dim,
-            widths=widths,
-            attends=[2**level in attention_resolutions for level in range(len(widths))],
-            num_res_blocks=per_level(num_res_blocks, len(widths)),
-            num_heads=heads_of(widths, num_heads, num_head_channels),
-            depths=per_level(transformer_depth, len(widths)),
-            linear=use_linear_in_transformer,
-            dropout=dropout,
-        )
+        heads = heads_of(widths, num_heads, num_head_channels)
+        depths = per_level(transformer_depth, len(widths))
+        residual = partial(ResidualBlock, embedding_dim=embedding_dim, dropout=dropout)
+
+        def transformer(level: int) -> SpatialTransformer:
+            options = {"context_dim": context_dim, "linear": use_linear_in_transformer}
+            return SpatialTransformer(widths[level], num_heads=heads[level], depth=depths[level], **options)
+
+        def block(width: int, level: int) -> UNetBlock:
+            first = residual(width, widths[level])
+            return UNetBlock(first, transformer(level)) if 2**level in attention_resolutions else UNetBlock(first)
+
         self.time_embed = nn.Sequential(
             nn.Linear(model_channels, embedding_dim), nn.SiLU(), nn.Linear(embedding_dim, embedding_dim)
         )
         self.time_embed_condtion = (
             time_condition(context_dim, embedding_dim, global_pool, context_tokens) if use_time_condition else None
         )
+        counts = per_level(num_res_blocks, len(widths))
         first = UNetBlock(nn.Conv2d(in_channels, model_channels, 3, padding=1))
-        self.input_blocks, skips = _down_path(first, model_channels, layers)
-        self.middle_block = layers.middle()
-        self.output_blocks = _up_path(skips, layers)
+        self.input_blocks, skips = _down_path(first, model_channels, block, widths, counts)
+        low, level = widths[-1], len(widths) - 1
+        self.middle_block = UNetBlock(residual(low, low), transformer(level), residual(low, low))
+        self.output_blocks = _up_path(skips, block, widths, counts)
         last = zero_init(nn.Conv2d(widths[0], out_channels, 3, padding=1))
         self.out = nn.Sequential(nn.GroupNorm(GROUPS, widths[0]), nn.SiLU(), last)
 
@@ -189,19 +156,14 @@ class UNet(nn.Module):
 
     def embed_times(self, t: Tensor) -> Tensor:
         """Embeddings [b e] of diffusion steps (long [b])."""
-        return self.time_embed(time_embedding(t, self.model_channels).to(self._dtype))
-
-    @property
-    def _dtype(self) -> torch.dtype:
-        return next(self.time_embed.parameters()).dtype
+        return self.time_embed(time_embedding(t, self.model_channels).to(self.time_embed[0].weight.dtype))
 
     def _embed(self, t: Tensor, prepared: PreparedContext) -> Tensor:
         table = prepared.time_embeddings
-        embedding = self.embed_times(t) if table is None else table[t].to(self._dtype)
+        embedding = self.embed_times(t) if table is None else table[t].to(self.time_embed[0].weight.dtype)
         return embedding if prepared.time_condition is None else embedding + prepared.time_condition
 
     def _run(self, block: UNetBlock, *arguments: Any) -> Tensor:
-        """A block on what its forward pass takes."""
         if self.use_checkpoint and torch.is_grad_enabled():
             return checkpoint(block, *arguments, use_reentrant=False)
         return block(*arguments)
@@ -224,36 +186,37 @@ def level_widths(model_channels: int, channel_mult: Sequence[float]) -> list[int
 
 
 def heads_of(widths: list[int], num_heads: int | Sequence[int], num_head_channels: int | None) -> list[int]:
-    """Attention heads of each level: given, or so many that each has `num_head_channels` channels."""
+    """Attention heads of each level: as given, or the width over `num_head_channels`."""
     if num_head_channels:
         return [width // num_head_channels for width in widths]
     return per_level(num_heads, len(widths))
 
 
-def _down_path(first: UNetBlock, width: int, layers: Layers) -> tuple[nn.ModuleList, list[int]]:
+def _down_path(
+    first: UNetBlock, width: int, block: MakeBlock, widths: list[int], counts: list[int]
+) -> tuple[nn.ModuleList, list[int]]:
     """Blocks from the full resolution to the lowest, and the channels that each of them hands over to the way up."""
     blocks, skips = [first], [width]
-    for level, level_width in enumerate(layers.widths):
-        for _ in range(layers.num_res_blocks[level]):
-            blocks.append(layers.block(width, level))
-            width = level_width
+    for level, count in enumerate(counts):
+        for _ in range(count):
+            blocks.append(block(width, level))
+            width = widths[level]
             skips.append(width)
-        if level < len(layers.widths) - 1:
+        if level < len(counts) - 1:
             blocks.append(UNetBlock(Downsample(width)))
             skips.append(width)
     return nn.ModuleList(blocks), skips
 
 
-def _up_path(skips: list[int], layers: Layers) -> nn.ModuleList:
+def _up_path(skips: list[int], block: MakeBlock, widths: list[int], counts: list[int]) -> nn.ModuleList:
     """Blocks from the lowest resolution to the full one; each takes what the one of the way down handed over."""
-    blocks, waiting, width = [], list(skips), layers.widths[-1]
-    for level in reversed(range(len(layers.widths))):
-        for index in range(layers.num_res_blocks[level] + 1):
-            block = layers.block(width + waiting.pop(), level)
-            width = layers.widths[level]
-            if level > 0 and index == layers.num_res_blocks[level]:
-                block.append(Upsample(width))
-            blocks.append(block)
+    blocks, width = [], widths[-1]
+    for level in reversed(range(len(counts))):
+        for _ in range(counts[level] + 1):
+            blocks.append(block(width + skips.pop(), level))
+            width = widths[level]
+        if level > 0:
+            blocks[-1].append(Upsample(width))
     return nn.ModuleList(blocks)
 
 

@@ -29,7 +29,7 @@ from mindvis.dc_ldm.latents import encode_batches
 from mindvis.decoding.categories import predict_classes
 from mindvis.decoding.decode import OPTIONS, decode
 from mindvis.decoding.ridge import fit_latent
-from mindvis.evaluation.audit_features import Space, choose_spaces
+from mindvis.evaluation.audit_features import choose_spaces
 
 WITHOUT_CLASSES = "the class baseline needs class ids, which this data set has not"
 WITHOUT_EMBEDDING = "it needs an embedding of classes, which this diffusers folder has not"
@@ -51,18 +51,22 @@ def load_class_ldm(path: str | Path) -> LatentDiffusion:
 
 
 def usable_targets(ldm: LatentDiffusion, train: PairedDataset, targets: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Those of the targets that this data allows, and a line about each that is left out.
+    """The targets that are possible with this data, and a line about each that is not.
 
     Raises InputError for class ids that the LDM does not know, and where no target is left.
     """
-    reason = WITHOUT_CLASSES if train.class_ids is None else WITHOUT_EMBEDDING
-    without = train.class_ids is None or not hasattr(ldm.conditioner, "embedding")
-    usable = [target for target in targets if target not in NEED_CLASSES or not without]
+    reason = ""
+    if train.class_ids is None:
+        reason = WITHOUT_CLASSES
+    elif not hasattr(ldm.conditioner, "embedding"):
+        reason = WITHOUT_EMBEDDING
+    elif set(targets) & set(NEED_CLASSES):
+        class_embeddings(ldm, train)
+    skipped = [target for target in targets if reason and target in NEED_CLASSES]
+    usable = [target for target in targets if target not in skipped]
     if not usable:
         raise InputError(f"setting targets is {list(targets)}: {reason}; needed: [latent]")
-    if set(usable) & set(NEED_CLASSES):
-        class_embeddings(ldm, train)
-    return usable, [f"{target} skipped: {reason}" for target in targets if target not in usable]
+    return usable, [f"{target} skipped: {reason}" for target in skipped]
 
 
 def decode_baseline(
@@ -77,7 +81,7 @@ def decode_baseline(
         ridge = fit_class(ldm, train, config.alphas)
         return generate(ldm, RidgeConditioner(ridge), fmri, config, train.mean_row()), _facts(ridge)
     if target == "retrieval":
-        return retrieve(train, test, retrieval_space(config), config)
+        return retrieve(train, test, config)
     if target == "predicted_class":
         class_ids = predict_classes(train, test)
         return generate_classes(ldm, class_ids, config), {"class_ids": class_ids.tolist()}
@@ -178,17 +182,13 @@ def generate(
     return decode(decoder, rows, range(len(rows)), mean_fmri=mean_row, **options)
 
 
-def retrieval_space(config: BaselineConfig) -> Space:
-    """The features that training pictures are looked up by: the demo's for the demo's model, else as an audit's."""
-    if config.features != "auto":
-        return choose_spaces(config.features)[-1]
-    return choose_spaces("demo" if config.ldm == "demo" else None)[-1]
+def retrieve(train: PairedDataset, test: PairedDataset, config: BaselineConfig) -> tuple[np.ndarray, dict]:
+    """The training picture whose features correlate best with those that ridge predicts: uint8 [n 1 h w 3].
 
-
-def retrieve(
-    train: PairedDataset, test: PairedDataset, space: Space, config: BaselineConfig
-) -> tuple[np.ndarray, dict]:
-    """The training picture whose features correlate best with those that ridge predicts: uint8 [n 1 h w 3]."""
+    `features=auto` are those of the demo's classifier for the demo's model, else those of an audit.
+    """
+    usual = "demo" if config.ldm == "demo" else None
+    space = choose_spaces(usual if config.features == "auto" else config.features)[-1]
     shown = np.unique(train.stimulus)
     rows = space(train.stimuli[shown])  # [t d]
     ridge = fit_ridge(np.asarray(train.fmri), rows[np.searchsorted(shown, train.stimulus)], config.alphas)

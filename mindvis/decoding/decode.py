@@ -57,7 +57,7 @@ def decode(
     `InputError` for an unknown sampler, a negative guidance, a strength outside 0 to 1, a size that is no multiple of
     the autoencoder's factor, or a length of fMRI that the encoder does not expect.
     """
-    _check_sampling(ldm, sampler, guidance, strength)
+    _check_sampling(ldm, sampler, guidance, strength, mean_fmri)
     latent_shape = latent_shape_of(ldm, image_size)
     pairs = [(row, k) for row in range(len(fmri)) for k in range(num_samples)]
     ldm = make_ready(ldm, precision, compile=compile)
@@ -68,7 +68,7 @@ def decode(
     arithmetic = devices.matmul_precision(matmul_precision, device)
     with torch.no_grad(), arithmetic, Progress(total=len(pairs), unit="picture") as bar:
         times = time_embeddings(ldm, sampler, num_steps)
-        mean = _mean_context(ldm, guidance, mean_fmri)
+        mean = None if guidance == 1 or mean_fmri is None else context_of(ldm, mean_fmri[None])
         for batch, count in _batches(pairs, batch_size, one_shape=compile):
             eps_model = _eps_model(ldm, _context(ldm, fmri, batch), times, mean, guidance)
             noise = torch.cat([noise_for(seed, stimuli[row], k, latent_shape) for row, k in batch])
@@ -91,12 +91,16 @@ def latent_shape_of(ldm: LatentDiffusion, image_size: Sequence[int] | None) -> t
     return channels, image_size[0] // factor, image_size[1] // factor
 
 
-def _check_sampling(ldm: LatentDiffusion, sampler: str, guidance: float, strength: float) -> None:
+def _check_sampling(
+    ldm: LatentDiffusion, sampler: str, guidance: float, strength: float, mean_fmri: np.ndarray | None
+) -> None:
     check_setting("sampler", sampler, SAMPLERS)
     if sampler == "unipc_averaged" and ldm.schedule.flow:
         raise InputError(f"setting sampler is {sampler!r}; needed for an LDM of straight lines: euler, or another one")
     if guidance < 0:
         raise InputError(f"setting guidance is {guidance}; needed: 0 or more (1: as published)")
+    if guidance != 1 and mean_fmri is None:
+        raise InputError(f"setting guidance is {guidance}, but no mean fMRI is given; needed: mean_fmri, or guidance 1")
     if not 0 <= strength <= 1:
         raise InputError(f"setting strength is {strength}; needed: 0 to 1")
 
@@ -162,18 +166,10 @@ def time_embeddings(ldm: LatentDiffusion, sampler: str, num_steps: int) -> Tenso
 def context_of(ldm: LatentDiffusion, fmri: np.ndarray) -> Tensor:
     """Contexts [n 77 c] of rows of fMRI [n v], in the type of the UNet of a model that `make_ready` has given."""
     unet = next(ldm.unet.parameters())
+    rows = torch.from_numpy(np.ascontiguousarray(fmri, dtype=np.float32))[:, None].to(unet.device)  # [n 1 v]
     with torch.autocast(unet.device.type, torch.bfloat16, enabled=unet.dtype == torch.bfloat16):
-        context = ldm.conditioner(_as_input(ldm, fmri))
+        context = ldm.conditioner(rows)
     return context.to(unet.dtype)
-
-
-def _mean_context(ldm: LatentDiffusion, guidance: float, mean_fmri: np.ndarray | None) -> Tensor | None:
-    """Context [1 77 c] of the mean training row [v], which guidance leads away from; None: no guidance."""
-    if guidance == 1:
-        return None
-    if mean_fmri is None:
-        raise InputError(f"setting guidance is {guidance}, but no mean fMRI is given; needed: mean_fmri, or guidance 1")
-    return context_of(ldm, mean_fmri[None])
 
 
 def _batches(pairs: list[Pair], size: int, *, one_shape: bool) -> Iterator[tuple[list[Pair], int]]:
@@ -183,11 +179,6 @@ def _batches(pairs: list[Pair], size: int, *, one_shape: bool) -> Iterator[tuple
         batch = pairs[start : start + size]
         fill = [batch[-1]] * (size - len(batch)) if one_shape else []
         yield batch + fill, len(batch)
-
-
-def _as_input(ldm: LatentDiffusion, fmri: np.ndarray) -> Tensor:
-    """Rows of fMRI [n v] as the encoder takes them, [n 1 v] on the device of `ldm`."""
-    return torch.from_numpy(np.ascontiguousarray(fmri, dtype=np.float32))[:, None].to(next(ldm.parameters()).device)
 
 
 def _context(ldm: LatentDiffusion, fmri: np.ndarray, batch: list[Pair]) -> Tensor:

@@ -21,7 +21,7 @@ SCALINGS = ("stored", "none")
 
 
 class Decoder:
-    """A tuned decoder, on its device and in evaluation mode, with what it was told of its fMRI when it was trained.
+    """A tuned decoder, on its device and in evaluation mode, with what it keeps of the fMRI it was trained on.
 
     `scaling` says what rows have to be: `voxel` or `subject`, raw, as the training rows were recorded (the model scales
     them by the moments of these), or `none`, scaled already. `subjects` are those it was tuned on.

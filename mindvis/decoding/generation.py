@@ -98,7 +98,7 @@ def open_to_decode(
     The mean is the one that the run keeps; of an earlier run, that of the training rows. Raises `InputError`.
     """
     check_logging(_board_settings(config))  # not only after hours of decoding
-    facts = read_facts(config)
+    facts = FMRIFacts.from_plain(read_weights(config.run, config.checkpoint).settings.get("fmri"), config.run)
     if config.fmri is not None:
         dataset = open_rows(config, Decoder(ldm, facts, config.run))
         if config.guidance != 1 and facts.mean is None:
@@ -109,26 +109,17 @@ def open_to_decode(
     return pairs, control_fmri(pairs, train, config.control, config.seed), mean, train
 
 
-def read_facts(config: GenerateConfig) -> FMRIFacts:
-    """What a decoder keeps of the fMRI it was tuned on. Raises `InputError` where it cannot be read."""
-    return FMRIFacts.from_plain(read_weights(config.run, config.checkpoint).settings.get("fmri"), config.run)
-
-
-def describe_machine(config: GenerateConfig, ldm: LatentDiffusion) -> dict[str, Any]:
-    """What generate.json says of the arithmetic: device, driver, precisions."""
-    device = next(ldm.parameters()).device
-    return describe_arithmetic(device, config.precision, config.matmul_precision) | {"compile": config.compile}
-
-
 def generation_provenance(config: GenerateConfig, dataset: FMRIDataset, ldm: LatentDiffusion) -> dict:
     """What generate.json says: settings, data, and how the test set was used before."""
     run = read_run_settings(config.run)
+    device = next(ldm.parameters()).device
+    machine = describe_arithmetic(device, config.precision, config.matmul_precision) | {"compile": config.compile}
     about = {
         "settings": plain(config),
         "patch_size": ldm.conditioner.encoder.patch_size,
         "stage_a_run": run.get("stage_a", {}).get("run_dir"),
         "ridge_context": ldm.conditioner.ridge is not None,  # the context began as a ridge regression
-        "machine": describe_machine(config, ldm),
+        "machine": machine,
     }
     if config.fmri is not None:
         file = {"file": config.fmri, "file_sha256": sha256(Path(config.fmri))}
@@ -183,9 +174,8 @@ def show_grids(config: GenerateConfig, output: Path, provenance: Mapping[str, An
     """Show the grids of `output` where the settings say, else where the training of the run showed its pictures."""
     run = Path(config.run)
     trained = (run / "manifest.json").is_file()
-    names = {GRID: f"generate/{config.split}", TRAINING_GRID: "generate/training"}
-    if config.control != "none":
-        names[GRID] += f"_{config.control}"
+    control = "" if config.control == "none" else f"_{config.control}"
+    names = {GRID: f"generate/{config.split}{control}", TRAINING_GRID: "generate/training"}
     grids = {name: np.asarray(Image.open(output / file)) for file, name in names.items() if (output / file).is_file()}
     show_pictures(
         _board_settings(config),
@@ -204,8 +194,8 @@ def _board_settings(config: GenerateConfig) -> LoggingConfig:
         return config.logging
     trained = (Path(config.run) / "manifest.json").is_file()
     saved = read_run_settings(config.run).get("logging", {}) if trained else {}
-    known = {item.name for item in fields(LoggingConfig)}
-    return LoggingConfig(**{"wandb": "disabled", **{key: value for key, value in saved.items() if key in known}})
+    known = {item.name: saved[item.name] for item in fields(LoggingConfig) if item.name in saved}
+    return LoggingConfig(**{"wandb": "disabled", **known})
 
 
 def output_folder(config: GenerateConfig) -> Path:

@@ -5,7 +5,7 @@ decoded.npz     decoded uint8 [n k h w 3], stimuli uint8 [n h w 3], stimulus_ids
                 subjects [n]: whose row of the data set each is, where it says
 generate.json   settings, where the pictures come from, and how they were made: command, date, revision of the sources
 grid.png        the stimulus first, then its samples
-training.png    the same of some training stimuli, where they were asked for
+training.png    the same of some training stimuli, if `num_training` is above 0
 pictures/       <stimulus>/stimulus.png and <stimulus>/<sample>.png
 
 Rows of fMRI without pictures have no `stimuli`, no stimulus.png and no first column in the grid.
@@ -25,7 +25,7 @@ from mindvis.common.files import write_json
 from mindvis.common.plots import image_grid, reconstruction_grid, save_png
 from mindvis.config.invocation import made_now
 from mindvis.data import FMRIDataset, PairedDataset
-from mindvis.evaluation.pictures import ARRAYS, SETTINGS, read_settings
+from mindvis.evaluation.pictures import ARRAYS, SETTINGS, read_generated
 
 CONTROLS = ("none", "shuffled", "mean_fmri")
 GRID, TRAINING_GRID = "grid.png", "training.png"
@@ -54,7 +54,7 @@ class ControlledFMRI:
 
 
 def control_fmri(dataset: PairedDataset, train: PairedDataset, control: str, seed: int) -> ControlledFMRI:
-    """The data set's own fMRI, or a control that knows nothing of the stimulus.
+    """The data set's own fMRI, or a control without information about the stimulus.
 
     `shuffled` deals the rows to other stimuli, by a draw from `seed` (see `shuffled_rows`); `mean_fmri` is the mean
     training row.
@@ -76,7 +76,7 @@ def control_fmri(dataset: PairedDataset, train: PairedDataset, control: str, see
 
 
 def shuffled_rows(dataset: PairedDataset, seed: int) -> np.ndarray:
-    """Which row's fMRI each row is given, so that none keeps its stimulus, nor its class where that can be had: [n].
+    """Which row's fMRI each row is given, so that none keeps its stimulus, nor, where possible, its class: [n].
 
     Raises `InputError` where more than half of the rows show one stimulus.
     """
@@ -98,7 +98,7 @@ def check_output(folder: Path, overwrite: bool, control: str = "none") -> None:
         return
     if not overwrite:
         raise InputError(f"{folder}: pictures are there already; needed: another output, or overwrite=true")
-    held = read_settings(folder / SETTINGS).get("settings", {}).get("control", control)
+    held = read_generated(folder).get("settings", {}).get("control", control)
     if held != control:
         raise InputError(f"{folder}: holds pictures of control={held}, these are of {control}; needed: another output")
 
@@ -123,29 +123,28 @@ def write_decoded(
     staging.mkdir(parents=True)
     ids = np.asarray(rows, np.int64)
     fmri_rows = ids if fmri_rows is None else np.asarray(fmri_rows, np.int64)
-    shown = _shown(dataset, rows) if isinstance(dataset, PairedDataset) else {}
-    whose = {} if dataset.subject is None else {"subjects": dataset.subject[ids]}
-    arrays: dict[str, Any] = {"decoded": decoded, "stimulus_ids": ids, "fmri_rows": fmri_rows, **whose, **shown}
+    arrays: dict[str, Any] = {"decoded": decoded, "stimulus_ids": ids, "fmri_rows": fmri_rows}
+    if dataset.subject is not None:
+        arrays["subjects"] = dataset.subject[ids]
+    shown = isinstance(dataset, PairedDataset)
+    if isinstance(dataset, PairedDataset):
+        class_ids = [] if dataset.class_ids is None else [dataset.class_ids[row] for row in rows]
+        arrays["stimuli"] = dataset.stimuli[dataset.stimulus[rows]]
+        arrays["class_ids"] = np.asarray(class_ids, np.int64)
     np.savez(staging / ARRAYS, **arrays)
     write_json(staging / SETTINGS, provenance | {"made": made_now()})
     for place, row in enumerate(rows):
         folder = staging / "pictures" / f"{row:04d}"
         folder.mkdir(parents=True)
         if shown:
-            save_png(shown["stimuli"][place], folder / "stimulus.png")
+            save_png(arrays["stimuli"][place], folder / "stimulus.png")
         for k, sample in enumerate(decoded[place]):
             save_png(sample, folder / f"{k}.png")
     few = decoded[:GRID_ROWS]
-    save_png(reconstruction_grid(shown["stimuli"][:GRID_ROWS], few) if shown else image_grid(few), staging / GRID)
+    save_png(reconstruction_grid(arrays["stimuli"][:GRID_ROWS], few) if shown else image_grid(few), staging / GRID)
     if training is not None:
         save_png(training, staging / TRAINING_GRID)
     return _put(staging, output)
-
-
-def _shown(dataset: PairedDataset, rows: Sequence[int]) -> dict[str, np.ndarray]:
-    """The pictures of these rows, uint8 [n h w 3], and their classes [n], or an empty array."""
-    class_ids = [] if dataset.class_ids is None else [dataset.class_ids[row] for row in rows]
-    return {"stimuli": dataset.stimuli[dataset.stimulus[rows]], "class_ids": np.asarray(class_ids, np.int64)}
 
 
 def _put(staging: Path, output: Path) -> Path:

@@ -113,6 +113,6 @@ def decode_in_training(
 
 
 def is_due(trainer: pl.Trainer, every_epochs: int) -> bool:
-    """Whether an epoch that ends now is one of every so many, or the last; 0: never."""
+    """Whether an epoch that ends now is the last or a multiple of `every_epochs`; 0: never."""
     last = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
     return bool(every_epochs) and (last or (trainer.current_epoch + 1) % every_epochs == 0)

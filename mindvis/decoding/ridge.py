@@ -32,7 +32,7 @@ def fit_latent(
     batch_size: int = 16,
     kept: np.ndarray | None = None,
 ) -> Ridge:
-    """fMRI -> flattened latent of the training pictures; `kept` [m c h w] are their latents, where there are some."""
+    """fMRI -> flattened latent of the training pictures; `kept` [m c h w]: their latents, if known."""
     if kept is None:
         kept = np.concatenate(list(encode_batches(ldm.autoencoder, train.stimuli, batch_size, bfloat16=False)))
     return fit_ridge(np.asarray(train.fmri), kept.reshape(len(kept), -1)[train.stimulus], alphas)

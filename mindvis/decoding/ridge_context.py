@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from mindvis.checkpoints import find_ldm
-from mindvis.common.errors import InputError
+from mindvis.common.errors import InputError, check_setting
 from mindvis.common.ridge import ALPHAS, fit_ridge
 from mindvis.config.schemas import FinetuneLDMConfig
 from mindvis.data import PairedDataset
@@ -23,8 +23,7 @@ def start_context(ldm: LatentDiffusion, config: FinetuneLDMConfig, train: Paired
     InputError for an unknown target, for data without classes, or for a label-to-image model without embedding.
     """
     context = config.context
-    if context.target not in ("class", "latent"):
-        raise InputError(f"setting context.target is {context.target!r}; needed: class or latent")
+    check_setting("context.target", context.target, ("class", "latent"))
     if context.ridge == "none" and (context.regression == 0 or context.target == "latent"):
         return None
     if train.class_ids is None:

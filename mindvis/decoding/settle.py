@@ -23,10 +23,10 @@ import numpy as np
 
 from mindvis.checkpoints import read_weights
 from mindvis.checkpoints.weights import RIDGE_FILE
-from mindvis.common.errors import InputError
-from mindvis.common.files import write_json
+from mindvis.common.errors import InputError, unreadable
+from mindvis.common.files import digest, write_json
 from mindvis.common.ridge import Ridge
-from mindvis.common.shares import POLL_SECONDS, Process, parts_folder
+from mindvis.common.shares import POLL_SECONDS, Process
 from mindvis.config.decoding import GenerateConfig
 from mindvis.config.loading import plain
 from mindvis.config.schemas import FinetuneLDMConfig, TrainerConfig
@@ -83,20 +83,22 @@ def settle_sampling(config: GenerateConfig, ldm: LatentDiffusion, process: Proce
 
     Raises what fitting and choosing raise.
     """
-    home, combined = home_of(config.run), config.init == "ridge"
-    if combined and config.strength is None:
-        config = replace(config, strength=STRENGTH)
-    ridge = ridge_of_run(config, ldm, home / RIDGE_FILE, process) if combined else None
     facts: dict[str, Any] = {}
+    ridge = None
+    if config.init == "ridge":
+        config = replace(config, strength=STRENGTH if config.strength is None else config.strength)
+        ridge = ridge_of_run(config, ldm, home_of(config.run) / RIDGE_FILE, process)
     if "auto" in (config.strength, config.guidance):
-        facts["chosen"] = choose_sampling(config, ldm, training_pairs(config, ldm), ridge, home, process)
-    strength, guidance = (facts.get("chosen", {}).get(name, getattr(config, name)) for name in ("strength", "guidance"))
+        facts["chosen"] = choose_sampling(config, ldm, training_pairs(config, ldm), ridge, process)
+        chosen = {name: facts["chosen"][name] for name in ("strength", "guidance") if name in facts["chosen"]}
+        config = replace(config, **chosen)
+    strength: Any = config.strength
     if ridge is not None:
         inside = 0 < strength < 1  # else it starts from noise, or nothing is sampled
         schedule = ldm.schedule.alphas_cumprod
         start = nearest_start(config.sampler, schedule, config.num_steps, strength) if inside else None
         facts["ridge"] = {"alpha": ridge.alpha, "start_step": start}
-    return SettledSampling(strength, guidance, ridge, facts)
+    return SettledSampling(strength, config.guidance, ridge, facts)
 
 
 def how_decoded(generated: Mapping[str, Any]) -> str:
@@ -168,11 +170,11 @@ def origin_of(config: GenerateConfig) -> dict:
 
 
 def choose_sampling(
-    config: GenerateConfig, ldm: LatentDiffusion, pairs: Pairs, ridge: Ridge | None, home: Path, process: Process
+    config: GenerateConfig, ldm: LatentDiffusion, pairs: Pairs, ridge: Ridge | None, process: Process
 ) -> dict[str, Any]:
     """The settings that are `auto` with the value chosen, the score of every candidate, and how it was judged.
 
-    What was chosen before for the same weights and settings is taken from `home`; of several processes the first
+    What was chosen before for the same weights and settings is kept beside them; of several processes the first
     chooses. Raises InputError for a run that held out fewer than two training stimuli.
     """
     train, held = pairs
@@ -199,7 +201,8 @@ def choose_sampling(
 
         return choose_by(score, config) | {"stimuli": len(rows), "spaces": [space.name for space in spaces]}
 
-    return once(home / CHOICE_FILE, _choice_key(config, ldm), process, config.wait_minutes, choose)
+    file = home_of(config.run) / CHOICE_FILE
+    return once(file, _choice_key(config, ldm), process, config.wait_minutes, choose)
 
 
 def choose_by(score: Callable[[GenerateConfig], float], config: GenerateConfig) -> dict[str, Any]:
@@ -236,10 +239,8 @@ def once(
 
 
 def _kept(file: Path) -> dict[str, Any]:
-    try:
+    with unreadable(f"{file}: not readable as JSON", (ValueError,), "needed: remove it, and generate chooses again"):
         return json.loads(file.read_text()) if file.is_file() else {}
-    except ValueError as error:
-        raise InputError(f"{file}: not readable as JSON; needed: remove it, and generate chooses again") from error
 
 
 def _choice_key(config: GenerateConfig, ldm: LatentDiffusion) -> str:
@@ -247,4 +248,4 @@ def _choice_key(config: GenerateConfig, ldm: LatentDiffusion) -> str:
     names = ("init", "strength", "guidance", "sampler", "num_steps", "seed", "precision", "checkpoint")
     settings = {name: getattr(config, name) for name in names}
     weights = [float(weight.detach().double().sum()) for weight in ldm.conditioner.parameters()]
-    return parts_folder(Path("choice"), [settings, weights], Process()).name.rpartition("-")[2]
+    return digest([json.dumps([[settings, weights], 1], sort_keys=True)])[:12]

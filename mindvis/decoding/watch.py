@@ -87,7 +87,7 @@ class Scorer:
         return classifier
 
     def _has(self, metric: str, needed: str | None) -> bool:
-        """Whether the metric can be had for pictures of this size, with the weights that are there."""
+        """Whether the metric can be computed for pictures of this size, with the weights that are installed."""
         try:
             if metric == "lpips" and min(self.stimuli.shape[1:3]) < SMALLEST_FOR_LPIPS:
                 raise InputError(f"lpips: pictures of {min(self.stimuli.shape[1:3])} pixels, needs 64 or more")
@@ -101,7 +101,7 @@ class Scorer:
 
 
 class DecodingWatch(EveryFewEpochs):
-    """Decodes watched rows every so many epochs and after the last, logs their scores, and keeps one for the choice.
+    """Decodes watched rows every `every_epochs` epochs and after the last, and logs their scores.
 
     `score` names what the weights are chosen by, larger is better; `take` hands it over once. Of several processes
     each decodes a share, and the first one scores.
@@ -238,7 +238,7 @@ def decode_shared(
 
 
 def _averages(dataset: PairedDataset, num_stimuli: int | None) -> PairedDataset:
-    """The rows that are no further repeats, or so many of them, evenly over the data set. InputError for one row."""
+    """The first row of each stimulus, or `num_stimuli` of them, evenly spaced. Raises InputError for a single one."""
     rows = np.flatnonzero(dataset.repeat == 0)
     if num_stimuli is not None and num_stimuli < len(rows):
         rows = rows[np.linspace(0, len(rows) - 1, num_stimuli).astype(int)]

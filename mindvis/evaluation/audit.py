@@ -18,23 +18,14 @@ verdict are those of `audit_verdict`.
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from mindvis.common.errors import InputError
 from mindvis.evaluation import audit_figures as figures
-from mindvis.evaluation.audit_features import (
-    PIXELS,
-    Embed,
-    Pictures,
-    Space,
-    Unique,
-    check_training,
-    choose_spaces,
-    unique_stimuli,
-)
+from mindvis.evaluation.audit_features import Embed, Pictures, Space, check_training, choose_spaces, unique_stimuli
 from mindvis.evaluation.audit_verdict import UNDECIDED, Finding, judge, of_kind
 from mindvis.evaluation.pictures import check_decoded
 
@@ -58,20 +49,11 @@ class Audit:
 
     def as_dict(self) -> dict:
         """The content of audit.json."""
-        return {
-            "schema": SCHEMA,
-            "verdict": self.verdict,
-            "steps": self.steps,
-            "evidence": {
-                name: {key: value for key, value in asdict(finding).items() if key != "name"}
-                for name, finding in self.evidence.items()
-            },
-            "placement": self.placement,
-            "per_stimulus": {name: values.tolist() for name, values in self.per_stimulus.items()},
-            "caveats": self.caveats,
-            "exposure": self.exposure,
-            "settings": self.settings,
-        }
+        evidence = {name: dict(vars(finding)) for name, finding in self.evidence.items()}
+        for content in evidence.values():
+            del content["name"]
+        per_stimulus = {name: values.tolist() for name, values in self.per_stimulus.items()}
+        return {"schema": SCHEMA, **vars(self), "evidence": evidence, "per_stimulus": per_stimulus}
 
 
 def audit_pictures(
@@ -90,124 +72,111 @@ def audit_pictures(
     """Audit decoded pictures uint8 [n k h w 3] of stimuli uint8 [n h w 3].
 
     `training`: uint8 [t h' w' 3], an array or anything that has a length and can be sliced. `class_ids` [n],
-    `training_class_ids` [t]: annotated classes. `controls`: name -> pictures decoded from fMRI that knows nothing, in
-    the order of `stimuli`. `features`: as for `choose_spaces`. `subjects` [n]: whose fMRI each row is. `exposure`:
+    `training_class_ids` [t]: annotated classes. `controls`: name -> pictures decoded from uninformative fMRI, in the
+    order of `stimuli`. `features`: as for `choose_spaces`. `subjects` [n]: whose fMRI each row is. `exposure`:
     what the generator, the classifier and Stage A have seen of the test set, in words. Raises InputError for arrays
     that do not fit.
     """
-    check_decoded(decoded, stimuli)
+    controls = dict(controls or {})
+    _check(decoded, stimuli, controls, {"class_ids": class_ids, "subjects": subjects}, exposure or {})
     check_training(training, training_class_ids)
-    unknown = [name for name in exposure or {} if name not in EXPOSED]
-    if unknown:
-        raise InputError(f"exposure: found {unknown[0]!r}; needed: {', '.join(EXPOSED)}")
-    pictures = unique_stimuli(stimuli)
-    known = _known(pictures, decoded.shape[1], class_ids, training_class_ids, subjects, seed)
-    embedded = {}
-    for space in choose_spaces(features):
-        embedded[space.name] = _embed(space, decoded, stimuli, pictures, training, controls or {})
-    leaked = _leaked(embedded[PIXELS], stimuli[pictures.first], training)
+    spaces = choose_spaces(features)
+    leaked, used, own, first = _choose(stimuli, training, spaces[0])
     few = (~leaked).sum() < MIN_STIMULI
-    kept = np.ones_like(leaked) if few else ~leaked
-    known = _restrict_known(known, kept, embedded[PIXELS].own)
-    findings, per_stimulus = _measure([restrict(rows, kept) for rows in embedded.values()], known)
-    evidence = {finding.name: finding for finding in figures.corrected(findings)}
-    verdict, steps = judge(evidence, has_training=training is not None)
-    if few:
-        verdict, steps = UNDECIDED, [_too_few(leaked), *steps]
-    return Audit(
-        verdict=verdict,
-        steps=steps,
-        evidence=evidence,
-        placement=_placement(evidence),
-        per_stimulus={"row": pictures.first[kept], **per_stimulus},
-        caveats=_caveats(leaked, pictures, class_ids, controls, training),
-        exposure=dict.fromkeys(EXPOSED, "not declared") | dict(exposure or {}),
-        settings={"seed": seed, "spaces": list(embedded), **_sizes(leaked, decoded, training)},
-    )
-
-
-def _sizes(leaked: np.ndarray, decoded: np.ndarray, training: Pictures | None) -> dict[str, int | None]:
-    return {
-        "num_stimuli": len(leaked),
-        "num_leaked": int(leaked.sum()),
-        "num_samples": int(decoded.shape[1]),
-        "num_training": None if training is None else len(training),
-    }
-
-
-def _known(
-    pictures: Unique,
-    k: int,
-    class_ids: Sequence[int] | None,
-    training_class_ids: Sequence[int] | None,
-    subjects: Sequence | None,
-    seed: int,
-) -> figures.Known:
-    n = len(pictures.own)
-    for name, values in (("class_ids", class_ids), ("subjects", subjects)):
-        if values is not None and len(values) != n:
-            raise InputError(f"{name}: found {len(values)}, need {n}, one a stimulus")
-    names = None if subjects is None else np.unique(np.asarray(subjects), return_inverse=True)[1]
-    return figures.Known(
-        class_ids=None if class_ids is None else np.asarray(class_ids)[pictures.first],
+    sets = {name: pictures if used.all() else pictures[used] for name, pictures in controls.items()}
+    shown = decoded if used.all() else decoded[used]
+    rows = [_rows(space, shown, stimuli[first], own, sets, training) for space in spaces]
+    known = figures.Known(
+        class_ids=None if class_ids is None else np.asarray(class_ids)[first],
         training_class_ids=None if training_class_ids is None else np.asarray(training_class_ids),
-        subjects=None if names is None or names.max() == 0 else np.repeat(names, k),
+        subjects=None if subjects is None else _numbers(subjects, used, decoded.shape[1]),
         seed=seed,
     )
+    evidence, per_stimulus = _measure(rows, known)
+    verdict, steps = judge(evidence, has_training=training is not None)
+    facts = {"num_stimuli": len(leaked), "num_leaked": int(leaked.sum()), "num_samples": int(decoded.shape[1])}
+    facts["num_training"] = None if training is None else len(training)
+    return Audit(
+        verdict=UNDECIDED if few else verdict,
+        steps=[_too_few(leaked), *steps] if few else steps,
+        evidence=evidence,
+        placement=_placement(evidence),
+        per_stimulus={"row": first, **per_stimulus},
+        caveats=_caveats(leaked, len(stimuli), class_ids, controls, training),
+        exposure=dict.fromkeys(EXPOSED, "not declared") | dict(exposure or {}),
+        settings={"seed": seed, "spaces": [space.name for space in spaces], **facts},
+    )
 
 
-def _embed(
-    space: Space,
+def _check(
     decoded: np.ndarray,
     stimuli: np.ndarray,
-    pictures: Unique,
-    training: Pictures | None,
     controls: Mapping[str, np.ndarray],
-) -> figures.Rows:
-    """Features of every picture, each stimulus once."""
+    by_row: Mapping[str, Sequence | None],
+    exposure: Mapping[str, str],
+) -> None:
+    check_decoded(decoded, stimuli)
     for name, control in controls.items():
         check_decoded(control, stimuli, f"control {name}")
+    for name, values in by_row.items():
+        if values is not None and len(values) != len(stimuli):
+            raise InputError(f"{name}: found {len(values)}, need {len(stimuli)}, one a stimulus")
+    for name in exposure:
+        if name not in EXPOSED:
+            raise InputError(f"exposure: found {name!r}; needed: {', '.join(EXPOSED)}")
+
+
+def _choose(
+    stimuli: np.ndarray, training: Pictures | None, pixels: Space
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Which different pictures [m] are training pictures; which rows [n] are used, without these unless few are left.
+
+    Then the number of the picture that each used row shows, and the first row of each of these pictures.
+    """
+    own, first = unique_stimuli(stimuli)
+    leaked = np.zeros(len(first), bool)
+    if training is not None:
+        true = stimuli[first]
+        leaked = figures.shown_again(true, pixels(true), training, pixels.kept(training))
+    kept = ~leaked if (~leaked).sum() >= MIN_STIMULI else np.ones_like(leaked)
+    used = kept[own]
+    return leaked, used, (np.cumsum(kept) - 1)[own[used]], first[kept]
+
+
+def _rows(
+    space: Space,
+    decoded: np.ndarray,
+    true: np.ndarray,
+    own: np.ndarray,
+    controls: Mapping[str, np.ndarray],
+    training: Pictures | None,
+) -> figures.Rows:
+    """Features of decoded [n k h w 3] and true pictures [m h w 3]; own [n] is the true picture of each row."""
     return figures.Rows(
         space=space.name,
-        decoded=space(decoded.reshape(-1, *decoded.shape[2:])),
-        true=space(stimuli[pictures.first]),
-        own=np.repeat(pictures.own, decoded.shape[1]),
+        decoded=space(decoded.reshape(-1, *true.shape[1:])),
+        true=space(true),
+        own=np.repeat(own, decoded.shape[1]),
         training=None if training is None else space.kept(training),
-        controls={name: space(control.reshape(-1, *control.shape[2:])) for name, control in controls.items()},
-        controls_own={name: np.repeat(pictures.own, control.shape[1]) for name, control in controls.items()},
+        controls={name: space(control.reshape(-1, *true.shape[1:])) for name, control in controls.items()},
+        controls_own={name: np.repeat(own, control.shape[1]) for name, control in controls.items()},
     )
 
 
-def _leaked(rows: figures.Rows, stimuli: np.ndarray, training: Pictures | None) -> np.ndarray:
-    """Which different stimuli are training pictures: bool [m]."""
-    if training is None:
-        return np.zeros(len(stimuli), bool)
-    return figures.shown_again(stimuli, rows.true, training, rows.of_training)
+def _numbers(subjects: Sequence, used: np.ndarray, k: int) -> np.ndarray | None:
+    """The number of the subject of each decoded picture that is used: [r]; None for one subject."""
+    numbers = np.unique(np.asarray(subjects), return_inverse=True)[1]
+    return np.repeat(numbers[used], k) if numbers.max() else None
 
 
-def restrict(rows: figures.Rows, kept: np.ndarray) -> figures.Rows:
-    """The same with some of the stimuli: bool [m]."""
-    place = np.cumsum(kept) - 1
-    chosen = kept[rows.own]
-    of_controls = {name: kept[own] for name, own in rows.controls_own.items()}
-    return replace(
-        rows,
-        decoded=rows.decoded[chosen],
-        true=rows.true[kept],
-        own=place[rows.own[chosen]],
-        controls={name: features[of_controls[name]] for name, features in rows.controls.items()},
-        controls_own={name: place[own[of_controls[name]]] for name, own in rows.controls_own.items()},
-    )
+def _too_few(leaked: np.ndarray) -> str:
+    if not leaked.any():
+        return f"{len(leaked)} different test pictures, need {MIN_STIMULI}"
+    return f"{int(leaked.sum())} of {len(leaked)} test pictures are training pictures: nothing can be told from them"
 
 
-def _restrict_known(known: figures.Known, kept: np.ndarray, own: np.ndarray) -> figures.Known:
-    """The same, of the stimuli [m] that are kept; own [r] is the stimulus of each decoded picture."""
-    class_ids = None if known.class_ids is None else known.class_ids[kept]
-    return replace(known, class_ids=class_ids, subjects=None if known.subjects is None else known.subjects[kept[own]])
-
-
-def _measure(spaces: list[figures.Rows], known: figures.Known) -> tuple[list[Finding], dict[str, np.ndarray]]:
-    """All findings, and the numbers by stimulus that the plots show."""
+def _measure(spaces: list[figures.Rows], known: figures.Known) -> tuple[dict[str, Finding], dict[str, np.ndarray]]:
+    """All findings by name, and the numbers by stimulus that the plots show."""
     findings: list[Finding] = []
     per_stimulus: dict[str, np.ndarray] = {}
     copied: list[np.ndarray] = []
@@ -232,7 +201,7 @@ def _measure(spaces: list[figures.Rows], known: figures.Known) -> tuple[list[Fin
         findings.append(figures.copies(copied, spaces[0], known))
         any_space = np.logical_or.reduce(copied).astype(float)
         per_stimulus["copied"] = figures.by_stimulus(any_space, spaces[0].own, len(spaces[0].true))
-    return findings, per_stimulus
+    return {finding.name: finding for finding in figures.corrected(findings)}, per_stimulus
 
 
 def _placement(evidence: Mapping[str, Finding]) -> dict[str, float | None]:
@@ -244,27 +213,19 @@ def _placement(evidence: Mapping[str, Finding]) -> dict[str, float | None]:
     return places | {"copying": evidence["copies"].value if "copies" in evidence else None}
 
 
-def _too_few(leaked: np.ndarray) -> str:
-    if leaked.any():
-        return (
-            f"{int(leaked.sum())} of {len(leaked)} test pictures are training pictures: nothing can be told from them"
-        )
-    return f"{len(leaked)} different test pictures, need {MIN_STIMULI}"
-
-
 def _caveats(
     leaked: np.ndarray,
-    pictures: Unique,
+    num_rows: int,
     class_ids: Sequence[int] | None,
-    controls: Mapping[str, np.ndarray] | None,
+    controls: Mapping[str, np.ndarray],
     training: Pictures | None,
 ) -> list[str]:
     """What a reader must know about what was not given, or was left out."""
     lines = []
     if leaked.any():
         lines.append(f"{int(leaked.sum())} of {len(leaked)} test pictures are training pictures and were left out")
-    if len(pictures.first) < len(pictures.own):
-        lines.append(f"{len(pictures.own)} rows show {len(pictures.first)} different pictures, each counted once")
+    if len(leaked) < num_rows:
+        lines.append(f"{num_rows} rows show {len(leaked)} different pictures, each counted once")
     if training is None:
         lines.append("no training pictures: copying, overlap and novelty were not measured")
     if class_ids is None:

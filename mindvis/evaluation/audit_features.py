@@ -68,7 +68,7 @@ class Space:
 
 
 def choose_spaces(features: str | Embed | list[Space] | None = None) -> list[Space]:
-    """The pixels, and besides them the features asked for; None: those of EfficientNet-lite0 where its weights are.
+    """The pixels, and the features that are named; None: those of EfficientNet-lite0 where its weights are installed.
 
     `features`: "pixels" (nothing else), the name of a classifier, a function from pictures to features, or spaces that
     were chosen before. Raises InputError for a name whose weights are not there.
@@ -82,7 +82,8 @@ def choose_spaces(features: str | Embed | list[Space] | None = None) -> list[Spa
         return [pixels]
     if callable(features):
         return [pixels, Space(getattr(features, "__name__", "features"), features)]
-    return [pixels, Space(features, _network(features))]
+    classifier = load_classifier(features)
+    return [pixels, Space(features, lambda pictures: classifier.classify(pictures).features)]
 
 
 def small_pixels(pictures: np.ndarray) -> np.ndarray:
@@ -90,28 +91,16 @@ def small_pixels(pictures: np.ndarray) -> np.ndarray:
     return shrink(pictures, SIDE).reshape(len(pictures), -1)
 
 
-def _network(name: str) -> Embed:
-    """Features before the last layer of a classifier."""
-    classifier = load_classifier(name)
-    return lambda pictures: classifier.classify(pictures).features
+def unique_stimuli(stimuli: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of rows uint8 [n h w 3] the number [n] of the picture each shows, and the first row [m] of each picture.
 
-
-@dataclass(frozen=True)
-class Unique:
-    """Different stimuli among n rows: own [n], the number of each row's stimulus; first [m], the first row of each."""
-
-    own: np.ndarray
-    first: np.ndarray
-
-
-def unique_stimuli(stimuli: np.ndarray) -> Unique:
-    """Rows uint8 [n h w 3] that show the same picture share a number. Raises InputError for fewer than two pictures."""
+    Raises InputError for fewer than two different pictures.
+    """
     digests = [digest([picture]) for picture in stimuli]
-    number = {found: place for place, found in enumerate(dict.fromkeys(digests))}
-    own = np.array([number[found] for found in digests])
-    if len(number) < 2:
-        raise InputError(f"stimuli: found {len(number)} different picture, an audit needs two or more")
-    return Unique(own, np.array([digests.index(found) for found in number]))
+    different = list(dict.fromkeys(digests))
+    if len(different) < 2:
+        raise InputError(f"stimuli: found {len(different)} different picture, an audit needs two or more")
+    return np.array([different.index(found) for found in digests]), np.array([digests.index(d) for d in different])
 
 
 def check_training(training: Pictures | None, class_ids: Sequence[int] | None) -> None:

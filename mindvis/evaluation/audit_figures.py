@@ -80,13 +80,16 @@ class Known:
 
 def identification(rows: Rows, known: Known) -> Iterator[Finding]:
     """Own against other pictures, the same within the class, and the differences from the controls."""
-    closeness = rows.closeness
+    closeness, m = rows.closeness, len(rows.true)
     shares = shares_beaten(closeness, rows.own)
     yield _area("own_against_other", rows, shares, None, known)
-    own_scores = _own(shares, rows.own)
     for name, control in rows.controls.items():
-        of_control = _own(shares_beaten(control @ rows.true.T, rows.controls_own[name]), rows.controls_own[name])
-        yield _paired(f"minus_control/{rows.space}/{name}", own_scores, of_control, rows, name, known)
+        own = rows.controls_own[name]
+        of_control = by_stimulus(_own(shares_beaten(control @ rows.true.T, own), own), own, m)
+        difference = by_stimulus(_own(shares, rows.own), rows.own, m) - of_control
+        p = sign_flip_p(difference, known.seed)
+        mean = estimate(difference, known.seed)
+        yield _finding(f"minus_control/{rows.space}/{name}", mean, by_accident=0.0, p=p)
     if known.class_ids is not None:
         within = shares_beaten(closeness, rows.own, known.class_ids)
         if np.isfinite(_own(within, rows.own)).any():
@@ -101,17 +104,11 @@ def scores(rows: Rows, class_ids: np.ndarray | None = None) -> np.ndarray:
 def _area(kind: str, rows: Rows, shares: np.ndarray, class_ids: np.ndarray | None, known: Known) -> Finding:
     mean = _estimate(_own(shares, rows.own), rows.own, known)
     p = permutation_p(as_table(shares, rows.own), class_ids, known.seed)
-    area = d_prime(mean.value, mean.n)
-    return Finding(f"{kind}/{rows.space}", mean.value, mean.low, mean.high, 0.5, p, None, area, mean.n)
+    return _finding(f"{kind}/{rows.space}", mean, by_accident=0.5, p=p, d_prime=d_prime(mean.value, mean.n))
 
 
-def _paired(name: str, scores: np.ndarray, of_control: np.ndarray, rows: Rows, control: str, known: Known) -> Finding:
-    """Decoded minus control, paired over stimuli."""
-    m = len(rows.true)
-    difference = by_stimulus(scores, rows.own, m) - by_stimulus(of_control, rows.controls_own[control], m)
-    mean = estimate(difference, known.seed)
-    p = sign_flip_p(difference, known.seed)
-    return Finding(name, mean.value, mean.low, mean.high, 0.0, p, n=mean.n)
+def _finding(name: str, mean: Estimate, **facts: float | None) -> Finding:
+    return Finding(name, mean.value, mean.low, mean.high, n=mean.n, **facts)
 
 
 def against_nearest(rows: Rows, true: Neighbours, known: Known) -> Finding:
@@ -127,13 +124,13 @@ def against_nearest(rows: Rows, true: Neighbours, known: Known) -> Finding:
     mean = _estimate(_own(wins, rows.own), rows.own, known)
     p = permutation_p(table, known.class_ids, known.seed, two_sided=True)
     name = f"truth_against_nearest_training/{rows.space}"
-    return Finding(name, mean.value, mean.low, mean.high, accident_level(table), p, n=mean.n)
+    return _finding(name, mean, by_accident=accident_level(table), p=p)
 
 
 def copies(of_spaces: Sequence[np.ndarray], rows: Rows, known: Known) -> Finding:
     """Share of decoded pictures that are training pictures in some space; `of_spaces`: bool [r] each."""
     mean = _estimate(np.logical_or.reduce(list(of_spaces)).astype(float), rows.own, known)
-    return Finding("copies", mean.value, mean.low, mean.high, COPY_RISK * len(of_spaces), n=mean.n)
+    return _finding("copies", mean, by_accident=COPY_RISK * len(of_spaces))
 
 
 def novelty(rows: Rows, known: Known) -> tuple[Finding, np.ndarray]:
@@ -141,21 +138,19 @@ def novelty(rows: Rows, known: Known) -> tuple[Finding, np.ndarray]:
     to_own = np.einsum("rd,rd->r", rows.decoded, rows.true[rows.own])
     rank = closer_in_training(rows.decoded, to_own, rows.of_training)
     mean = _estimate((rank > 0).astype(float), rows.own, known)
-    return Finding(f"training_closer_than_truth/{rows.space}", mean.value, mean.low, mean.high, n=mean.n), rank
+    return _finding(f"training_closer_than_truth/{rows.space}", mean), rank
 
 
 def overlap(rows: Rows, true: Neighbours, known: Known) -> Iterator[Finding]:
     """How close the stimuli lie to the training set, and whether the score depends on it."""
     mean = estimate(true.closeness, known.seed)
-    yield Finding(f"truth_to_training/{rows.space}", mean.value, mean.low, mean.high, n=mean.n)
+    yield _finding(f"truth_to_training/{rows.space}", mean)
     inside = estimate(in_clusters(rows.true, rows.of_training, known.seed).astype(float), known.seed)
-    yield Finding(f"in_training_clusters/{rows.space}", inside.value, inside.low, inside.high, 0.95, n=inside.n)
+    yield _finding(f"in_training_clusters/{rows.space}", inside, by_accident=0.95)
     own_scores = scores(rows)
     if np.ptp(own_scores) > 0 and np.ptp(true.closeness) > 0:
-        found = spearmanr(true.closeness, own_scores)
-        yield Finding(
-            f"score_with_closeness/{rows.space}", float(found.statistic), None, None, 0.0, float(found.pvalue), n=mean.n
-        )
+        found, p = map(float, spearmanr(true.closeness, own_scores))
+        yield Finding(f"score_with_closeness/{rows.space}", found, by_accident=0.0, p=p, n=mean.n)
 
 
 def collapse(rows: Rows, known: Known) -> Iterator[Finding]:
@@ -163,7 +158,7 @@ def collapse(rows: Rows, known: Known) -> Iterator[Finding]:
     mean, axes = training_span(rows.of_training, known.seed)
     for name, features, own in (("truth", rows.true, np.arange(len(rows.true))), ("decoded", rows.decoded, rows.own)):
         share = _estimate(share_in_span(features, mean, axes), own, replace(known, subjects=None))
-        yield Finding(f"{name}_in_training_span/{rows.space}", share.value, share.low, share.high, n=share.n)
+        yield _finding(f"{name}_in_training_span/{rows.space}", share)
     for name, features in (("truth", rows.true), ("decoded", rows.decoded)):
         yield Finding(f"{name}_dimensions/{rows.space}", effective_dimensions(features), n=len(features))
 
@@ -240,20 +235,15 @@ def shown_again(stimuli: Pictures, rows: np.ndarray, training: Pictures, trainin
     found = np.zeros(len(closest), bool)
     for i in np.flatnonzero((closeness > TWINS_CORRELATE) | (closeness == 0)):
         j = int(closest[i])
-        found[i] = _differ_by(stimuli[i : i + 1], training[j : j + 1]) <= TWIN
+        one, other = (small_pixels(np.asarray(part)) for part in (stimuli[i : i + 1], training[j : j + 1]))
+        found[i] = np.abs(one.astype(int) - other).mean() <= TWIN
     return found
-
-
-def _differ_by(one: np.ndarray, other: np.ndarray) -> float:
-    return float(np.abs(small_pixels(np.asarray(one)).astype(int) - small_pixels(np.asarray(other))).mean())
 
 
 def closer_in_training(rows: np.ndarray, to_own: np.ndarray, training: np.ndarray) -> np.ndarray:
     """How many training pictures are closer to each decoded picture than its own stimulus: [r d], [r], [t d] -> [r]."""
-    counts = [
-        (part @ training.T > own[:, None]).sum(axis=1) for part, own in zip(_chunks(rows), _chunks(to_own), strict=True)
-    ]
-    return np.concatenate(counts)
+    pairs = zip(_chunks(rows), _chunks(to_own), strict=True)
+    return np.concatenate([(part @ training.T > own[:, None]).sum(axis=1) for part, own in pairs])
 
 
 def in_clusters(true: np.ndarray, training: np.ndarray, seed: int) -> np.ndarray:
@@ -276,7 +266,7 @@ def in_clusters(true: np.ndarray, training: np.ndarray, seed: int) -> np.ndarray
 def training_span(training: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Mean [d] and orthonormal axes [d q] that hold 95 % of the variance of the training pictures [t d].
 
-    Of more than 2000 so many are drawn from the seed.
+    Of more than 2000 pictures 2000 are drawn by the seed.
     """
     if len(training) > MAX_SPANNING:
         chosen = draws.generator((seed,), "span").choice(len(training), MAX_SPANNING, replace=False)

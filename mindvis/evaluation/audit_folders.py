@@ -41,10 +41,9 @@ class Audited:
 
     def as_dict(self) -> dict:
         """The content of audit.json."""
-        others = {}
-        for name, audit in self.others.items():
-            content = audit.as_dict()
-            others[name] = {key: content[key] for key in ("verdict", "steps", "placement", "evidence", "caveats")}
+        keys = ("verdict", "steps", "placement", "evidence", "caveats")
+        contents = {name: audit.as_dict() for name, audit in self.others.items()}
+        others = {name: {key: content[key] for key in keys} for name, content in contents.items()}
         differences = {name: vars(finding) for name, finding in self.differences.items()}
         return self.main.as_dict() | {"others": others, "differences": differences}
 
@@ -73,15 +72,16 @@ def audit_sets(
         "seed": seed,
     }
     given = {name: control.decoded for name, control in controls.items()}
-    declared = _declared(pictures) | dict(exposure or {})
+    stage_a = leakage_statements(pictures.settings)[0]
+    recorded = {} if stage_a["touched"] is None else {"stage_a": stage_a["text"]}
+    declared = recorded | dict(exposure or {})
     main = audit_pictures(pictures.decoded, pictures.stimuli, controls=given, exposure=declared, **options)
     main.caveats += [line for line in map(kept_rows, [pictures, *controls.values()]) if line]
     main.caveats += [] if training.note is None else [training.note]
-    recorded = pictures.settings.get("data", {}).get("subjects") or []
-    if pictures.subjects is None and len(recorded) > 1:
-        main.caveats.append(
-            f"whose each row is of {len(recorded)} subjects is not recorded: intervals are over stimuli"
-        )
+    subjects = pictures.settings.get("data", {}).get("subjects") or []
+    if pictures.subjects is None and len(subjects) > 1:
+        line = f"whose each row is of {len(subjects)} subjects is not recorded: intervals are over stimuli"
+        main.caveats.append(line)
     found = {name: audit_pictures(other.decoded, other.stimuli, **options) for name, other in others.items()}
     differences = [f for name, other in found.items() for f in _differences(main, other, name, seed)]
     return Audited(main, found, {finding.name: finding for finding in differences})
@@ -112,12 +112,6 @@ def pooled(sets: Sequence[DecodedSet]) -> DecodedSet:
         class_ids=None if None in classes else [number for of_set in classes for number in of_set or ()],
         subjects=[name for of_set in names for name in of_set],
     )
-
-
-def _declared(pictures: DecodedSet) -> dict[str, str]:
-    """What generate.json says about Stage A and the test set."""
-    stage_a = leakage_statements(pictures.settings)[0]
-    return {} if stage_a["touched"] is None else {"stage_a": stage_a["text"]}
 
 
 def _differences(main: Audit, other: Audit, name: str, seed: int) -> list[Finding]:

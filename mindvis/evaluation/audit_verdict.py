@@ -94,16 +94,15 @@ def judge(evidence: Evidence, *, has_training: bool) -> tuple[str, list[str]]:
 
 def _information(evidence: Evidence) -> tuple[str | None, list[str]]:
     found = of_kind(evidence, "own_against_other")
-    proven = [f for f in found if f.above and _beats_controls(evidence, f.name.split("/")[1])]
+    beaten = {f.name.split("/")[1]: True for f in found}  # in which spaces every control is
+    for control in of_kind(evidence, "minus_control"):
+        beaten[control.name.split("/")[1]] &= control.exceeds(0)
+    proven = [f for f in found if f.above and beaten[f.name.split("/")[1]]]
     if proven:
         return None, [f"{_list(proven)}: the pictures carry information about what was seen"]
     if all(f.excludes(SIZEABLE) for f in found):
         return INVENTION, [f"{_list(found)}: no information about what was seen, and a sizeable one (.6) is excluded"]
     return UNDECIDED, [f"{_list(found)}: neither information nor its absence is shown; more stimuli would tell"]
-
-
-def _beats_controls(evidence: Evidence, space: str) -> bool:
-    return all(f.exceeds(0) for f in of_kind(evidence, "minus_control") if f.name.split("/")[1] == space)
 
 
 def _retrieval(evidence: Evidence) -> tuple[str | None, list[str]]:

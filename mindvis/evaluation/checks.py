@@ -1,8 +1,8 @@
-"""What a reader must know before believing the figures: what touched the test set, and whether pictures are copies.
+"""What a reader must know about the figures: how the test set was used before, and whether pictures are copies.
 
-What touched the test set comes from the settings that `generate` wrote beside the pictures: keys of `test_set_use` in
+How it was used is read from what `generate` wrote beside the pictures: keys of `test_set_use` in
 `generate.json`: `stage_a_tuning` (none, train, test, test averages, both), `checkpoint_selection` (validation, last,
-test), `normalisation` (separate, train, session, joint). What is absent is said to be not recorded.
+test), `normalisation` (separate, train, session, joint). What is absent is reported as not recorded.
 """
 
 from collections.abc import Mapping
@@ -77,7 +77,15 @@ def is_imagery(pictures: DecodedSet) -> bool:
 def leakage_statements(settings: dict) -> list[dict]:
     """A line a way in which test data can leak: {`what`, `touched` (None = not recorded), `text`}."""
     use = settings.get("test_set_use") or {}
-    return [_statement(key, use.get(key)) for key in QUESTIONS]
+    lines = []
+    for key, (what, answers) in QUESTIONS.items():
+        found = use.get(key)
+        unknown = "Not recorded with these pictures."
+        if found is not None:
+            unknown = f"Recorded as {found!r}, which is unknown here."
+        touched, text = answers.get(str(found), (None, unknown))
+        lines.append({"what": what, "touched": touched, "text": text})
+    return lines
 
 
 def shown_in_training(stimuli: np.ndarray, training: Pictures | None, pixels: Space) -> dict:
@@ -89,13 +97,6 @@ def shown_in_training(stimuli: np.ndarray, training: Pictures | None, pixels: Sp
     meaning = ": their scores say nothing about new pictures" if found else ""
     text = f"{found} of {len(stimuli)} test pictures are training pictures{meaning}."
     return {"what": what, "touched": found > 0, "text": text}
-
-
-def _statement(key: str, found: object) -> dict:
-    what, answers = QUESTIONS[key]
-    unknown = "Not recorded with these pictures." if found is None else f"Recorded as {found!r}, which is unknown here."
-    touched, text = answers.get(str(found), (None, unknown))
-    return {"what": what, "touched": touched, "text": text}
 
 
 @dataclass

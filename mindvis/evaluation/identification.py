@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy.special import gammaln
+from scipy.stats import hypergeom
 
 from mindvis.common import draws
 from mindvis.common.errors import InputError
@@ -36,11 +36,7 @@ def n_way_table(
 def success_by_rank(num_classes: int, num_ways: int, top_k: int) -> np.ndarray:
     """P(H <= k - 1), H hypergeometric (c - 1, r, n - 1), for r = 0 .. c - 1 classes above the target: float64 [c]."""
     _check_protocol(num_classes, num_ways, top_k)
-    others, drawn = num_classes - 1, num_ways - 1
-    better = np.arange(num_classes)[:, None]
-    hits = np.arange(min(top_k, num_ways))
-    log_pmf = _log_choose(better, hits) + _log_choose(others - better, drawn - hits) - _log_choose(others, drawn)
-    return np.minimum(np.exp(log_pmf).sum(axis=1), 1.0)
+    return hypergeom.cdf(top_k - 1, num_classes - 1, np.arange(num_classes), num_ways - 1)
 
 
 def n_way_accuracy_sampled(
@@ -103,11 +99,3 @@ def _check_protocol(num_classes: int, num_ways: int, top_k: int) -> None:
         raise InputError(f"num_ways: found {num_ways}, need 2 to {num_classes} (the number of classes)")
     if top_k < 1:
         raise InputError(f"top_k: found {top_k}, need 1 or more")
-
-
-def _log_choose(n: np.ndarray | int, k: np.ndarray | int) -> np.ndarray:
-    """log of n over k, minus infinity where no such choice exists."""
-    n, k = np.broadcast_arrays(n, k)
-    possible = (k >= 0) & (k <= n)
-    n, k = np.where(possible, n, 0), np.where(possible, k, 0)
-    return np.where(possible, gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1), -np.inf)

@@ -5,7 +5,8 @@ What costs time, networks and pairs of pictures, is computed in tables by row th
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from mindvis.common.errors import InputError
 from mindvis.common.shares import Compute, Shares
 from mindvis.config.decoding import Protocol
+from mindvis.evaluation import networks
 from mindvis.evaluation.classifiers import Classified, Classifier, classifier_agreement
 from mindvis.evaluation.identification import (
     chance_level,
@@ -21,17 +23,7 @@ from mindvis.evaluation.identification import (
     n_way_accuracy_sampled,
     n_way_table,
 )
-from mindvis.evaluation.networks import (
-    INCEPTION_SIZES,
-    SPECS,
-    FeatureSpec,
-    correlation_matrix,
-    frechet_distance,
-    layer_features,
-    load_feature_network,
-    load_inception,
-    small_sample_caveat,
-)
+from mindvis.evaluation.networks import INCEPTION_SIZES, SPECS, FeatureSpec
 from mindvis.evaluation.pictures import DecodedSet
 from mindvis.evaluation.similarity import (
     LARGER_IS_CLOSER,
@@ -59,19 +51,20 @@ class Scores:
 class Tables:
     """The tables of one set of n stimuli with k samples; rows are those of `DecodedSet.flat` unless said otherwise.
 
-    Computing rows raises InputError where that measure cannot be had, mostly for absent weights.
+    Computing rows raises InputError where the measure cannot be computed, mostly for absent weights.
     """
 
     pictures: DecodedSet
     classifier: Classifier
     protocol: Protocol
-    flat: np.ndarray = field(init=False)  # uint8 [kn h w 3]
 
-    def __post_init__(self) -> None:
-        self.flat = self.pictures.flat
+    @cached_property
+    def flat(self) -> np.ndarray:
+        """The decoded pictures: uint8 [kn h w 3]."""
+        return self.pictures.flat
 
     def listed(self, *, is_control: bool) -> Iterator[tuple[str, int, Compute]]:
-        """Name, number of rows, and how to compute some of them; a control is spared all but the pairwise ones."""
+        """Name, number of rows and function of rows of each table; a control has the pairwise ones alone."""
         rows, stimuli = len(self.flat), len(self.pictures.stimuli)
         for metric in self.protocol.metrics:
             yield f"pairwise_{metric}", rows, partial(self._similarity, metric)
@@ -93,7 +86,7 @@ class Tables:
     @torch.no_grad()
     def _inception(self, size: str, rows: np.ndarray) -> np.ndarray:
         """Features [m d] of all decoded pictures, then of all stimuli."""
-        network = load_inception(self.protocol.fid_weights, int(size)).to(self.classifier.device)
+        network = networks.load_inception(self.protocol.fid_weights, int(size)).to(self.classifier.device)
         images = np.concatenate([self.flat, self.pictures.stimuli])[rows]
         batches = torch.from_numpy(images).permute(0, 3, 1, 2).split(self.protocol.batch_size)
         return torch.cat([network(batch.to(self.classifier.device)).cpu() for batch in batches]).numpy()
@@ -112,25 +105,10 @@ class Tables:
 
     def _feature_correlation(self, spec: FeatureSpec, rows: np.ndarray) -> np.ndarray:
         """Of the features of decoded pictures with those of every stimulus: [m n]."""
-        network = load_feature_network(spec, self.protocol.features.get(spec.network))
+        network = networks.load_feature_network(spec, self.protocol.features.get(spec.network))
         options: dict[str, Any] = {"device": self.classifier.device, "batch_size": self.protocol.batch_size}
         images = (self.flat[rows], self.pictures.stimuli)
-        return correlation_matrix(*(layer_features(network, spec, x, **options) for x in images))
-
-
-def _check_protocol(protocol: Protocol, classifier: str) -> None:
-    """Raise InputError for a name that no measure has, and for a protocol without one way or one k."""
-    known = ("classifier", classifier, *map(str, INCEPTION_SIZES))
-    unknown = [size for size in protocol.fid if size not in known]
-    if unknown:
-        raise InputError(f"fid: found {unknown[0]!r}, need some of {', '.join(known)}")
-    networks = dict.fromkeys(spec.network for spec in SPECS.values())
-    foreign = [name for name in protocol.features if name not in networks]
-    if foreign:
-        raise InputError(f"features: found {foreign[0]!r}, need some of {', '.join(networks)}")
-    for name in ("num_ways", "top_k"):
-        if not getattr(protocol, name):
-            raise InputError(f"{name}: found none, need one at least")
+        return networks.correlation_matrix(*(networks.layer_features(network, spec, x, **options) for x in images))
 
 
 @dataclass
@@ -148,10 +126,19 @@ class Judge:
     seen: np.ndarray | None = None  # the classes seen in the decoded pictures, int [n k]
 
     def __post_init__(self) -> None:
-        unknown = set(self.protocol.metrics) - LARGER_IS_CLOSER.keys()
-        if unknown:
-            raise InputError(f"metrics: found {unknown.pop()!r}, need some of {', '.join(LARGER_IS_CLOSER)}")
-        _check_protocol(self.protocol, self.classifier.name)
+        """Raise InputError for a name that no measure has, and for a protocol without one way or one k."""
+        known = {
+            "metrics": LARGER_IS_CLOSER,
+            "fid": ("classifier", self.classifier.name, *map(str, INCEPTION_SIZES)),
+            "features": dict.fromkeys(spec.network for spec in SPECS.values()),
+        }
+        for setting, names in known.items():
+            for name in getattr(self.protocol, setting):
+                if name not in names:
+                    raise InputError(f"{setting}: found {name!r}, need some of {', '.join(names)}")
+        for setting in ("num_ways", "top_k"):
+            if not getattr(self.protocol, setting):
+                raise InputError(f"{setting}: found none, need one at least")
 
     def classify(self, images: np.ndarray) -> Classified | None:
         """Logits and features of pictures, uint8 [n h w 3]; None in a process that only does its share."""
@@ -167,7 +154,7 @@ class Judge:
         return Classified(*np.split(both(), [self.classifier.num_classes], axis=1))
 
     def score(self, pictures: DecodedSet, true: Classified | None, *, is_control: bool = False) -> list[Scores]:
-        """All measures of a set; a control is spared FID, consistency and the suite of feature networks.
+        """All measures of a set; a control without FID, consistency and the suite of feature networks.
 
         None at all in a process that only does its share.
         """
@@ -185,7 +172,7 @@ class Judge:
         return scores
 
     def _measure(self, pictures: DecodedSet, is_control: bool) -> Measured:
-        """The tables that could be had: this process does its share of all of them before it waits for others."""
+        """The tables that could be computed: this process does its share of each before it waits for others."""
         tables, begun = Tables(pictures, self.classifier, self.protocol), {}
         key, block = self.shares.key(tables.flat, pictures.stimuli), self.protocol.batch_size
         for name, num_rows, compute in tables.listed(is_control=is_control):
@@ -200,17 +187,16 @@ class Judge:
         protocol, n = self.protocol, len(true.logits)
         target = np.tile(true.top_class, len(judged.logits) // n)
         table = n_way_table(judged.logits, target, num_ways=protocol.num_ways, top_k=protocol.top_k)
-        for w, ways in enumerate(protocol.num_ways):
-            for j, k in enumerate(protocol.top_k):
-                if k >= ways:
-                    continue  # every picture would be identified
-                name = f"{ways}_way_top_{k}/{self.classifier.name}"
-                yield Scores(name, by_stimulus(table[:, w, j], n), chance_level(ways, k))
-                if protocol.num_trials:
-                    trials = {"num_trials": protocol.num_trials, "seed": protocol.seed}
-                    sampled = n_way_accuracy_sampled(judged.logits, target, ways, k, **trials)
-                    name = f"{ways}_way_top_{k}_sampled_{protocol.num_trials}/{self.classifier.name}"
-                    yield Scores(name, by_stimulus(sampled, n), chance_level(ways, k))
+        for (w, ways), (j, k) in product(enumerate(protocol.num_ways), enumerate(protocol.top_k)):
+            if k >= ways:
+                continue  # every picture would be identified
+            name = f"{ways}_way_top_{k}"
+            yield Scores(f"{name}/{self.classifier.name}", by_stimulus(table[:, w, j], n), chance_level(ways, k))
+            if protocol.num_trials:
+                trials = {"num_trials": protocol.num_trials, "seed": protocol.seed}
+                sampled = n_way_accuracy_sampled(judged.logits, target, ways, k, **trials)
+                name += f"_sampled_{protocol.num_trials}"
+                yield Scores(f"{name}/{self.classifier.name}", by_stimulus(sampled, n), chance_level(ways, k))
 
     def _labelled(self, judged: Classified, true: Classified, class_ids: list[int] | None) -> Iterator[Scores]:
         """The same with the annotated class as the target: the classifier's mistakes are then not taken for truth."""
@@ -251,8 +237,8 @@ class Judge:
             else:
                 continue
             sets = np.split(decoded, len(decoded) // len(stimuli))
-            values = np.array([[frechet_distance(features, stimuli) for features in sets]])
-            self.caveats.append(f"{label}: {small_sample_caveat(*stimuli.shape)}")
+            values = np.array([[networks.frechet_distance(features, stimuli) for features in sets]])
+            self.caveats.append(f"{label}: {networks.small_sample_caveat(*stimuli.shape)}")
             yield Scores(label, values, None, False)
 
     def _consistency(self, measured: Measured, judged: Classified, n: int) -> Iterator[Scores]:

@@ -12,11 +12,13 @@ holds network and feature size, because values of different networks cannot be c
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 import torchvision.models as tv
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from torchmetrics.image.fid import FrechetInceptionDistance
@@ -29,11 +31,6 @@ from mindvis.evaluation.pictures import Array, as_finite_matrix, as_images
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 INCEPTION_FILE = "pt_inception-2015-12-05-6726825d.pth"
 INCEPTION_SIZES = (64, 2048)  # the size the published code uses, and the usual one
-CAVEAT = (
-    "FID between {n} decoded and {n} true pictures in {d} dimensions: the covariance has at most {rank} of {d} "
-    "dimensions from so few pictures, so the value is biased upwards and depends on n. Compare it only between sets of "
-    "the same size and the same network."
-)
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
@@ -56,10 +53,10 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise InputError(f"{path}: no such weights file")
     try:
-        state = _read(path)
+        is_torch = path.suffix != ".safetensors"
+        state = torch.load(path, map_location="cpu", weights_only=True) if is_torch else load_file(path)
     except Exception as error:  # a damaged file fails in any instruction of the reader, with any exception
-        what = one_line(error) or type(error).__name__
-        raise InputError(f"{path}: not a weights file of tensors only ({what})") from error
+        raise InputError(f"{path}: not a weights file of tensors only ({one_line(error)})") from error
     state = state.get("state_dict", state.get("model", state)) if isinstance(state, dict) else state
     if not isinstance(state, dict) or not state or not all(isinstance(v, Tensor) for v in state.values()):
         raise InputError(f"{path}: found {type(state).__name__}, need a dict of tensors")
@@ -70,14 +67,6 @@ def load_into(model: nn.Module, path: str | Path, state: dict[str, Tensor] | Non
     """The model filled strictly from a weights file, in evaluation mode; raises InputError where names do not match."""
     load_state(model, read_tensors(path) if state is None else state, source=str(path))
     return model.eval().requires_grad_(False)
-
-
-def _read(path: Path) -> dict:
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(path)
-    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 @dataclass(frozen=True)
@@ -125,16 +114,13 @@ def _clip() -> nn.Module:
     return timm.create_model("vit_large_patch14_clip_quickgelu_224", pretrained=False, num_classes=768)
 
 
-def _inception() -> nn.Module:
-    return tv.inception_v3(weights=None, init_weights=False, transform_input=True)
-
-
 def _at(size: int, mean: tuple[float, ...] = IMAGENET_MEAN, std: tuple[float, ...] = IMAGENET_STD) -> Preprocess:
     return Preprocess(size, size, mean, std, "bilinear")
 
 
 ALEXNET = ("alexnet", "alexnet-owt-7be5be79.pth", tv.alexnet)
-INCEPTION = ("inception_v3", "inception_v3_google-0cc3c7bd.pth", _inception)
+inception = partial(tv.inception_v3, weights=None, init_weights=False, transform_input=True)
+INCEPTION = ("inception_v3", "inception_v3_google-0cc3c7bd.pth", inception)
 CLIP = ("clip_vit_l_14", "vit_large_patch14_clip_quickgelu_224.openai.safetensors", _clip)
 EFFICIENTNET = ("efficientnet_b1", "efficientnet_b1-c27df63c.pth", tv.efficientnet_b1)
 SWAV = ("swav", "swav_800ep_pretrain.pth.tar", tv.resnet50)
@@ -215,14 +201,18 @@ def _in_their_span(decoded: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, n
     both = np.concatenate([decoded, true])
     both -= both.mean(axis=0)
     if len(both) < both.shape[1]:
-        basis, _ = np.linalg.qr(both.T)  # [d n+m]
-        both = both @ basis
+        both = both @ np.linalg.qr(both.T).Q  # [n+m d] @ [d n+m]
     return both[: len(decoded)], both[len(decoded) :]
 
 
 def small_sample_caveat(num_pictures: int, num_features: int) -> str:
     """What a reader must know about an FID of so few pictures."""
-    return CAVEAT.format(n=num_pictures, d=num_features, rank=min(num_pictures - 1, num_features))
+    n, d = num_pictures, num_features
+    return (
+        f"FID between {n} decoded and {n} true pictures in {d} dimensions: the covariance has at most {min(n - 1, d)} "
+        f"of {d} dimensions from so few pictures, so the value is biased upwards and depends on n. Compare it only "
+        "between sets of the same size and the same network."
+    )
 
 
 def load_inception(weights: str | Path | None, size: int) -> nn.Module:

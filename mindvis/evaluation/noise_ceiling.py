@@ -7,14 +7,14 @@ from mindvis.common.errors import InputError
 from mindvis.data import PairedDataset
 from mindvis.data.voxels import noise_ceiling
 from mindvis.evaluation.audit_verdict import Finding
-from mindvis.evaluation.statistics import Estimate, as_table, d_prime, estimate, shares_beaten
+from mindvis.evaluation.statistics import Estimate, d_prime, estimate, shares_beaten
 
 
 def noise_ceilings(test: PairedDataset, seed: int) -> list[Finding]:
     """Mean correlation that a perfect prediction of a voxel would reach, and how well halves of the trials identify.
 
-    Mean over subjects of `test`, whose rows after the first of a stimulus are single trials. Data that carries noise
-    ceilings of its own is believed. Raises InputError where there are neither.
+    Mean over subjects of `test`, whose rows after the first of a stimulus are single trials. Noise
+    ceilings that come with the data are taken as they are. Raises InputError for data with neither.
     """
     if test.noise_ceilings:
         shares = np.concatenate([np.asarray(share, float) for share in test.noise_ceilings.values()])
@@ -23,16 +23,16 @@ def noise_ceilings(test: PairedDataset, seed: int) -> list[Finding]:
     if len(single) == 0:
         raise InputError("the test data has no single trials")
     subject = np.zeros(test.num_rows, int) if test.subject is None else np.asarray(test.subject)
-    of_subjects, areas = [], []
+    shares, areas = [], []
     for name in np.unique(subject[single]):
         rows = single[subject[single] == name]
         trials, stimulus = np.asarray(test.fmri[rows]), np.asarray(test.stimulus)[rows]
-        of_subjects.append(voxel_noise_ceiling(trials, stimulus))
+        shares.append(voxel_noise_ceiling(trials, stimulus))
         areas.append(half_identification(trials, stimulus, seed))
-    value, low, high = (float(np.mean([getattr(area, key) for area in areas])) for key in ("value", "low", "high"))
+    value, low, high = np.mean([(area.value, area.low, area.high) for area in areas], axis=0).tolist()
     n = areas[0].n
     halves = Finding("noise_ceiling/fmri_halves", value, low, high, 0.5, d_prime=d_prime(value, n), n=n)
-    return [_voxel_correlation(np.concatenate(of_subjects)), halves]
+    return [_voxel_correlation(np.concatenate(shares)), halves]
 
 
 def _voxel_correlation(shares: np.ndarray) -> Finding:
@@ -66,27 +66,21 @@ def half_identification(trials: np.ndarray, stimulus: np.ndarray, seed: int) -> 
         rows = rng.permutation(np.flatnonzero(stimulus == name))
         halves[0, place] = trials[rows[::2]].mean(axis=0)
         halves[1, place] = trials[rows[1::2]].mean(axis=0)
-    first, second = [_unit_rows(half) for half in halves]
+    halves -= halves.mean(axis=2, keepdims=True)
+    first, second = halves / np.maximum(np.linalg.norm(halves, axis=2, keepdims=True), 1e-12)
     own = np.arange(len(names))
-    return estimate(np.diagonal(as_table(shares_beaten(first @ second.T, own), own)), seed)
-
-
-def _unit_rows(rows: np.ndarray) -> np.ndarray:
-    rows = rows - rows.mean(axis=1, keepdims=True)
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    return estimate(np.diagonal(shares_beaten(first @ second.T, own)), seed)
 
 
 def _repeated(trials: np.ndarray, stimulus: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The rows whose stimulus has two or more."""
     trials, stimulus = np.asarray(trials, np.float64), np.asarray(stimulus)
     if trials.ndim != 2 or stimulus.shape != trials.shape[:1]:
-        raise InputError(
-            f"noise ceiling: found trials {list(trials.shape)} of stimuli {list(stimulus.shape)}, need [r v], [r]"
-        )
+        found = f"trials {list(trials.shape)} of stimuli {list(stimulus.shape)}"
+        raise InputError(f"noise ceiling: found {found}, need [r v], [r]")
     names, place, counts = np.unique(stimulus, return_inverse=True, return_counts=True)
     kept = counts[place] > 1
-    if (counts > 1).sum() < 2:
-        raise InputError(
-            f"noise ceiling: {int((counts > 1).sum())} of {len(names)} stimuli are repeated, need two or more"
-        )
+    num_repeated = int((counts > 1).sum())
+    if num_repeated < 2:
+        raise InputError(f"noise ceiling: {num_repeated} of {len(names)} stimuli are repeated, need two or more")
     return trials[kept], stimulus[kept]

@@ -1,5 +1,7 @@
 """Evaluation as the settings ask for it: from an EvaluateConfig to a report on disk and in wandb."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -39,7 +41,8 @@ def evaluate(config: EvaluateConfig) -> tuple[Report, Path] | None:
     device = choose_device(config.device, process.rank)
     classifier = load_classifier(config.classifier, config.classifier_weights, device)
     protocol = part(Protocol, config)
-    shares = _shares(output, process, config.wait_minutes, [asdict(protocol), classifier.weights_sha256])
+    parts = parts_folder(output, [asdict(protocol), classifier.weights_sha256], process)
+    shares = Shares() if process.count == 1 else Shares(parts, process, config.wait_minutes)
     training = audit_training(config.training_images or "none", read_decoded(config.decoded, config.images))
     with matmul_precision(config.matmul_precision, device):
         report = evaluate_folder(
@@ -63,12 +66,6 @@ def evaluate(config: EvaluateConfig) -> tuple[Report, Path] | None:
     return report, page
 
 
-def _shares(output: Path, process: Process, wait_minutes: float, settings: list) -> Shares:
-    if process.count == 1:
-        return Shares()
-    return Shares(parts_folder(output, settings, process), process, wait_minutes)
-
-
 def masked_reconstruction(report: Report) -> bytes | None:
     """The last Stage A plot of the run that the decoder's encoder came from, where it is still there."""
     folder = report.settings["generate"].get("stage_a_run")
@@ -80,18 +77,32 @@ def send_to_wandb(report: Report, output: Path, settings: LoggingConfig) -> None
     """The report as tables in a run of its own, linked to the trainings behind it. Raises InputError."""
     if settings.wandb == "disabled":
         return
-    generated = report.settings["generate"]
-    decoder = generated.get("settings", {}).get("run")
-    config = report.settings | {"data": generated.get("data", {}).get("settings"), "provenance": report.provenance}
-    names = {"stage": "evaluate", "name": f"{Path(decoder).name if decoder else output.name}-evaluate"}
-    sources = source_runs(decoder)
-    with staged_in(output / "wandb"), open_wandb(settings, output, **names, config=config, sources=sources) as run:
+    config = report.settings | {"provenance": report.provenance}
+    with _board("evaluate", output, settings, report.settings["generate"], config) as run:
         log_report(report, run)
+
+
+@contextmanager
+def _board(stage: str, output: Path, settings: LoggingConfig, generated: dict, config: dict) -> Iterator[Any]:
+    """A wandb run of its own, linked to the trainings behind the pictures that `generated` (generate.json) tells of."""
+    decoder = generated.get("settings", {}).get("run")
+    name = f"{Path(decoder).name if decoder else output.name}-{stage}"
+    config = config | {"data": generated.get("data", {}).get("settings")}
+    sources = source_runs(decoder)
+    with (
+        staged_in(output / "wandb"),
+        open_wandb(settings, output, stage=stage, name=name, config=config, sources=sources) as run,
+    ):
+        yield run
 
 
 def log_report(report: Report, run: Any) -> None:
     """Log a report that has its pictures to an open wandb run (offline runs included), best stimulus first."""
-    run.log({"evaluation/pictures": picture_table(report), "evaluation/figures": figure_table(report)})
+    import wandb
+
+    columns: list[str | int] = list(vars(report.figures[0]))  # those of report.csv
+    figures = wandb.Table(columns=columns, data=[list(vars(figure).values()) for figure in report.figures])
+    run.log({"evaluation/pictures": picture_table(report), "evaluation/figures": figures})
     for figure in report.figures:
         run.summary[f"evaluation/{figure.set}/{figure.name}"] = figure.value
 
@@ -111,14 +122,6 @@ def picture_table(report: Report) -> Any:
     return table
 
 
-def figure_table(report: Report) -> Any:
-    """A row a figure, with the columns of report.csv."""
-    import wandb
-
-    columns: list[str | int] = list(vars(report.figures[0]))
-    return wandb.Table(columns=columns, data=[list(vars(figure).values()) for figure in report.figures])
-
-
 def audit(config: AuditConfig) -> tuple[Audited, Path]:
     """Audit the pictures of `config.decoded` and write audit.json and audit.html; returns the audit and its page.
 
@@ -130,7 +133,9 @@ def audit(config: AuditConfig) -> tuple[Audited, Path]:
     controls = controls or read_controls(config.decoded)
     if config.other_subjects:
         pictures = pooled([pictures, *(read_decoded(folder, config.images) for folder in config.other_subjects)])
-        controls = _pooled_controls([controls, *map(read_controls, config.other_subjects)])
+        of_subjects = [controls, *map(read_controls, config.other_subjects)]
+        shared = [name for name in controls if all(name in each for each in of_subjects)]
+        controls = {name: pooled([each[name] for each in of_subjects]) for name in shared}
     others = {_short_name(folder, config.others): read_decoded(folder, config.images) for folder in config.others}
     training = audit_training(config.training, pictures)
     if config.classes is not None:
@@ -151,12 +156,6 @@ def audit(config: AuditConfig) -> tuple[Audited, Path]:
     page = write_audit(found, str(pictures.path), output)
     audit_to_wandb(found, pictures, output, config.logging)
     return found, page
-
-
-def _pooled_controls(of_subjects: list[dict[str, DecodedSet]]) -> dict[str, DecodedSet]:
-    """The controls that there are of every subject."""
-    shared = [name for name in of_subjects[0] if all(name in controls for controls in of_subjects)]
-    return {name: pooled([controls[name] for controls in of_subjects]) for name in shared}
 
 
 def _short_name(folder: str, folders: list[str]) -> str:
@@ -212,11 +211,7 @@ def audit_to_wandb(found: Audited, pictures: DecodedSet, output: Path, settings:
 
     columns: list[str | int] = [each.name for each in fields(Finding)]
     rows = [list(vars(finding).values()) for finding in found.main.evidence.values()]
-    decoder = pictures.settings.get("settings", {}).get("run")
-    config = {"audit": found.main.settings, "data": pictures.settings.get("data", {}).get("settings")}
-    names = {"stage": "audit", "name": f"{Path(decoder).name if decoder else output.name}-audit"}
-    sources = source_runs(decoder)
-    with staged_in(output / "wandb"), open_wandb(settings, output, **names, config=config, sources=sources) as run:
+    with _board("audit", output, settings, pictures.settings, {"audit": found.main.settings}) as run:
         run.log({"audit/evidence": wandb.Table(columns=columns, data=rows)})
         run.summary["audit/verdict"] = found.main.verdict
         for finding in found.main.evidence.values():

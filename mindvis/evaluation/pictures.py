@@ -3,7 +3,6 @@
 Everything is checked where it enters, with one line about what is wrong.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from torch.nn.functional import interpolate
 
 from mindvis.common.errors import InputError
 from mindvis.data.images import SUFFIXES, is_picture, read_picture
-from mindvis.data.reading import PassedOver, list_folder
+from mindvis.data.reading import PassedOver, list_folder, read_json
 
 Array = np.ndarray | Tensor
 
@@ -64,12 +63,11 @@ def as_finite_matrix(values: Array, name: str = "probabilities") -> np.ndarray:
 
 def shrink(images: Array, side: int) -> np.ndarray:
     """Pictures at `side` x `side` pixels, anti-aliased: uint8 [n h w 3] -> uint8 [n side side 3]."""
-    return np.concatenate([_shrink(part, side) for part in as_images(images, "images").split(256)])
-
-
-def _shrink(images: Tensor, side: int) -> np.ndarray:
-    pictures = interpolate(images.permute(0, 3, 1, 2).float(), (side, side), mode="bilinear", antialias=True)
-    return pictures.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    parts = []
+    for part in as_images(images, "images").split(256):
+        smaller = interpolate(part.permute(0, 3, 1, 2).float(), (side, side), mode="bilinear", antialias=True)
+        parts.append(smaller.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy())
+    return np.concatenate(parts)
 
 
 @dataclass
@@ -102,7 +100,7 @@ def read_decoded(path: str | Path, stimuli: str | Path | None = None) -> Decoded
     path = Path(path)
     if not path.is_dir():
         raise InputError(f"{path}: no such folder; need the output of generate, or a folder of decoded pictures")
-    without = "fmri" in read_settings(path / SETTINGS)  # decoded from rows that came without pictures
+    without = "fmri" in read_generated(path)  # decoded from rows that came without pictures
     if without and stimuli is None:
         needed = "needed: images= a folder with the picture of each row, 0000.png, 0001.png ..."
         raise InputError(f"{path}: decoded from fMRI without pictures, so there is nothing to compare with; {needed}")
@@ -113,22 +111,22 @@ def read_decoded(path: str | Path, stimuli: str | Path | None = None) -> Decoded
 
 
 def read_controls(path: str | Path) -> dict[str, DecodedSet]:
-    """The control sets beside decoded pictures (`shuffled/`, `mean_fmri/`), those that are there."""
+    """The control sets in the folder of decoded pictures (`shuffled/`, `mean_fmri/`), where they exist."""
     folders = {name: Path(path) / name for name in CONTROLS}
     return {name: read_decoded(folder) for name, folder in folders.items() if (folder / ARRAYS).is_file()}
 
 
 def _from_arrays(path: Path) -> DecodedSet:
-    arrays = _read_npz(path / ARRAYS)
-    decoded, stimuli = arrays["decoded"], arrays["stimuli"]
-    check_decoded(decoded, stimuli, f"{path / ARRAYS}: decoded", f"{path / ARRAYS}: stimuli")
-    ids = _ids(path / ARRAYS, "stimulus_ids", arrays, len(stimuli)) or list(range(len(stimuli)))
-    classes, settings = _ids(path / ARRAYS, "class_ids", arrays, len(stimuli)), read_settings(path / SETTINGS)
-    subjects = _ids(path / ARRAYS, "subjects", arrays, len(stimuli))
+    file = path / ARRAYS
+    arrays = _read_npz(file)
+    decoded, stimuli, settings = arrays["decoded"], arrays["stimuli"], read_generated(path)
+    check_decoded(decoded, stimuli, f"{file}: decoded", f"{file}: stimuli")
+    names = ("stimulus_ids", "class_ids", "subjects")
+    ids, classes, subjects = (_ids(file, name, arrays.get(name), len(stimuli)) for name in names)
     recorded = settings.get("data", {}).get("subjects") or []
     if subjects is None and len(recorded) == 1:
         subjects = recorded * len(stimuli)
-    return DecodedSet(path, decoded, stimuli, [str(i) for i in ids], classes, settings, subjects)
+    return DecodedSet(path, decoded, stimuli, list(map(str, ids or range(len(stimuli)))), classes, settings, subjects)
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
@@ -168,24 +166,18 @@ def check_same_stimuli(pictures: DecodedSet, others: Mapping[str, DecodedSet]) -
             raise InputError(f"{other.path}: the true pictures of {name!r} are not those of {pictures.path}")
 
 
-def _ids(path: Path, name: str, arrays: dict[str, np.ndarray], n: int) -> list | None:
+def _ids(path: Path, name: str, array: np.ndarray | None, n: int) -> list | None:
     """An array of ids as a list, None where it is absent or empty."""
-    array = arrays.get(name, np.empty(0))
-    if array.size == 0:
+    if array is None or array.size == 0:
         return None
     if array.shape != (n,):
         raise InputError(f"{path}: {name} has shape {list(array.shape)}, need [{n}], one a stimulus")
     return array.tolist()
 
 
-def read_settings(path: Path) -> dict:
-    """What generate.json says, {} where there is none. Raises InputError for a damaged one."""
-    if not path.is_file():
-        return {}
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise InputError(f"{path}: not valid JSON ({error})") from error
+def read_generated(folder: Path) -> dict:
+    """Content of the generate.json of a folder, {} without one. Raises InputError for a damaged one."""
+    return read_json(folder / SETTINGS) if (folder / SETTINGS).is_file() else {}
 
 
 def _from_pictures(path: Path, stimuli: str | Path | None) -> DecodedSet:
@@ -195,9 +187,8 @@ def _from_pictures(path: Path, stimuli: str | Path | None) -> DecodedSet:
     k = max(counts.values())
     short = next((name for name in true if counts[name] != k), None)
     if short is not None:
-        raise InputError(
-            f"{path}: {counts[short]} decoded pictures of stimulus {short!r}, others have {k}; need as many"
-        )
+        found = f"{counts[short]} decoded pictures of stimulus {short!r}, others have {k}"
+        raise InputError(f"{path}: {found}; need as many")
     names = sorted(true, key=_natural)
     size = read_pixels(true[names[0]]).shape
     pictures = np.stack([read_pixels(true[name], size) for name in names])
@@ -249,10 +240,9 @@ def _files_of(root: Path) -> list[Path]:
 def _assign(path: Path, true: dict[str, Path]) -> dict[str, list[Path]]:
     """Decoded pictures of each stimulus, by name; one that belongs to no stimulus, or none for one, is an error."""
     root = path / PICTURES if (path / PICTURES).is_dir() else path
-    files = [file for file in _files_of(root) if not _is_output(file, root, true)]
     samples: dict[str, list[Path]] = {name: [] for name in true}
-    for file in files:
-        if file in true.values():
+    for file in _files_of(root):
+        if file in true.values() or _is_output(file, root, true):
             continue
         name = _stimulus_of(file, root, true)
         if name is None:
@@ -288,11 +278,10 @@ def _natural(name: str | Path) -> list:
 def read_pixels(path: Path, size: tuple[int, ...] | None = None) -> np.ndarray:
     """Pixels uint8 [h w 3]. Raises InputError for a file that is no RGB picture, or of another `size` (h, w, 3)."""
     picture = read_picture(path)
-    mode, pixels = picture.mode, np.asarray(picture)
-    if mode != "RGB":
-        raise InputError(f"{path}: a picture of mode {mode} ({MODES.get(mode, 'not RGB')}), need RGB")
+    if picture.mode != "RGB":
+        raise InputError(f"{path}: a picture of mode {picture.mode} ({MODES.get(picture.mode, 'not RGB')}), need RGB")
+    pixels = np.asarray(picture)
     if size is not None and pixels.shape != size:
-        raise InputError(
-            f"{path}: {pixels.shape[0]} x {pixels.shape[1]} pixels, others {size[0]} x {size[1]}; need one size"
-        )
+        found = f"{pixels.shape[0]} x {pixels.shape[1]} pixels, others {size[0]} x {size[1]}"
+        raise InputError(f"{path}: {found}; need one size")
     return pixels

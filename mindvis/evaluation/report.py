@@ -121,10 +121,6 @@ class Report:
         found = [each for each in self.differences if each.name == name and each.control not in self.baselines]
         return bool(found) and all(difference.better for difference in found)
 
-    def set_names(self) -> list[str]:
-        """Names of all sets that have figures by training, the decoded one first."""
-        return list(dict.fromkeys(each["set"] for each in self.by_training))
-
     def ranking(self) -> list[int]:
         """Positions of the stimuli, best decoded first by the main figure."""
         scores = [-row["scores"][self.main] for row in self.per_stimulus]
@@ -133,8 +129,7 @@ class Report:
     def as_dict(self) -> dict:
         """The content of report.json."""
         plain = {key: value for key, value in vars(self).items() if key not in NOT_IN_JSON}
-        lists = {"figures": [asdict(each) for each in self.figures]}
-        lists |= {"differences": [asdict(each) for each in self.differences]}
+        lists = {name: [asdict(each) for each in plain[name]] for name in ("figures", "differences")}
         return {"schema": SCHEMA} | plain | lists
 
 
@@ -159,10 +154,12 @@ def summarise(scores: Scores, of: str, *, n: int, seed: int, num_bootstrap: int 
     )
 
 
-def differences(scores: dict[str, list[Scores]], *, seed: int, num_bootstrap: int = 10_000) -> list[Difference]:
-    """Decoded minus every control, for every figure both have a value a stimulus of."""
+def differences(
+    scores: dict[str, list[Scores]], others: Iterable[str], *, seed: int, num_bootstrap: int = 10_000
+) -> list[Difference]:
+    """Decoded minus each of the `others`, for every figure both have a value a stimulus of."""
     found = []
-    for control in (name for name in scores if name != "decoded"):
+    for control in others:
         of_control = {each.name: each for each in scores[control]}
         for own in scores["decoded"]:
             other = of_control.get(own.name)
@@ -178,12 +175,14 @@ def differences(scores: dict[str, list[Scores]], *, seed: int, num_bootstrap: in
 
 
 def by_training(
-    tables: dict[str, list[dict]], class_ids: Sequence[int], trained: Sequence[int], seed: int
+    tables: dict[str, list[dict]], class_ids: Sequence[int] | None, trained: Sequence[int] | None, seed: int
 ) -> list[dict]:
     """Figures of the test pictures of trained and of unseen classes, apart; empty where all are of one kind.
 
     `tables`: set -> its stimulus table, in the order of `class_ids`; `trained`: classes of the training pictures.
     """
+    if class_ids is None or trained is None:
+        return []
     known = np.isin(class_ids, trained)
     if known.all() or not known.any():
         return []
@@ -247,13 +246,12 @@ def text_table(report: Report) -> str:
         of_sets = [report.figure_of(figure.name, of) for of in sets]
         values = [None if other is None else other.value for other in of_sets]
         numbers = [figure.deviation, best, *values, figure.chance]
-        row = [figure.name, short_number(figure.value), interval_text(figure), *map(short_number, numbers)]
-        rows.append(row)
+        rows.append([figure.name, short_number(figure.value), interval_text(figure), *map(short_number, numbers)])
     tables = [aligned(rows)]
     if report.differences:
-        tables += ["", aligned([_DIFFERENCE_TITLES, *map(_difference_row, report.differences)], num_names=2), ""]
+        tables += ["", aligned(_difference_rows(report), num_names=2), ""]
     if report.by_training:
-        tables += [aligned(_training_rows(report), num_names=1), ""]
+        tables += [aligned(_training_rows(report)), ""]
     found = report.audited
     verdict = [] if found is None else [f"audit: {found.main.verdict} ({found.main.steps[-1]})"]
     return "\n".join([*tables, *verdict, *report.caveats, *report.skipped])
@@ -261,7 +259,7 @@ def text_table(report: Report) -> str:
 
 def _training_rows(report: Report) -> list[list[str]]:
     """The main figure of every set, for trained and unseen classes."""
-    rows = [["classes", *report.set_names(), "n"]]
+    rows = [["classes", *dict.fromkeys(each["set"] for each in report.by_training), "n"]]
     for classes in ("trained", "unseen"):
         of_main = [each for each in report.by_training if (each["classes"], each["name"]) == (classes, report.main)]
         cells = [f"{each['value']:.3f} [{each['low']:.3f}, {each['high']:.3f}]" for each in of_main]
@@ -269,12 +267,12 @@ def _training_rows(report: Report) -> list[list[str]]:
     return rows
 
 
-_DIFFERENCE_TITLES = ["decoded minus", "", "difference", "95 % interval", "p", "p (Holm)"]
-
-
-def _difference_row(each: Difference) -> list[str]:
-    span = f"[{each.low:+.3f}, {each.high:+.3f}]"
-    return [each.name, each.control, f"{each.value:+.3f}", span, f"{each.p:.4f}", f"{each.p_holm:.4f}"]
+def _difference_rows(report: Report) -> list[list[str]]:
+    rows = [["decoded minus", "", "difference", "95 % interval", "p", "p (Holm)"]]
+    for each in report.differences:
+        span = f"[{each.low:+.3f}, {each.high:+.3f}]"
+        rows.append([each.name, each.control, f"{each.value:+.3f}", span, f"{each.p:.4f}", f"{each.p_holm:.4f}"])
+    return rows
 
 
 def aligned(rows: Sequence[Sequence[str]], num_names: int = 1) -> str:

@@ -90,6 +90,9 @@ def report_html(
 ) -> str:
     """The page of a report that has its pictures; the others are PNGs, of Stage A and, by run folder, of losses."""
     order = report.ranking()
+    names = [f"{row['class']} ({row['n']})" for row in report.per_class]
+    values = [row["scores"][report.main] for row in report.per_class]
+    bars = per_class_bars(names, values, chance=report.figure(report.main).chance or 0.0, label=report.main)
     facts = {"settings": report.settings, "provenance": report.provenance, "machine": report.machine}
     return page_template().render(
         report=report,
@@ -97,8 +100,8 @@ def report_html(
         other_sets=report.other_sets(),
         pixels="small-pixels" if report.pictures.stimuli.shape[1] < SMALL else "",
         order=order,
-        worst=_worst(order),
-        bars=_bars(report),
+        worst=order[::-1][: min(MAX_FAILURES, max(1, len(order) // 4))],  # a quarter of the stimuli
+        bars=png_bytes(bars),
         masked_reconstruction=masked_reconstruction,
         curves=curves or {},
         answers=ANSWERS,
@@ -121,17 +124,6 @@ def page_template(name: str = "page.html") -> Template:
     return page.get_template(name)
 
 
-def _worst(order: list[int]) -> list[int]:
-    """The worst quarter of the stimuli, at least one and at most ten, the worst first."""
-    return order[::-1][: min(MAX_FAILURES, max(1, len(order) // 4))]
-
-
-def _bars(report: Report) -> bytes:
-    names = [f"{row['class']} ({row['n']})" for row in report.per_class]
-    values = [row["scores"][report.main] for row in report.per_class]
-    return png_bytes(per_class_bars(names, values, chance=report.figure(report.main).chance or 0.0, label=report.main))
-
-
 def _sorted_grid(report: Report) -> np.ndarray:
     """Stimuli and samples, best first, at no more than `GRID_SIDE` pixels each: uint8 [H W 3]."""
     order, pictures = report.ranking(), report.pictures
@@ -144,11 +136,11 @@ def _sorted_grid(report: Report) -> np.ndarray:
 def _thumbnail(image: np.ndarray) -> str:
     """A picture uint8 [h w 3] as a data URL, no larger than the page shows it."""
     picture = Image.fromarray(image)
-    lossless = max(picture.size) <= THUMBNAIL // 2
+    kind = "png" if max(picture.size) <= THUMBNAIL // 2 else "jpeg"
     picture.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
     content = BytesIO()
-    picture.save(content, **({"format": "png"} if lossless else {"format": "jpeg", "quality": 88}))
-    return _inline(content.getvalue(), "png" if lossless else "jpeg")
+    picture.save(content, format=kind, quality=88)  # png has no quality
+    return _inline(content.getvalue(), kind)
 
 
 def _inline(content: bytes, kind: str = "png") -> str:

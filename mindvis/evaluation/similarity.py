@@ -176,8 +176,8 @@ class WindowStatistics:
         """Statistics of uint8 [m h w 3]."""
         width = images.shape[2]
         pixels = images.to(device).permute(0, 3, 1, 2).reshape(len(images), -1).int()  # [m 3hw]
-        sums = _window_sums(pixels, width, _buffers(pixels, 3)).clone()
-        of_squares = _window_sums(pixels**2, width, _buffers(pixels, 3))
+        sums = _window_sums(pixels, width, [torch.empty_like(pixels) for _ in range(3)]).clone()
+        of_squares = _window_sums(pixels**2, width, [torch.empty_like(pixels) for _ in range(3)])
         return cls(pixels, sums, (sums**2).float(), (PIXELS * of_squares - sums**2).float())
 
 
@@ -241,10 +241,6 @@ def _sums_of_seven(values: Tensor, step: int, out: Tensor, scratch: Tensor) -> T
     length -= 6 * step
     sevens = torch.add(fours[:, :length], pairs[:, 4 * step : 4 * step + length], out=out[:, :length])
     return torch.add(sevens, values[:, 6 * step :], out=sevens)
-
-
-def _buffers(like: Tensor, count: int) -> list[Tensor]:
-    return [torch.empty_like(like) for _ in range(count)]
 
 
 class PerceptualEmbedding(nn.Module):

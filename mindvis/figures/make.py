@@ -3,6 +3,7 @@
 Pictures over subjects and over samples, the worst of them, scores, Stage A at work.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from textwrap import shorten
@@ -88,11 +89,8 @@ def _each(name: str, subjects: list[Subject], draw: Callable[[Subject], Figure])
     """One figure a subject, named after it where there are several."""
     if len(subjects) == 1:
         return {name: draw(subjects[0])}
-    return {f"{name}-{_file_name(subject.label)}": draw(subject) for subject in subjects}
-
-
-def _file_name(label: str) -> str:
-    return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in label)
+    labels = [re.sub(r"[^\w.-]", "_", subject.label) for subject in subjects]
+    return {f"{name}-{label}": draw(subject) for label, subject in zip(labels, subjects, strict=True)}
 
 
 def subjects_figure(subjects: Sequence[Subject], ids: Sequence[str], *, num_samples: int, pixels: int) -> Figure:
@@ -147,9 +145,7 @@ def accuracy_figure(subjects: Sequence[Subject], score: str | None) -> Figure:
     controls = [_find_score(subject, score, CONTROL) for subject in subjects]
     heights = {place: item["value"] for place, item in enumerate(controls) if item is not None}
     if heights:
-        axis.plot(
-            list(heights), list(heights.values()), ls="", marker="D", ms=5, mfc="white", mec=INK, label="shuffled fMRI"
-        )
+        axis.plot(*zip(*heights.items(), strict=True), "D", ms=5, mfc="white", mec=INK, label="shuffled fMRI")
     if axis.get_legend_handles_labels()[0]:
         axis.legend(frameon=False, fontsize=8, loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0.2)
     return figure
@@ -214,10 +210,11 @@ def draw_blocks(
 ) -> Figure:
     """A page of blocks, each uint8 [r c h w 3], under its heading; a note of one or two lines after each row."""
     grids = [image_grid(block, gap=round(BETWEEN * block.shape[3])) for block in blocks]
-    scale = _inches_a_pixel(blocks, grids, bool(notes))
+    fixed = 2 * MARGIN + GAP * (len(blocks) - 1) + (NOTE if notes else 0.0)
+    scale = min(MAX_CELL / blocks[0].shape[3], (MAX_WIDTH - fixed) / sum(grid.shape[1] for grid in grids))  # of a pixel
     sizes = [(grid.shape[0] * scale, grid.shape[1] * scale) for grid in grids]
     height = HEAD + sizes[0][0] + MARGIN
-    width = sum(w for _, w in sizes) + _fixed_width(len(blocks), bool(notes))
+    width = sum(w for _, w in sizes) + fixed
     figure = Figure(figsize=(width, height), dpi=PAPER_DPI)
     axis = figure.add_axes((0, 0, 1, 1))  # in inches from the upper left corner
     axis.axis("off")
@@ -232,16 +229,6 @@ def draw_blocks(
     _text(axis, left, HEAD / 2, notes_head)
     axis.set(xlim=(0, width), ylim=(height, 0))  # imshow has moved them
     return figure
-
-
-def _inches_a_pixel(blocks: Sequence[np.ndarray], grids: Sequence[np.ndarray], has_notes: bool) -> float:
-    """Size of a pixel at which a picture is no larger than `MAX_CELL` and the page no wider than `MAX_WIDTH`."""
-    left_over = MAX_WIDTH - _fixed_width(len(blocks), has_notes)
-    return min(MAX_CELL / blocks[0].shape[3], left_over / sum(grid.shape[1] for grid in grids))
-
-
-def _fixed_width(num_blocks: int, has_notes: bool) -> float:
-    return 2 * MARGIN + GAP * (num_blocks - 1) + (NOTE if has_notes else 0.0)
 
 
 def _text(axis: Axes, x: float, y: float, text: str, *, ha: str = "left") -> None:

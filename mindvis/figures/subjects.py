@@ -8,10 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from mindvis.common.errors import InputError
-from mindvis.evaluation.compare import read_report
-from mindvis.evaluation.pictures import ARRAYS, SETTINGS, DecodedSet, read_decoded, read_settings, shrink
-
-REPORT = "report.json"
+from mindvis.evaluation.compare import REPORT, read_report
+from mindvis.evaluation.pictures import ARRAYS, DecodedSet, read_decoded, read_generated, shrink
 
 
 @dataclass(frozen=True)
@@ -111,16 +109,13 @@ def _places(path: Path) -> tuple[Path, Path]:
 
 
 def _subject_names(folders: Sequence[Path]) -> list[str]:
-    """Subjects that the pictures were decoded from; names of the runs where several would be named alike."""
-    names = [_subject_name(folder) for folder in folders]
+    """Subjects that the pictures were decoded from; names of the runs of own data, and where several are alike."""
+    names = []
+    for folder in folders:
+        data = read_generated(folder).get("data", {}).get("settings", {})
+        subjects = [] if data.get("name") == "npz" else data.get("subjects")
+        names.append(" ".join(subjects or [_run_name(folder)]))
     return [_run_name(folder) if names.count(name) > 1 else name for folder, name in zip(folders, names, strict=True)]
-
-
-def _subject_name(folder: Path) -> str:
-    """Subjects that the pictures were decoded from, or the name of the run, as for own data, which is one person's."""
-    data = read_settings(folder / SETTINGS).get("data", {}).get("settings", {})
-    subjects = data.get("subjects") or []
-    return " ".join(subjects) if subjects and data.get("name") != "npz" else _run_name(folder)
 
 
 def _run_name(folder: Path) -> str:

@@ -20,7 +20,7 @@ from mindvis.decoding.generation import load_decoder, open_generation
 from mindvis.sc_mbm import MaskedBrainModel
 from mindvis.sc_mbm.model import BrainEncoder
 
-NUM_COMPARED = 256  # rows by which padding is told from voxels
+NUM_COMPARED = 256  # rows that are compared to find padding
 
 
 @dataclass(frozen=True)
@@ -82,9 +82,8 @@ def open_model(config: LookInsideConfig) -> Opened:
     model, dataset, which = opened(config, data, weights.config)
     num_voxels = encoder_of(model).num_voxels
     sized = dataset if dataset.num_voxels == num_voxels else dataset.fitted(num_voxels)
-    rows = np.unique(
-        np.linspace(0, dataset.num_rows - 1, min(config.num_stimuli, dataset.num_rows)).round().astype(int)
-    )
+    places = np.linspace(0, dataset.num_rows - 1, min(config.num_stimuli, dataset.num_rows))
+    rows = np.unique(places.round().astype(int))
     compared = np.unique(np.r_[rows, np.arange(min(NUM_COMPARED, dataset.num_rows))])
     regions = find_regions(dataset, np.asarray(sized.subset(compared).fmri), config.rois, data.root)
     fmri = np.asarray(sized.subset(rows).fmri)
@@ -95,9 +94,8 @@ def _choose_data(config: LookInsideConfig, trained: dict) -> DataConfig:
     """The data set of the settings, or that of the training; one subject of it where one is named."""
     known = describe_data(trained)
     if config.data is None and not known.get("name"):
-        raise InputError(
-            f"{config.run}: does not say which data it was trained on; needed: data.name=... data.root=..."
-        )
+        found = f"{config.run}: does not say which data it was trained on"
+        raise InputError(f"{found}; needed: data.name=... data.root=...")
     data = config.data or saved_data(known)
     return data if config.subject is None else replace(data, subjects=[config.subject])
 
@@ -139,7 +137,9 @@ def find_regions(dataset: FMRIDataset, fmri: np.ndarray, rois: Sequence[str] | N
     for name in rois or ():
         if name not in masks:
             raise InputError(f"setting rois names {name!r}; needed: some of {', '.join(masks)}")
-    alike = _first_alike(fmri)
+    seen: dict[bytes, int] = {}
+    columns = np.ascontiguousarray(fmri.T)  # [v n]
+    alike = np.array([seen.setdefault(column.tobytes(), i) for i, column in enumerate(columns)])
     covered = np.any(list(masks.values()), axis=0)
     repeated = (alike != np.arange(num_voxels)) | (np.ptp(fmri, axis=0) == 0)  # wrapped, or filled with a constant
     return Regions({name: masks[name] for name in rois or _innermost(masks)}, ~covered & repeated, alike)
@@ -155,15 +155,8 @@ def _why_unknown(dataset: FMRIDataset) -> str:
 
 def _innermost(masks: Mapping[str, np.ndarray]) -> list[str]:
     """Names of the regions that contain no other: V1 and LOC rather than VC."""
-    return [name for name, mask in masks.items() if not any(_within(other, mask) for other in masks.values())]
 
+    def contains_other(whole: np.ndarray) -> bool:
+        return any((part <= whole).all() and (part != whole).any() for part in masks.values())
 
-def _within(part: np.ndarray, whole: np.ndarray) -> bool:
-    return bool((part <= whole).all() and (part != whole).any())
-
-
-def _first_alike(fmri: np.ndarray) -> np.ndarray:
-    """For every voxel of fmri [n v], the first one with the same values: int [v]."""
-    seen: dict[bytes, int] = {}
-    columns = np.ascontiguousarray(fmri.T)  # [v n]
-    return np.array([seen.setdefault(column.tobytes(), i) for i, column in enumerate(columns)])
+    return [name for name, mask in masks.items() if not contains_other(mask)]

@@ -1,6 +1,6 @@
 """Looking inside as the settings ask for it: numbers and pictures in one folder."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -15,8 +15,8 @@ from mindvis.config.tools import PARTS, LookInsideConfig
 from mindvis.data.hcp import VOLUMETRIC
 from mindvis.inspection.cortex import flat_map_figure, load_flat_map, on_surface
 from mindvis.inspection.inputs import Opened, open_model
-from mindvis.inspection.occlusion import ALL, Drop, make_score, occlusion
-from mindvis.inspection.rollout import RegionAttention, patch_attention, region_attention, voxel_attention
+from mindvis.inspection.occlusion import ALL, make_score, occlusion
+from mindvis.inspection.rollout import patch_attention, region_attention, voxel_attention
 
 SUMMARY = "inside.json"
 ATTENTION_LABEL = "attention per voxel (average voxel: 1)"
@@ -37,12 +37,15 @@ def look_inside(config: LookInsideConfig) -> tuple[Inside, Path]:
     The folder gets `<part>.csv`, pictures as PNG and PDF, and inside.json with settings and tables. Raises InputError
     before anything is computed for regions, weights or data that are not there.
     """
-    _check_parts(config.parts)
-    output = Path(config.output or _default_output(Path(config.run)))
+    if not config.parts or set(config.parts) - set(PARTS):
+        raise InputError(f"setting parts is {config.parts}; needed: one or both of {', '.join(PARTS)}")
+    run = Path(config.run)
+    output = Path(config.output or (run if run.is_dir() else run.parent) / "inside")
     opened = open_model(config)
     found = Inside()
+    looks = {"attention": look_at_attention, "occlusion": look_at_occlusion}
     for part in config.parts:
-        LOOKS[part](opened, config, found)
+        looks[part](opened, config, found)
     _write(output, found, opened, config)
     return found, output
 
@@ -51,10 +54,11 @@ def look_at_attention(opened: Opened, config: LookInsideConfig, found: Inside) -
     """Adds the table and pictures of attention rollout."""
     attention = patch_attention(opened.encoder, opened.fmri, config.batch_size)  # [n l]
     voxels = voxel_attention(attention, opened.encoder.patch_size, opened.regions.padding)  # [n v]
-    options = {"seed": config.seed, "num_bootstrap": config.num_bootstrap}
-    table: list[RegionAttention] = region_attention(voxels, opened.regions, **options)
+    table = region_attention(voxels, opened.regions, seed=config.seed, num_bootstrap=config.num_bootstrap)
     found.tables["attention"] = table
-    found.pictures["attention"] = attention_bars(table, ATTENTION_LABEL)
+    names = [f"{row.roi}\n({row.num_voxels})" for row in table]
+    values, spans = [row.attention for row in table], [(row.low, row.high) for row in table]
+    found.pictures["attention"] = interval_bars(names, values, spans, label=ATTENTION_LABEL, base=1.0)
     means = {row.roi: row.attention for row in table}
     by_voxel = {roi: voxels[:, mask].mean(axis=0) for roi, mask in opened.regions.masks.items()}
     _add_flat_map(found, opened, config, OnCortex("attention", ATTENTION_LABEL, 1.0, means, by_voxel))
@@ -63,29 +67,17 @@ def look_at_attention(opened: Opened, config: LookInsideConfig, found: Inside) -
 def look_at_occlusion(opened: Opened, config: LookInsideConfig, found: Inside) -> None:
     """Adds the table and pictures of occlusion: a bar chart a score, the flat map of the main one."""
     options = {"seed": config.seed, "num_bootstrap": config.num_bootstrap}
-    table: list[Drop] = occlusion(opened.fmri, opened.regions, make_score(opened, config), **options)
+    table = occlusion(opened.fmri, opened.regions, make_score(opened, config), **options)
     found.tables["occlusion"] = table
     scores = list(dict.fromkeys(drop.score for drop in table))
     for score in scores:
-        label = f"drop in {score_label(score)}"
-        name = "occlusion" if score == scores[0] else f"occlusion-{score}"
-        found.pictures[name] = drop_bars([drop for drop in table if drop.score == score], label)
-    drops = {drop.roi: drop.drop for drop in table if drop.score == scores[0] and drop.roi != ALL}
-    _add_flat_map(found, opened, config, OnCortex("occlusion", f"drop in {score_label(scores[0])}", 0.0, drops))
-
-
-def attention_bars(table: Sequence[RegionAttention], label: str) -> Figure:
-    """A bar a region above or below 1, the attention of the average voxel."""
-    names = [f"{row.roi}\n({row.num_voxels})" for row in table]
-    values, spans = [row.attention for row in table], [(row.low, row.high) for row in table]
-    return interval_bars(names, values, spans, label=label, base=1.0)
-
-
-def drop_bars(drops: Sequence[Drop], label: str) -> Figure:
-    """A bar a region: what the score loses without it."""
-    names = [f"{drop.roi}\n({drop.num_voxels})" for drop in drops]
-    spans = [(drop.low, drop.high) for drop in drops]
-    return interval_bars(names, [drop.drop for drop in drops], spans, label=label)
+        drops = [drop for drop in table if drop.score == score]
+        names = [f"{drop.roi}\n({drop.num_voxels})" for drop in drops]
+        spans = [(drop.low, drop.high) for drop in drops]
+        bars = interval_bars(names, [drop.drop for drop in drops], spans, label=f"drop in {score_label(score)}")
+        found.pictures["occlusion" if score == scores[0] else f"occlusion-{score}"] = bars
+    of_main = {drop.roi: drop.drop for drop in table if drop.score == scores[0] and drop.roi != ALL}
+    _add_flat_map(found, opened, config, OnCortex("occlusion", f"drop in {score_label(scores[0])}", 0.0, of_main))
 
 
 @dataclass(frozen=True)
@@ -118,30 +110,11 @@ def _add_flat_map(found: Inside, opened: Opened, config: LookInsideConfig, shown
 
 
 def _write(output: Path, found: Inside, opened: Opened, config: LookInsideConfig) -> None:
-    output.mkdir(parents=True, exist_ok=True)
-    for part, table in found.tables.items():
-        rows = [asdict(row) for row in table]
+    tables = {part: [asdict(row) for row in table] for part, table in found.tables.items()}
+    for part, rows in tables.items():
         write_text(output / f"{part}.csv", to_csv(list(rows[0]), rows))
     for name, figure in found.pictures.items():
         save_png_and_pdf(figure, output / name.replace("/", "-"))
     facts = {"stage": opened.stage, "rows": opened.which, "num_rows": len(opened.rows), "row_indices": opened.rows}
-    tables = {part: [asdict(row) for row in table] for part, table in found.tables.items()}
     settings = {"settings": plain(config), "data": plain(opened.data)}
     write_json(output / SUMMARY, facts | tables | {"skipped": found.skipped} | settings)
-
-
-def _check_parts(parts: Sequence[str]) -> None:
-    unknown = [part for part in parts if part not in PARTS]
-    if unknown or not parts:
-        raise InputError(f"setting parts is {list(parts)}; needed: one or both of {', '.join(PARTS)}")
-
-
-def _default_output(run: Path) -> Path:
-    """Beside the weights: in the run folder, or in the folder of a published file."""
-    return (run if run.is_dir() else run.parent) / "inside"
-
-
-LOOKS: dict[str, Callable[[Opened, LookInsideConfig, Inside], None]] = {
-    "attention": look_at_attention,
-    "occlusion": look_at_occlusion,
-}

@@ -73,14 +73,11 @@ def make_score(opened: Opened, config: LookInsideConfig) -> Callable[[np.ndarray
 
     Raises InputError for a classifier without weights.
     """
-    return _score_hidden_voxels(opened, config) if opened.stage == "A" else _score_pictures(opened, config)
-
-
-def _score_hidden_voxels(opened: Opened, config: LookInsideConfig) -> Callable[[np.ndarray], RowScores]:
-    """Stage A: how well hidden voxels are predicted from rows in which a region is silent."""
-    ratio = opened.settings.get("mask", {}).get("mask_ratio", MASK_RATIO)
-    options = {"mask_ratio": ratio, "num_masks": config.num_masks, "seed": config.seed}
-    options |= {"batch_size": config.batch_size}
+    if opened.stage == "B":
+        return _score_pictures(opened, config)
+    # how well hidden voxels are predicted from rows in which a region is silent
+    options = {name: getattr(config, name) for name in ("num_masks", "seed", "batch_size")}
+    options["mask_ratio"] = opened.settings.get("mask", {}).get("mask_ratio", MASK_RATIO)
     true, padding = opened.fmri, opened.regions.padding
     return lambda shown: {HIDDEN: hidden_voxel_correlation(opened.model, shown, true, padding, **options)}
 

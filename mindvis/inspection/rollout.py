@@ -6,7 +6,6 @@ can have come from, not what a score depends on: that is what occlusion measures
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -36,12 +35,12 @@ def rollout(layers: Iterable[Tensor]) -> Tensor:
 
     Heads are averaged and half of each layer is the residual: the product over layers of (A + I) / 2.
     """
-
-    def with_residual(weights: Tensor) -> Tensor:
+    flow: Any = None
+    for weights in layers:
         identity = torch.eye(weights.shape[-1], dtype=weights.dtype, device=weights.device)
-        return 0.5 * (weights.mean(dim=1) + identity)  # [b l l]
-
-    return reduce(lambda flow, layer: layer @ flow, map(with_residual, layers))
+        layer = 0.5 * (weights.mean(dim=1) + identity)  # [b l l]
+        flow = layer if flow is None else layer @ flow
+    return flow
 
 
 @torch.no_grad()

@@ -36,7 +36,7 @@ class Recording(NamedTuple):
     runs: np.ndarray
 
 
-class Rows(NamedTuple):
+class Volumes(NamedTuple):
     """Volumes that show a category: fmri [n v], its label [n], the run [n] and the block [n] it belongs to."""
 
     fmri: np.ndarray
@@ -67,7 +67,7 @@ def read_recording(path: str | Path) -> Recording:
     return Recording(signal, np.array([REST if x.casefold() == REST else x for x in labels]), arrays["runs"])
 
 
-def rows_of(recording: Recording, lag: int = 2) -> Rows:
+def rows_of(recording: Recording, lag: int = 2) -> Volumes:
     """The volumes `lag` later than those that are labelled, without rest; each run is detrended and z-scored a voxel.
 
     The signal follows what is seen by some 5 s: two volumes of 2.5 s. A block is a run of volumes of one label.
@@ -84,11 +84,11 @@ def rows_of(recording: Recording, lag: int = 2) -> Rows:
         num_blocks = int(blocks.max()) + 1
         shown = labels != REST
         parts.append((volumes[shown], labels[shown], recording.runs[own][shown], blocks[shown]))
-    return Rows(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+    return Volumes(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
 def write_fold(
-    path: str | Path, rows: Rows, held_out: Sequence[int], *, kinds: Mapping[str, str] = HAXBY, seed: int = 0
+    path: str | Path, rows: Volumes, held_out: Sequence[int], *, kinds: Mapping[str, str] = HAXBY, seed: int = 0
 ) -> int:
     """Write the file of one fold in the layout of own data: `held_out` runs are the test; returns the test blocks.
 

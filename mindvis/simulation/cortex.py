@@ -107,7 +107,10 @@ def area_responses(features: Features, area: str, num_voxels: int, rng: np.rando
         return _object_area(features, area, num_voxels, rng)
     fields = _receptive_fields(area, num_voxels, rng)  # [v g g]
     patterns = features.shape if area == "V4" else features.energy
-    weights = _shape_tuning(num_voxels, patterns.shape[1], rng) if area == "V4" else _gabor_tuning(num_voxels, rng)
+    if area == "V4":
+        weights = np.exp(smooth_rows(rng, num_voxels, patterns.shape[1]))
+    else:
+        weights = _gabor_tuning(num_voxels, rng)
     driven = np.sqrt(_pooled(np.square(patterns) if area == "V4" else patterns, fields, weights))
     coloured = _pooled(features.surface, fields, smooth_rows(rng, num_voxels, 3))
     share = COLOUR_SHARE[area]
@@ -170,10 +173,6 @@ def _gabor_tuning(num_voxels: int, rng: np.random.Generator) -> np.ndarray:
     orientation = np.exp(0.8 * smooth_rows(rng, num_voxels, NUM_ENERGIES // len(FREQUENCIES)))
     frequency = np.exp(0.8 * smooth_rows(rng, num_voxels, len(FREQUENCIES))) * np.array(FREQUENCIES)
     return (frequency[:, :, None] * orientation[:, None, :]).reshape(num_voxels, -1).astype(np.float32)
-
-
-def _shape_tuning(num_voxels: int, num_shapes: int, rng: np.random.Generator) -> np.ndarray:
-    return np.exp(smooth_rows(rng, num_voxels, num_shapes))
 
 
 def _pooled(maps: np.ndarray, fields: np.ndarray, weights: np.ndarray) -> np.ndarray:

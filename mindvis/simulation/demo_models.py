@@ -7,13 +7,15 @@ denoising in latent space, the class entering by cross-attention as one learned 
 
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mindvis.checkpoints import export_ldm
+from mindvis.checkpoints.published import SCHEDULE
 from mindvis.common.devices import use_threads
 from mindvis.common.errors import InputError
 from mindvis.common.files import write_atomic, write_json, write_text
@@ -26,18 +28,9 @@ from mindvis.dc_ldm import LatentDiffusion, build_class_ldm, sample_ddim
 from mindvis.dc_ldm.attention import TransformerBlock
 from mindvis.dc_ldm.autoencoder import VQAutoencoder
 from mindvis.evaluation.classifiers import CLASSIFIER_FILE, DemoClassifier, save_demo_classifier
+from mindvis.simulation import train_image_models as image_models
 from mindvis.simulation.stimuli import CLASS_NAMES, draw_stimuli
-from mindvis.simulation.train_image_models import (
-    Fit,
-    accuracy,
-    encode_all,
-    minimise,
-    peak_signal_to_noise,
-    polish_decoder,
-    reconstruct,
-    train_autoencoder,
-    train_classifier,
-)
+from mindvis.simulation.train_image_models import Fit, accuracy, reconstruct
 from mindvis.training import on_cpu
 
 CONFIG_FILE, WEIGHTS_FILE, REPORT_FILE = "config.yaml", "model.ckpt", "report.json"
@@ -45,14 +38,13 @@ CONFIG_FILE, WEIGHTS_FILE, REPORT_FILE = "config.yaml", "model.ckpt", "report.js
 TRAINING_PICTURES, FRESH_PICTURES = 7_000_000, 7_000_001
 DRAWN_AT_ONCE = 240
 NUM_RECONSTRUCTED = 6000  # pictures that the classifier also sees through the autoencoder
-PREFIXES = {"unet": "model.diffusion_model.", "autoencoder": "first_stage_model.", "conditioner": "cond_stage_model."}
 EMA_DECAY = 0.998  # an average over about the last 500 steps
 NUM_LEVELS = 20  # ranges of t whose typical loss is followed
 LEVEL_DECAY = 0.9
 
 
 @dataclass(frozen=True)
-class Pictures:
+class Drawings:
     """Drawings uint8 [n h w 3] and their classes, long [n], in turn."""
 
     images: np.ndarray
@@ -69,34 +61,43 @@ def train_demo(recipe: DemoRecipe) -> dict[str, float]:
     use_threads(recipe.num_threads)
     out = Path(recipe.out)
     out.mkdir(parents=True, exist_ok=True)
-    config = _read_config(Path(recipe.ldm_config))
+    if not Path(recipe.ldm_config).is_file():
+        needed = "needed: the config.yaml of a label-to-image model"
+        raise InputError(f"{recipe.ldm_config}: no such file; {needed}")
+    config = read_yaml(Path(recipe.ldm_config))
     torch.manual_seed(recipe.seed)
     ldm, classifier = build_class_ldm(config), DemoClassifier(CLASS_NAMES)
     pictures = draw_pictures(TRAINING_PICTURES + recipe.seed, recipe.pictures_per_class)
-    once(out / "autoencoder.part", ldm.autoencoder, lambda: _fit_autoencoder(ldm, pictures, recipe))
-    once(out / "classifier.part", classifier, lambda: _fit_classifier(classifier, ldm, pictures, recipe))
+    images, autoencoder = pictures.images, ldm.autoencoder
+    if not isinstance(autoencoder, VQAutoencoder):
+        raise InputError("setting ldm_config: its autoencoder has no codebook; needed: a vector-quantised one")
+    fit = Fit(recipe.autoencoder_steps, recipe.autoencoder_batch, recipe.autoencoder_lr, recipe.seed)
+    _train_once(out / "autoencoder.part", autoencoder, lambda: image_models.train_autoencoder(autoencoder, images, fit))
+    _train_once(out / "classifier.part", classifier, lambda: _fit_classifier(classifier, ldm, pictures, recipe))
     denoiser = nn.ModuleList([ldm.unet, ldm.conditioner])
-    once(out / "denoiser.part", denoiser, lambda: _fit_denoiser(ldm, pictures, recipe))
-    decoder = nn.ModuleList([ldm.autoencoder.post_quant_conv, ldm.autoencoder.decoder])
-    once(out / "decoder.part", decoder, lambda: _polish_decoder(ldm, pictures, recipe))
+    _train_once(out / "denoiser.part", denoiser, lambda: _fit_denoiser(ldm, pictures, recipe))
+    decoder = nn.ModuleList([autoencoder.post_quant_conv, autoencoder.decoder])
+    polish = replace(fit, num_steps=recipe.decoder_steps, lr=recipe.decoder_lr)
+    _train_once(out / "decoder.part", decoder, lambda: image_models.polish_decoder(autoencoder, images, polish))
     write_text(out / CONFIG_FILE, Path(recipe.ldm_config).read_text(encoding="utf-8"))
-    write_atomic(out / WEIGHTS_FILE, lambda file: torch.save({"state_dict": published_state(ldm)}, file))
+    halves = {name: x.half().contiguous() for name, x in export_ldm(ldm.state_dict()).items() if name not in SCHEDULE}
+    write_atomic(out / WEIGHTS_FILE, lambda file: torch.save({"state_dict": halves}, file))
     save_demo_classifier(classifier, out / CLASSIFIER_FILE)
     figures = judge(ldm, classifier, recipe)
     write_json(out / REPORT_FILE, figures)
     return figures
 
 
-def draw_pictures(seed: int, per_class: int) -> Pictures:
+def draw_pictures(seed: int, per_class: int) -> Drawings:
     """`per_class` drawings of each class, the classes in turn."""
     index, class_ids = np.divmod(np.arange(per_class * len(CLASS_NAMES)), len(CLASS_NAMES))
     parts = np.array_split(np.arange(len(index)), -(-len(index) // DRAWN_AT_ONCE))
     bar = Progress(parts, desc="drawings")
     images = np.concatenate([draw_stimuli(seed, class_ids[part], index[part]) for part in bar])
-    return Pictures(images, torch.from_numpy(class_ids))
+    return Drawings(images, torch.from_numpy(class_ids))
 
 
-def once(path: Path, model: nn.Module, train: Callable[[], None]) -> None:
+def _train_once(path: Path, model: nn.Module, train: Callable[[], None]) -> None:
     """Train `model` and keep its weights at `path`, or take them from there."""
     if path.is_file():
         model.load_state_dict(load_tensors(path))
@@ -113,7 +114,7 @@ def judge(ldm: LatentDiffusion, classifier: DemoClassifier, recipe: DemoRecipe) 
     decoded = reconstruct(ldm.autoencoder, fresh.images)
     samples = sample_classes(ldm, fresh.class_ids, seed=recipe.seed, num_steps=recipe.sampling_steps)
     return {
-        "autoencoder_psnr_db": peak_signal_to_noise(decoded, fresh.images),
+        "autoencoder_psnr_db": image_models.peak_signal_to_noise(decoded, fresh.images),
         "classifier_fresh": accuracy(classifier, to_float(fresh.images), fresh.class_ids),
         "classifier_reconstructed": accuracy(classifier, decoded, fresh.class_ids),
         "samples_recognised": accuracy(classifier, samples, fresh.class_ids),
@@ -121,40 +122,18 @@ def judge(ldm: LatentDiffusion, classifier: DemoClassifier, recipe: DemoRecipe) 
     }
 
 
-def _fit_autoencoder(ldm: LatentDiffusion, pictures: Pictures, recipe: DemoRecipe) -> None:
-    fit = Fit(recipe.autoencoder_steps, recipe.autoencoder_batch, recipe.autoencoder_lr, recipe.seed)
-    train_autoencoder(_quantised(ldm), pictures.images, fit)
-
-
-def _polish_decoder(ldm: LatentDiffusion, pictures: Pictures, recipe: DemoRecipe) -> None:
-    fit = Fit(recipe.decoder_steps, recipe.autoencoder_batch, recipe.decoder_lr, recipe.seed)
-    polish_decoder(_quantised(ldm), pictures.images, fit)
-
-
-def _quantised(ldm: LatentDiffusion) -> VQAutoencoder:
-    if not isinstance(ldm.autoencoder, VQAutoencoder):
-        raise InputError("setting ldm_config: its autoencoder has no codebook; needed: a vector-quantised one")
-    return ldm.autoencoder
-
-
-def _fit_classifier(classifier: DemoClassifier, ldm: LatentDiffusion, pictures: Pictures, recipe: DemoRecipe) -> None:
+def _fit_classifier(classifier: DemoClassifier, ldm: LatentDiffusion, pictures: Drawings, recipe: DemoRecipe) -> None:
     fit = Fit(recipe.classifier_steps, recipe.classifier_batch, recipe.classifier_lr, recipe.seed)
     decoded = to_uint8(reconstruct(ldm.autoencoder, pictures.images[:NUM_RECONSTRUCTED]))
-    train_classifier(classifier, pictures.images, decoded, pictures.class_ids, fit)
+    image_models.train_classifier(classifier, pictures.images, decoded, pictures.class_ids, fit)
 
 
-def _fit_denoiser(ldm: LatentDiffusion, pictures: Pictures, recipe: DemoRecipe) -> None:
+def _fit_denoiser(ldm: LatentDiffusion, pictures: Drawings, recipe: DemoRecipe) -> None:
     fit = Fit(recipe.denoiser_steps, recipe.denoiser_batch, recipe.denoiser_lr, recipe.seed)
     with torch.autocast("cpu", torch.bfloat16):  # half the time for an error far below the noise of any step
-        latents = encode_all(ldm.autoencoder, pictures.images).float()
+        latents = image_models.encode_all(ldm.autoencoder, pictures.images).float()
     train_denoiser(ldm, latents, pictures.class_ids, fit)
     scale_context(ldm, recipe.context_scale)
-
-
-def _read_config(path: Path) -> dict:
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; needed: the config.yaml of a label-to-image model")
-    return read_yaml(path)
 
 
 def train_denoiser(ldm: LatentDiffusion, latents: Tensor, class_ids: Tensor, fit: Fit) -> None:
@@ -177,7 +156,7 @@ def train_denoiser(ldm: LatentDiffusion, latents: Tensor, class_ids: Tensor, fit
         wanted = ldm.schedule.target(latents[indices], eps, t, ldm.parameterization)
         return levels((found - wanted).square().mean(dim=(1, 2, 3)), t)
 
-    minimise(
+    image_models.minimise(
         loss_of,
         trained.parameters(),
         num_items=len(latents),
@@ -243,9 +222,3 @@ def sample_classes(ldm: LatentDiffusion, class_ids: Tensor, *, seed: int, num_st
         prediction=ldm.sampled_prediction,
     )
     return ldm.autoencoder.decode(latent)
-
-
-def published_state(ldm: LatentDiffusion) -> dict[str, Tensor]:
-    """Weights in half precision under the names of the published label-to-image checkpoint."""
-    parts = {prefix: getattr(ldm, part).state_dict() for part, prefix in PREFIXES.items()}
-    return {prefix + name: x.half().contiguous() for prefix, state in parts.items() for name, x in state.items()}

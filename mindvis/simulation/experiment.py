@@ -9,7 +9,7 @@ from scipy.signal import fftconvolve
 from scipy.stats import gamma
 
 from mindvis.common.draws import generator
-from mindvis.common.errors import InputError
+from mindvis.common.errors import InputError, check_setting
 from mindvis.simulation.cortex import AREAS, Features, area_responses, correlate, picture_features, standardise
 from mindvis.simulation.stimuli import CLASS_NAMES, draw_stimuli
 
@@ -53,8 +53,7 @@ PROTOCOLS = {
 
 def choose_protocol(name: str, **changes: float | None) -> Protocol:
     """A preset by name, with what is given (not None) in place of its own. Raises InputError for an unknown name."""
-    if name not in PROTOCOLS:
-        raise InputError(f"setting protocol is {name!r}; needed: one of {', '.join(PROTOCOLS)}")
+    check_setting("protocol", name, PROTOCOLS)
     given: dict[str, Any] = {key: value for key, value in changes.items() if value is not None}
     return replace(PROTOCOLS[name], **given)
 
@@ -88,12 +87,12 @@ class Experiment:
         for name, value in ({name: getattr(self, name) for name in names} | counts | measured).items():
             if not value > 0:
                 raise InputError(f"{name} is {value}; needed: more than 0")
-        if self.num_resting < 0 or self.seed < 0 or self.protocol.imagery_repeats < 0:
-            found = f"num_resting is {self.num_resting}, seed is {self.seed}"
-            raise InputError(f"{found}, imagery_repeats is {self.protocol.imagery_repeats}; needed: 0 or more")
-        if not 0 <= self.protocol.unseen_classes < len(CLASS_NAMES):
-            found = f"unseen_classes is {self.protocol.unseen_classes}"
-            raise InputError(f"{found}; needed: 0 to {len(CLASS_NAMES) - 1}")
+        repeats, unseen, most = self.protocol.imagery_repeats, self.protocol.unseen_classes, len(CLASS_NAMES) - 1
+        if min(self.num_resting, self.seed, repeats) < 0:
+            found = f"num_resting is {self.num_resting}, seed is {self.seed}, imagery_repeats is {repeats}"
+            raise InputError(f"{found}; needed: 0 or more")
+        if not 0 <= unseen <= most:
+            raise InputError(f"unseen_classes is {unseen}; needed: 0 to {most}")
 
     def unseen(self) -> np.ndarray:
         """Numbers of the classes that no training picture shows, drawn from the seed, in order."""

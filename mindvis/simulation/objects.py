@@ -6,7 +6,6 @@ A part is (shade, outline); parts are painted in order. Shades: "main" carries t
 Hues are in turns (0 red, 1/3 green, 2/3 blue); several per kind, so that colour hints at the kind and does not name it.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +20,7 @@ class Kind:
     `upright`: its largest turn in degrees to either side. `group`: the category that higher visual areas code.
     """
 
-    parts: Callable[[], list[Part]]
+    parts: list[Part]
     hues: tuple[float, ...]
     second: tuple[float, float, float]  # hue, saturation, value
     group: str
@@ -54,11 +53,6 @@ def turned(outline: np.ndarray, degrees: float, *, about: tuple[float, float] = 
     angle = np.radians(degrees)
     matrix = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     return (outline - about) @ matrix + about
-
-
-def mirrored(outline: np.ndarray) -> np.ndarray:
-    """The outline [k 2], left and right exchanged."""
-    return outline * (-1, 1)
 
 
 def star(num_points: int, inner: float) -> np.ndarray:
@@ -107,24 +101,12 @@ def _all(shade: str, outlines: list[np.ndarray]) -> list[Part]:
 
 
 def _both_sides(shade: str, outline: np.ndarray) -> list[Part]:
-    return _all(shade, [outline, mirrored(outline)])
-
-
-def _star() -> list[Part]:
-    return [("main", star(5, 0.42))]
-
-
-def _moon() -> list[Part]:
-    return [("main", crescent(0.82, 0.5) + (0.25, 0))]
+    return _all(shade, [outline, outline * (-1, 1)])
 
 
 def _sun() -> list[Part]:
     rays = [turned(polygon((-0.17, -0.62), (0, -1), (0.17, -0.62)), 36 * k) for k in range(10)]
     return [*_all("second", rays), ("main", disc(0, 0, 0.57))]
-
-
-def _heart() -> list[Part]:
-    return [("main", heart())]
 
 
 def _flower() -> list[Part]:
@@ -188,12 +170,9 @@ def _butterfly() -> list[Part]:
     upper = turned(ellipse(0.5, -0.38, 0.5, 0.36), -35, about=(0.5, -0.38))
     lower = turned(ellipse(0.4, 0.42, 0.4, 0.28), 40, about=(0.4, 0.42))
     spots = _both_sides("second", disc(0.55, -0.42, 0.15))
-    body = [("dark", ellipse(0, 0, 0.1, 0.62)), *_both_sides("dark", _feeler())]
+    feeler = polygon((0, -0.5), (0.28, -0.98), (0.2, -1), (-0.04, -0.55))
+    body = [("dark", ellipse(0, 0, 0.1, 0.62)), *_both_sides("dark", feeler)]
     return [*_both_sides("main", upper), *_both_sides("main", lower), *spots, *body]
-
-
-def _feeler() -> np.ndarray:
-    return polygon((0, -0.5), (0.28, -0.98), (0.2, -1), (-0.04, -0.55))
 
 
 def _house() -> list[Part]:
@@ -219,12 +198,8 @@ def _car() -> list[Part]:
 def _plane() -> list[Part]:
     wings = polygon((0, -0.3), (1, 0.25), (1, 0.45), (0, 0.2), (-1, 0.45), (-1, 0.25))
     tail = polygon((0, 0.6), (0.4, 0.85), (0.4, 1), (0, 0.9), (-0.4, 1), (-0.4, 0.85))
-    return [
-        ("second", wings),
-        ("second", tail),
-        ("main", ellipse(0, 0, 0.19, 1)),
-        ("dark", ellipse(0, -0.7, 0.1, 0.13)),
-    ]
+    body = [("main", ellipse(0, 0, 0.19, 1)), ("dark", ellipse(0, -0.7, 0.1, 0.13))]
+    return [("second", wings), ("second", tail), *body]
 
 
 def _rocket() -> list[Part]:
@@ -269,28 +244,28 @@ _BROWN, _YELLOW, _ORANGE, _GREEN = (0.07, 0.6, 0.45), (0.14, 0.8, 0.95), (0.08, 
 _RED, _BLUE = (0.0, 0.75, 0.75), (0.6, 0.65, 0.75)
 
 KINDS: dict[str, Kind] = {
-    "star": Kind(_star, (0.14, 0.6), _YELLOW, "sky", 30),
-    "moon": Kind(_moon, (0.14, 0.6), _YELLOW, "sky", 30),
-    "sun": Kind(_sun, (0.14, 0.03), _ORANGE, "sky", 30),
-    "heart": Kind(_heart, (0.97, 0.8), _RED, "symbol"),
-    "flower": Kind(_flower, (0.9, 0.75), _YELLOW, "plant", 30),
-    "tree": Kind(_tree, (0.36, 0.25), _BROWN, "plant", 8),
-    "mushroom": Kind(_mushroom, (0.0, 0.08), _BROWN, "plant"),
-    "cactus": Kind(_cactus, (0.33, 0.42), _ORANGE, "plant", 8),
-    "apple": Kind(_apple, (0.99, 0.25), _GREEN, "food"),
-    "ice cream": Kind(_ice_cream, (0.92, 0.45), _ORANGE, "food"),
-    "fish": Kind(_fish, (0.55, 0.06), _YELLOW, "animal", 20),
-    "duck": Kind(_duck, (0.15, 0.55), _ORANGE, "animal"),
-    "cat": Kind(_cat, (0.08, 0.62), _RED, "animal"),
-    "butterfly": Kind(_butterfly, (0.65, 0.06), _YELLOW, "animal", 25),
-    "house": Kind(_house, (0.1, 0.55), _RED, "place", 5),
-    "boat": Kind(_boat, (0.5, 0.0), _BROWN, "vehicle", 10),
-    "car": Kind(_car, (0.0, 0.6), _BLUE, "vehicle", 10),
-    "plane": Kind(_plane, (0.58, 0.98), _BLUE, "vehicle", 40),
-    "rocket": Kind(_rocket, (0.5, 0.8), _ORANGE, "vehicle", 30),
-    "cup": Kind(_cup, (0.58, 0.35), _BLUE, "tool"),
-    "key": Kind(_key, (0.12, 0.7), _YELLOW, "tool", 30),
-    "umbrella": Kind(_umbrella, (0.78, 0.95), _YELLOW, "tool"),
-    "guitar": Kind(_guitar, (0.06, 0.0), _BROWN, "tool", 30),
-    "glasses": Kind(_glasses, (0.8, 0.45), _BLUE, "tool"),
+    "star": Kind([("main", star(5, 0.42))], (0.14, 0.6), _YELLOW, "sky", 30),
+    "moon": Kind([("main", crescent(0.82, 0.5) + (0.25, 0))], (0.14, 0.6), _YELLOW, "sky", 30),
+    "sun": Kind(_sun(), (0.14, 0.03), _ORANGE, "sky", 30),
+    "heart": Kind([("main", heart())], (0.97, 0.8), _RED, "symbol"),
+    "flower": Kind(_flower(), (0.9, 0.75), _YELLOW, "plant", 30),
+    "tree": Kind(_tree(), (0.36, 0.25), _BROWN, "plant", 8),
+    "mushroom": Kind(_mushroom(), (0.0, 0.08), _BROWN, "plant"),
+    "cactus": Kind(_cactus(), (0.33, 0.42), _ORANGE, "plant", 8),
+    "apple": Kind(_apple(), (0.99, 0.25), _GREEN, "food"),
+    "ice cream": Kind(_ice_cream(), (0.92, 0.45), _ORANGE, "food"),
+    "fish": Kind(_fish(), (0.55, 0.06), _YELLOW, "animal", 20),
+    "duck": Kind(_duck(), (0.15, 0.55), _ORANGE, "animal"),
+    "cat": Kind(_cat(), (0.08, 0.62), _RED, "animal"),
+    "butterfly": Kind(_butterfly(), (0.65, 0.06), _YELLOW, "animal", 25),
+    "house": Kind(_house(), (0.1, 0.55), _RED, "place", 5),
+    "boat": Kind(_boat(), (0.5, 0.0), _BROWN, "vehicle", 10),
+    "car": Kind(_car(), (0.0, 0.6), _BLUE, "vehicle", 10),
+    "plane": Kind(_plane(), (0.58, 0.98), _BLUE, "vehicle", 40),
+    "rocket": Kind(_rocket(), (0.5, 0.8), _ORANGE, "vehicle", 30),
+    "cup": Kind(_cup(), (0.58, 0.35), _BLUE, "tool"),
+    "key": Kind(_key(), (0.12, 0.7), _YELLOW, "tool", 30),
+    "umbrella": Kind(_umbrella(), (0.78, 0.95), _YELLOW, "tool"),
+    "guitar": Kind(_guitar(), (0.06, 0.0), _BROWN, "tool", 30),
+    "glasses": Kind(_glasses(), (0.8, 0.45), _BLUE, "tool"),
 }

@@ -16,15 +16,7 @@ from mindvis.common.files import write_json, write_npz
 from mindvis.common.progress import Progress
 from mindvis.data.hcp import FILE_NAME, VISUAL_CORTEX
 from mindvis.simulation.cortex import AREAS, EARLY, OBJECT_AREAS
-from mindvis.simulation.experiment import (
-    Experiment,
-    Stimuli,
-    Viewing,
-    draw_experiment,
-    responses,
-    resting_run,
-    view,
-)
+from mindvis.simulation.experiment import Experiment, Stimuli, Viewing, draw_experiment, responses, resting_run, view
 from mindvis.simulation.stimuli import CLASS_NAMES
 
 FIRST_WNID = 90_000_000  # made-up WordNet numbers, beyond the real ones
@@ -58,7 +50,8 @@ def _write_viewing(root: Path, experiment: Experiment, stimuli: Stimuli) -> None
     root.mkdir(parents=True)
     train, test = np.split(stimuli.images, [stimuli.num_train])
     write_npz(root / "images_256.npz", {"train_images": train, "test_images": test})
-    write_json(root / "imagenet_class_index.json", {i: [_wnid(i), name] for i, name in enumerate(CLASS_NAMES)})
+    index = {i: [f"n{FIRST_WNID + i:08d}", name] for i, name in enumerate(CLASS_NAMES)}
+    write_json(root / "imagenet_class_index.json", index)
     splits = np.split(stimuli.class_ids, [stimuli.num_train])
     for name, class_ids in zip(("training", "testing"), splits, strict=True):
         rows = (f"{FIRST_WNID + class_id}.{image:06d},1\n" for image, class_id in enumerate(class_ids.tolist()))
@@ -115,7 +108,3 @@ def _write_resting(root: Path, experiment: Experiment, stimuli: Stimuli) -> None
         run = resting_run(patterns, sizes, num_frames=experiment.num_frames, t_r=experiment.t_r, rng=rng)
         parts = np.split(run, np.cumsum(sizes[:-1]), axis=1)
         write_npz(root / f"{100_000 + subject}" / FILE_NAME, dict(zip(VISUAL_CORTEX, parts, strict=True)))
-
-
-def _wnid(class_id: int) -> str:
-    return f"n{FIRST_WNID + class_id:08d}"

@@ -22,24 +22,15 @@ _DARK, _LIGHT = np.array([0.09, 0.08, 0.1]), np.array([0.95, 0.95, 0.92])
 
 
 def draw_stimulus(seed: int, class_id: int, index: int) -> np.ndarray:
-    """Picture `index` of a class: uint8 [64 64 3].
-
-    Raises InputError where there is no class of that number.
-    """
+    """Picture `index` of a class: uint8 [64 64 3]. Raises InputError where there is no class of that number."""
     if not 0 <= class_id < len(CLASS_NAMES):
         raise InputError(f"stimulus class {class_id}: there are classes 0 to {len(CLASS_NAMES) - 1}")
     rng = generator((seed, class_id, index), "stimulus")
     kind = KINDS[CLASS_NAMES[class_id]]
-    coverage = _rasterise(_parts(class_id), _draw_pose(rng, kind.upright))  # [h w s]
-    main = _draw_main_colour(rng, kind.hues)
-    layers = np.stack(
-        [
-            _draw_background(rng, main),
-            _draw_texture(rng, main),
-            *(np.broadcast_to(c, (IMAGE_SIZE, IMAGE_SIZE, 3)) for c in (_hsv(*kind.second), _DARK, _LIGHT)),
-        ],
-        axis=2,
-    )  # [h w s 3]
+    coverage = _rasterise(kind.parts, _draw_pose(rng, kind.upright))  # [h w s]
+    main = _hsv(rng.choice(kind.hues) + rng.normal(0, 0.03), rng.uniform(0.6, 0.95), rng.uniform(0.62, 1.0))
+    plain = [np.broadcast_to(c, (IMAGE_SIZE, IMAGE_SIZE, 3)) for c in (_hsv(*kind.second), _DARK, _LIGHT)]
+    layers = np.stack([_draw_background(rng, main), _draw_texture(rng, main), *plain], axis=2)  # [h w s 3]
     image = np.einsum("hws,hwsc->hwc", coverage, layers)
     return np.round(255 * np.clip(image, 0, 1)).astype(np.uint8)
 
@@ -48,11 +39,6 @@ def draw_stimuli(seed: int, class_ids: np.ndarray, indices: np.ndarray) -> np.nd
     """Several pictures: class_ids [n], indices [n] -> uint8 [n 64 64 3]."""
     pairs = zip(np.asarray(class_ids).tolist(), np.asarray(indices).tolist(), strict=True)
     return np.stack([draw_stimulus(seed, class_id, index) for class_id, index in pairs])
-
-
-@cache
-def _parts(class_id: int) -> list[Part]:
-    return KINDS[CLASS_NAMES[class_id]].parts()
 
 
 def _draw_pose(rng: np.random.Generator, upright: float) -> tuple[np.ndarray, np.ndarray]:
@@ -81,10 +67,6 @@ def _rasterise(parts: list[Part], pose: tuple[np.ndarray, np.ndarray]) -> np.nda
     ones = (1 << 8 * np.arange(len(_SHADES), dtype=np.uint64))[np.asarray(canvas)]
     counts = ones.reshape(IMAGE_SIZE, _SUPERSAMPLE, IMAGE_SIZE, _SUPERSAMPLE).sum(axis=3).sum(axis=1)  # [h w]
     return (counts[:, :, None] >> 8 * np.arange(len(_SHADES), dtype=np.uint64) & 255) / _SUPERSAMPLE**2
-
-
-def _draw_main_colour(rng: np.random.Generator, hues: tuple[float, ...]) -> np.ndarray:
-    return _hsv(rng.choice(hues) + rng.normal(0, 0.03), rng.uniform(0.6, 0.95), rng.uniform(0.62, 1.0))
 
 
 def _draw_background(rng: np.random.Generator, main: np.ndarray) -> np.ndarray:

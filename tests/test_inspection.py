@@ -329,7 +329,8 @@ def test_a_published_encoder_needs_its_data_named(runs, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "needed"),
     [
-        (["parts=[dreams]"], "one or both of attention, occlusion"),
+        (["parts=[dreams]"], "some of attention, occlusion"),
+        (["parts=[]"], "one or both of attention, occlusion"),
         (["num_stimuli=1"], "at least 2"),
         (["rois=[V9]"], "some of V1, V2, V3, V4, LOC, FFA, PPA, VC, LVC, HVC"),
         (["classifier=crystal_ball"], "need one of vit_h_14"),

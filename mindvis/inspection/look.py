@@ -37,8 +37,8 @@ def look_inside(config: LookInsideConfig) -> tuple[Inside, Path]:
     The folder gets `<part>.csv`, pictures as PNG and PDF, and inside.json with settings and tables. Raises InputError
     before anything is computed for regions, weights or data that are not there.
     """
-    if not config.parts or set(config.parts) - set(PARTS):
-        raise InputError(f"setting parts is {config.parts}; needed: one or both of {', '.join(PARTS)}")
+    if not config.parts:
+        raise InputError(f"setting parts is empty; needed: one or both of {', '.join(PARTS)}")
     run = Path(config.run)
     output = Path(config.output or (run if run.is_dir() else run.parent) / "inside")
     opened = open_model(config)

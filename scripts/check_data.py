@@ -32,13 +32,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     # imported once the options are right: torch takes seconds
-    from mindvis.prepare.check import Settings
+    from mindvis.prepare.check import CheckSettings
     from mindvis.prepare.check_datasets import check_bold5000, check_god, check_hcp
     from mindvis.prepare.check_trials import check_mosaic, check_npz, check_nsd
 
     checks = {"hcp": check_hcp, "god": check_god, "bold5000": check_bold5000, "npz": check_npz}
     checks |= {"mosaic": check_mosaic, "nsd": check_nsd}
-    settings = Settings(published_sizes=not args.any_size, read_values=not args.quick)
+    settings = CheckSettings(published_sizes=not args.any_size, read_values=not args.quick)
     status = 0
     there = [name for name, folder in LARGE.items() if (args.root / folder).is_dir()]
     for name in args.datasets or (OWN if args.root.is_file() else [*DATASETS, *there]):

@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from mindvis.decoding.ridge_context import start_context
     from mindvis.decoding.watch import watch_stage_b
     from mindvis.training.engine import training_device
-    from mindvis.training.fit import begin_run, train
+    from mindvis.training.fit import begin_run, fit
     from mindvis.training.optim import averaging
     from mindvis.training.wandb_runs import check_logging
 
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     run.record(selection=config.selection, watched="test" if val_set is None else "validation")
     callbacks = [DescribeWeights("ldm", {**settings, "fmri": facts}, config=history(config), prefix="ldm."), *watchers]
     callbacks += averaging(config.ema)
-    if result := train(config, run, module, (train_set, val_set), callbacks, judge):
+    if result := fit(config, run, module, (train_set, val_set), callbacks, judge):
         print(result)
 
 

@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from mindvis.checkpoints import DescribeWeights, build_mbm, build_mbm_module, read_mbm
     from mindvis.data.open import choose_tuning_fmri, data_facts, hold_out_tail
     from mindvis.decoding.previews import MaskedReconstructions
-    from mindvis.training.fit import begin_run, train
+    from mindvis.training.fit import begin_run, fit
 
     network, _ = build_mbm(config.pretrained)
     shape = (network.patch_size, network.num_voxels)
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         MaskedReconstructions(val_set or train_set, every_epochs=config.trainer.figure_every_epochs),
     ]
     train_set = train_set.with_interpolated(config.mask.num_interpolated)
-    if result := train(config, run, module, (train_set, val_set), callbacks):
+    if result := fit(config, run, module, (train_set, val_set), callbacks):
         print(result)
 
 

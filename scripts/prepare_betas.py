@@ -42,11 +42,13 @@ def main(argv: list[str] | None = None) -> None:
     if bool(args.label_image) != bool(args.label_names):
         raise InputError("--label-image and --label-names: the image and the file that names its labels go together")
     # imported once the options are right: torch takes seconds
-    from mindvis.prepare.betas import CiftiBetas, VolumeBetas, prepare_betas, read_trials, unnamed_images
+    from mindvis.prepare.betas import prepare_betas, read_trials, unnamed_images
+    from mindvis.prepare.nifti import VolumeRegions
+    from mindvis.prepare.parcellation import CiftiRegions
 
     volumes = args.mask or args.label_image
-    cifti = CiftiBetas(args.rois or ("V1", "V2", "V3", "V4"), args.parcellation)
-    source = VolumeBetas(volumes, args.label_names, args.rois or ()) if volumes else cifti
+    cifti = CiftiRegions(args.rois or ("V1", "V2", "V3", "V4"), args.parcellation)
+    source = VolumeRegions(volumes, args.label_names, args.rois or ()) if volumes else cifti
     trials = read_trials(args.table, args.betas, args.stimuli)
     print(f"{args.out}: {prepare_betas(trials, source, args.out, size=args.size, policy=args.bad_voxels)}")
     for line in unnamed_images(trials).lines():

@@ -37,12 +37,14 @@ def main(argv: list[str] | None = None) -> int:
         raise InputError("--label-image: needs --label-names, the file that names its labels")
     # imported once the options are right: torch takes seconds
     from mindvis.data.reading import PassedOver
-    from mindvis.prepare.hcp import CiftiSource, VolumeSource, find_runs, prepare_all
+    from mindvis.prepare.hcp import find_runs, prepare_all
+    from mindvis.prepare.nifti import VolumeRegions
+    from mindvis.prepare.parcellation import CiftiRegions
 
     settings = {"policy": args.bad_voxels, "overwrite": args.overwrite, "workers": args.workers}
     failed, passed, rois = [], PassedOver(), tuple(args.rois)
-    volumes = VolumeSource(rois, args.label_image, args.label_names)
-    source = volumes if args.label_image else CiftiSource(rois, args.parcellation)
+    volumes = VolumeRegions(args.label_image, args.label_names, rois)
+    source = volumes if args.label_image else CiftiRegions(rois, args.parcellation)
     runs = find_runs(args.raw, passed, args.pattern)
     for outcome in prepare_all(runs, args.out, source, **settings):
         print(f"{outcome.status:8} {outcome.subject}: {outcome.detail}")

@@ -21,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from mindvis.data.open import data_facts, hold_out_tail, open_pretext
     from mindvis.decoding.previews import MaskedReconstructions
     from mindvis.sc_mbm.pretext import find_resnet, kept_features
-    from mindvis.training.fit import begin_run, train
+    from mindvis.training.fit import begin_run, fit
 
     resnet = find_resnet(config.pretext.resnet) if config.pretext.weight else None
     data, pictures = open_pretext(config.data, config.extra_data, config.model.patch_size, config.pretext)
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         MaskedReconstructions(val_set or train_set, every_epochs=config.trainer.figure_every_epochs),
     ]
     train_set = train_set.with_interpolated(config.mask.num_interpolated)
-    if result := train(config, run, module, (train_set, val_set), callbacks):
+    if result := fit(config, run, module, (train_set, val_set), callbacks):
         print(result)
 
 

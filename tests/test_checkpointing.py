@@ -17,6 +17,7 @@ from toy import contents, same, train
 
 from mindvis.common import tensor_files as storage
 from mindvis.common.errors import InputError
+from mindvis.config.schemas import TrainerConfig
 from mindvis.training.checkpointing import EXTRA, Checkpoints, WholeCheckpointIO
 from mindvis.training.logging import MetricsFile
 from mindvis.training.runs import create_run, newest_checkpoint
@@ -31,8 +32,8 @@ class Training:
     def __init__(self, folder: Path, keep_best: int = 2):
         self.run = create_run(folder, stage="pretrain_mbm", settings={}, resume="auto", resume_override=False)
         self.metrics = MetricsFile(folder)
-        options = {"every_steps": 1, "every_minutes": 0.0, "keep_best": keep_best}
-        self.callback = Checkpoints(self.run, self.metrics, SignalWatch(), **options)
+        settings = TrainerConfig(checkpoint_every_steps=1, keep_best=keep_best)
+        self.callback = Checkpoints(self.run, self.metrics, SignalWatch(), settings)
         self.trainer = SimpleNamespace(global_step=0, world_size=1, is_global_zero=True, save_checkpoint=self._save)
         self.trainer.callback_metrics = {}
         if self.run.resume_from:

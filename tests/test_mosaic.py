@@ -12,8 +12,8 @@ from script_runner import run
 
 from mindvis.common.errors import InputError
 from mindvis.config.schemas import DataConfig
-from mindvis.data.cache import ShardCache
-from mindvis.data.mosaic import Choice, load_mosaic, load_mosaic_splits
+from mindvis.data.cache import RowCache
+from mindvis.data.mosaic import load_mosaic
 from mindvis.data.open import open_pairs
 from mindvis.data.regions import grayordinates
 
@@ -141,8 +141,7 @@ def test_the_split_files_decide_where_they_are_given(tmp_path, form):
     folder.mkdir()
     for (split, trials), name in zip(parts.items(), form, strict=True):
         (folder / f"{name or 'test_' + split}.json").write_text(json.dumps(splits_of(trials)))
-    choice = Choice(roi="V4", splits=folder)
-    train, test, artificial = load_mosaic_splits(tmp_path, (), "stimuli", choice, ("train", "test", "artificial"))
+    train, test, artificial = load_mosaic(tmp_path, roi="V4", splits=folder, parts=("train", "test", "artificial"))
     assert (train.stimulus_names, test.stimulus_names) == (["b.png", "c.jpg"], ["t1.png"])
     assert artificial.stimulus_names == ["t2.png"]
 
@@ -195,7 +194,7 @@ def test_a_stopped_conversion_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr("mindvis.data.cache.MIN_ROWS", 2)
     whole = np.asarray(load_mosaic(tmp_path, roi="V4", cache_dir=tmp_path / "one")[0].fmri)
     made = []
-    build = ShardCache.build_shards
+    build = RowCache.build_parts
 
     def stopping(self, shape, make, facts, **options):
         def until(start, stop):
@@ -207,7 +206,7 @@ def test_a_stopped_conversion_goes_on(tmp_path, monkeypatch):
         return build(self, shape, until, facts, **options | {"num_workers": 1})
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(ShardCache, "build_shards", stopping)
+        patch.setattr(RowCache, "build_parts", stopping)
         load_mosaic(tmp_path, roi="V4", cache_dir=tmp_path / "two")
     files = {path: path.stat().st_mtime_ns for path in (tmp_path / "two").rglob("*.npy")}
     assert len(files) == 3

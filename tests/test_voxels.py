@@ -10,7 +10,7 @@ from mindvis.data import voxels
 def test_wrap_pad_adds_a_whole_patch_when_divisible(rng):
     """Published weights were trained on rows that grew by a patch even when they were whole patches."""
     fmri = rng.normal(size=(3, 32))
-    padded = voxels.wrap_pad(fmri, 16)
+    padded = voxels.pad_to_patches(fmri, 16)
     assert padded.shape == (3, 48)
     assert np.array_equal(padded[:, 32:], fmri[:, :16])
 
@@ -20,7 +20,7 @@ def test_wrap_pad_repeats_from_the_start(rng, num_voxels, wanted):
     """Every padded voxel is the one `v` places before it (numpy's own wrapping as reference)."""
     fmri = rng.normal(size=(2, num_voxels))
     reference = np.pad(fmri, [(0, 0), (0, wanted - num_voxels)], mode="wrap")
-    assert np.array_equal(voxels.wrap_pad(fmri, 16), reference)
+    assert np.array_equal(voxels.pad_to_patches(fmri, 16), reference)
 
 
 def test_pad_modes(rng):

@@ -13,7 +13,7 @@ from script_runner import run
 
 from mindvis.common.errors import InputError
 from mindvis.common.tensor_files import load_tensors
-from mindvis.config.schemas import FinetuneLDMConfig, SelectionRuleConfig, WatchConfig
+from mindvis.config.schemas import FinetuneLDMConfig, SelectionRuleConfig, TrainerConfig, WatchConfig
 from mindvis.data import PairedDataset
 from mindvis.decoding import watch as watching
 from mindvis.decoding.previews import is_due
@@ -159,8 +159,8 @@ def test_the_checkpoint_of_the_highest_score_is_kept(tmp_path):
     trainer = SimpleNamespace(global_step=0, world_size=1, is_global_zero=True, callback_metrics={"val/loss": 0.0})
     trainer.save_checkpoint = lambda path: path.write_text(str(trainer.global_step))
     judge = SimpleNamespace(take=lambda: scores.pop(trainer.global_step, None))
-    options = {"every_steps": 0, "every_minutes": 0.0, "keep_best": 1}
-    checkpoints = Checkpoints(begun, MetricsFile(tmp_path), SignalWatch(), judge=judge, **options)
+    settings = TrainerConfig(checkpoint_every_steps=0, keep_best=1)
+    checkpoints = Checkpoints(begun, MetricsFile(tmp_path), SignalWatch(), settings, judge=judge)
     for trainer.global_step in range(1, 10):
         checkpoints.on_validation_end(trainer, None)
         checkpoints.on_train_epoch_start(trainer, None)

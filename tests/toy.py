@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from mindvis.common import draws
 from mindvis.config.loading import plain
-from mindvis.config.schemas import LoggingConfig, TrainerConfig
+from mindvis.config.schemas import LoggingConfig, OptimConfig, PretrainMBMConfig, TrainerConfig
 from mindvis.training.fit import FitResult, fit
 from mindvis.training.logging import log_figure
 from mindvis.training.runs import create_run
@@ -84,22 +84,13 @@ def train(
     resume_override: bool = False,
     logging: LoggingConfig = QUIET,
     **settings,
-) -> FitResult:
+) -> FitResult | None:
     """Begin or continue the toy run in `path` with changed trainer settings."""
     trainer = replace(SETTINGS, **settings)
     recorded = {"trainer": plain(trainer)}
     run = create_run(path, stage="pretrain_mbm", settings=recorded, resume=resume, resume_override=resume_override)
-    return fit(
-        module or ToyModule(),
-        ToySet(num_samples),
-        ToySet(5),
-        run,
-        seed=3,
-        trainer=trainer,
-        logging=logging,
-        clip=clip,
-        callbacks=callbacks,
-    )
+    config = PretrainMBMConfig(seed=3, trainer=trainer, logging=logging, optim=OptimConfig(clip=clip))
+    return fit(config, run, module or ToyModule(), (ToySet(num_samples), ToySet(5)), callbacks)
 
 
 def contents(path: Path) -> dict[str, object]:

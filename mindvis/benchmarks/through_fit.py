@@ -7,7 +7,6 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -18,7 +17,7 @@ from mindvis.benchmarks.works import Filled, Limit, Variant, batches
 from mindvis.common.draws import generator
 from mindvis.common.files import write_json
 from mindvis.config.loading import plain
-from mindvis.config.schemas import LoggingConfig, TrainerConfig
+from mindvis.config.schemas import LoggingConfig, OptimConfig, PretrainMBMConfig, TrainerConfig
 from mindvis.data import FMRIDataset, PairedDataset
 from mindvis.dc_ldm import LDMModule
 from mindvis.sc_mbm import MaskedBrainModel, MBMModule
@@ -94,11 +93,11 @@ def train_briefly(config: Filled, variant: Variant) -> tuple[float, float]:
         val_fraction=0.0,
     )
     with tempfile.TemporaryDirectory(prefix="mindvis-benchmark-") as folder:
-        settings = {"trainer": plain(trainer)}
-        stage = STAGES[variant.work]
-        run = create_run(folder, stage=stage, settings=settings, resume="auto", resume_override=False)
-        options: dict[str, Any] = {"seed": config.seed, "trainer": trainer, "logging": LoggingConfig(wandb="disabled")}
-        fit(module, dataset, None, run, **options, clip=CLIP[variant.work])
+        stage, recorded = STAGES[variant.work], {"trainer": plain(trainer)}
+        run = create_run(folder, stage=stage, settings=recorded, resume="auto", resume_override=False)
+        optim, logging = OptimConfig(clip=CLIP[variant.work]), LoggingConfig(wandb="disabled")
+        settings = PretrainMBMConfig(seed=config.seed, trainer=trainer, logging=logging, optim=optim)
+        fit(settings, run, module, (dataset, None))
         lines = (Path(folder) / "speed.csv").read_text().splitlines()
     rows = list(csv.DictReader(lines))[1:]
     seconds = statistics.median(batch_size / float(row["samples_per_second"]) for row in rows)

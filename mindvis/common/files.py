@@ -36,7 +36,9 @@ def write_atomic(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
         with temporary.open("wb") as file:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
             write(file)
-        _finish(temporary, mode)
+        if stat.S_IMODE(temporary.stat().st_mode) != mode:  # a library may have put a file of its own in the place
+            temporary.chmod(mode)  # the rights that the umask allows
+        sync(temporary)
         temporary.replace(path)
         sync(path.parent)
     except BaseException as error:  # a signal may end the program here
@@ -139,13 +141,6 @@ def sha256_of(file: BinaryIO, num_bytes: float = float("inf")) -> "hashlib._Hash
         digest.update(chunk)
         num_bytes -= len(chunk)
     return digest
-
-
-def _finish(temporary: Path, mode: int) -> None:
-    """Sync by name, and give it the rights that the umask allows: a library may have put its own file in the place."""
-    if stat.S_IMODE(temporary.stat().st_mode) != mode:
-        temporary.chmod(mode)
-    sync(temporary)
 
 
 def _raise_refused(error: BaseException, path: Path, temporary: Path) -> None:

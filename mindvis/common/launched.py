@@ -12,7 +12,7 @@ from mindvis.common.errors import InputError
 
 COUNTED: tuple[str, ...] = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "NODE_RANK", "GROUP_RANK")
 COUNTED += ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID", "SLURM_NTASKS", "SLURM_STEP_NUM_TASKS")
-RANKS = ("RANK", "NODE_RANK", "LOCAL_RANK", "SLURM_PROCID")
+RANKS = ("NODE_RANK", "LOCAL_RANK", "SLURM_PROCID")  # without RANK, which wins where it is set
 # The tasks of the step, not of the job: a command in a job file without srun is one process.
 PLACES = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"))
 
@@ -43,7 +43,7 @@ def global_rank(environment: Mapping[str, str] = os.environ) -> int:
     """
     if "RANK" in environment:
         return int(environment["RANK"])
-    return max(int(environment.get(name) or 0) for name in ("NODE_RANK", "LOCAL_RANK", "SLURM_PROCID"))
+    return max(int(environment.get(name) or 0) for name in RANKS)
 
 
 def check_environment(environment: Mapping[str, str] = os.environ) -> None:
@@ -68,11 +68,12 @@ def check_count(needed: int, environment: Mapping[str, str] = os.environ) -> Non
 
     Also for a rank that a training of one process cannot have: it would write nothing.
     """
-    found, launcher = Process.from_environment(environment).count, "torchrun" if "RANK" in environment else "srun"
+    found = Process.from_environment(environment).count
+    launcher = "torchrun" if "RANK" in environment else "srun"
     if found > 1 and found != needed:
         wanted = f"trainer.devices x trainer.num_nodes is {needed}; needed: {found}, or another number of processes"
         raise InputError(f"{launcher} has started {found} processes, but {wanted}")
     if needed == 1 and found == 1 and global_rank(environment) > 0:
-        ranks = {name: environment.get(name) for name in RANKS if environment.get(name) not in (None, "0")}
-        said = ", ".join(f"{name}={value}" for name, value in ranks.items())
-        raise InputError(f"environment variable {said}, but this training is one process; needed: 0, or none")
+        ranks = {name: environment.get(name, "0") for name in ("RANK", *RANKS)}
+        wrong = ", ".join(f"{name}={value}" for name, value in ranks.items() if value != "0")
+        raise InputError(f"environment variable {wrong}, but this training is one process; needed: 0, or none")

@@ -81,7 +81,7 @@ def _scalar(value: object) -> object:
 
 
 def refuse(what: str) -> NoReturn:
-    """Stop reading, saying what was met; control characters in names are escaped, so that the message is one line."""
+    """Stop reading and name what was found; control characters are escaped, so that the message is one line."""
     raise pickle.UnpicklingError("refused " + what.encode("unicode_escape").decode()[:200])
 
 

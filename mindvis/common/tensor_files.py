@@ -30,12 +30,12 @@ def save_tensors(content: Mapping, path: Path) -> None:
     write_atomic(path, write)
 
 
-def load_tensors(path: Path, map_location: Any = "cpu") -> dict:
+def load_tensors(path: Path) -> dict:
     """Read a file of `save_tensors` after verifying it. Raises `InputError` when it is absent, truncated or corrupt."""
     fault = find_fault(path)
     if fault:
         raise InputError(f"{path}: {fault}; needed: a checkpoint written by this program")
-    return torch.load(path, map_location=map_location, weights_only=True)
+    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def find_fault(path: Path) -> str | None:

@@ -33,7 +33,7 @@ Settings = TypeVar("Settings")
 USER_ERROR = 2
 INTERRUPTED = 130
 CLOSED_PIPE = 141  # as the shell gives it for SIGPIPE
-# What an operating system refuses for reasons of the user's: no such file, no rights, read-only, no space, quota.
+# Errors of the operating system that a user can put right: no such file, no rights, read-only, no space, quota ...
 _USER_ERRNOS = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR}
 _USER_ERRNOS |= {errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EFBIG}
 
@@ -41,7 +41,7 @@ _USER_ERRNOS |= {errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EFBIG}
 def entry_point(main: Callable[..., int | None]) -> Callable[..., int]:
     """Make `main(argv)` return an exit status: 2 with one line on stderr for an `InputError` or a refused file.
 
-    What the package has to say on the way (warnings, progress where there is no terminal) goes to stderr too.
+    Log messages of the package (warnings, progress where there is no terminal) go to stderr too.
     """
 
     @functools.wraps(main)
@@ -61,7 +61,7 @@ def entry_point(main: Callable[..., int | None]) -> Callable[..., int]:
 
 
 def _status(main: Callable[..., int | None], argv: Sequence[str] | None) -> int:
-    """What `main` returns; whatever happens, all that it has printed is written."""
+    """The exit status of `main`; whatever happens, all that it has printed is written."""
     try:
         check_environment()
         return main(argv) or 0
@@ -99,14 +99,14 @@ def _show_log() -> None:
 
 
 def _open_missing() -> None:
-    """Let what is said go nowhere where the program was begun without standard output or error."""
+    """Open the null device in the place of a standard output or error that is closed."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - open while the program runs
 
 
 def _silence_left() -> bool:
-    """Whether nobody reads stdout or stderr any more; what is still to be said there then goes nowhere."""
+    """Whether nobody reads stdout or stderr any more; further output there is then discarded."""
     left = [stream for stream in (sys.stdout, sys.stderr) if _has_left(stream)]
     for stream in left:
         nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -206,13 +206,9 @@ def _comments(schema: type) -> dict[str, str]:
     """The trailing comment of every field, also where its default takes several lines, or a class above declares it."""
     comments: dict[str, str] = {}
     for part in filter(is_dataclass, reversed(schema.__mro__)):
-        comments |= _own_comments(part)
+        source = textwrap.dedent(inspect.getsource(part))
+        tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+        by_line = {token.start[0]: token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT}
+        items = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.AnnAssign)]
+        comments |= {ast.unparse(item.target): by_line.get(item.end_lineno or 0, "") for item in items}
     return comments
-
-
-def _own_comments(schema: type) -> dict[str, str]:
-    source = textwrap.dedent(inspect.getsource(schema))
-    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
-    by_line = {token.start[0]: token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT}
-    items = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.AnnAssign)]
-    return {ast.unparse(item.target): by_line.get(item.end_lineno or 0, "") for item in items}

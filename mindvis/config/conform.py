@@ -5,6 +5,7 @@ be: `choice(*words)`. Of settings that do not go together a schema says so in it
 """
 
 import copy
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import Field, dataclass, field, fields, is_dataclass
@@ -18,7 +19,9 @@ LARGE = 10**9
 _WHOLE = re.compile(r"[+-]?(0|[1-9][0-9]*)")
 _DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|[+-]?\.?(inf|nan)", re.IGNORECASE)
 _TRUTH = re.compile("true|false|yes|no|on|off|y|n|1|0", re.IGNORECASE)
+_FORMS = {int: _WHOLE, float: _DECIMAL, bool: _TRUTH}
 _NEEDED = {int: "a whole number in plain decimal", float: "a number", str: "text", bool: "true or false"}
+_NEEDED |= {list: "a list, such as [a, b]", dict: "pairs of name: value"}
 
 
 @dataclass(frozen=True)
@@ -52,35 +55,33 @@ class Conform:
 
     def _value(self, hint: Any, value: Any, name: str) -> Any:
         kind, entry = kind_of(hint)
-        if value is None and kind is not Any and not _allows_none(hint):
-            raise self._unfit(name, value, _needed(kind))
-        if value is None or kind is Any or (isinstance(value, str) and ("${" in value or value == "???")):
+        if kind is Any or (value is None and type(None) in get_args(hint)):
             return value
-        if isinstance(kind, type) and is_dataclass(kind):
-            return self._group(kind, value, name + ".")
-        if kind is list:
-            return self._list(entry, value, name)
-        if kind is dict:
-            return self._pairs(entry, value, name)
-        if isinstance(value, dict | list):
-            raise self._unfit(name, value, _needed(kind))
+        if isinstance(value, str) and ("${" in value or value == "???"):
+            return value
+        nested = dataclass_of(hint)
+        if nested is not None and value is not None:
+            return self._group(nested, value, name + ".")
+        if kind in (list, dict) and isinstance(value, kind):
+            return self._entries(entry, value, name)
+        if value is None or kind in (list, dict) or isinstance(value, dict | list):
+            example = f"a list, such as [{value}]" if kind is list and value is not None else _NEEDED.get(kind)
+            raise self._unfit(name, value, example or "nested settings")
+        return self._scalar(hint, value, name)
+
+    def _entries(self, entry: Any, value: Any, name: str) -> list | dict:
+        if isinstance(value, list):
+            return [self._value(entry, one, f"{name}[{index}]") for index, one in enumerate(value)]
+        return {key: self._value(entry, one, f"{name}.{key}") for key, one in value.items()}
+
+    def _scalar(self, hint: Any, value: Any, name: str) -> Any:
+        kind, _ = kind_of(hint)
         if kind is float and str in get_args(hint):  # a number, or a word that its range knows
             return float(value) if not isinstance(value, str) or _DECIMAL.fullmatch(value) else value
         return self._text(kind, value, name) if isinstance(value, str) else value
 
-    def _list(self, entry: Any, value: Any, name: str) -> list:
-        if not isinstance(value, list):
-            raise self._unfit(name, value, f"a list, such as [{value}]")
-        return [self._value(entry, one, f"{name}[{index}]") for index, one in enumerate(value)]
-
-    def _pairs(self, entry: Any, value: Any, name: str) -> dict:
-        if not isinstance(value, dict):
-            raise self._unfit(name, value, "pairs of name: value")
-        return {key: self._value(entry, one, f"{name}.{key}") for key, one in value.items()}
-
     def _text(self, kind: type, text: str, name: str) -> str:
-        form = {int: _WHOLE, float: _DECIMAL, bool: _TRUTH}.get(kind)
-        if form is not None and not form.fullmatch(text):
+        if kind in _FORMS and not _FORMS[kind].fullmatch(text):
             raise self._unfit(name, text, _NEEDED[kind])
         if kind is str and not text.strip():
             raise self._unfit(name, text, "a text that is not empty")
@@ -93,15 +94,6 @@ class Conform:
 
     def _unfit(self, name: str, value: Any, needed: str) -> InputError:
         return InputError(f"{self.source}: setting {name} is {value!r}; needed: {needed}")
-
-
-def _allows_none(hint: Any) -> bool:
-    return hint is Any or type(None) in get_args(hint)
-
-
-def _needed(kind: Any) -> str:
-    groups = {list: "a list, such as [a, b]", dict: "pairs of name: value"}
-    return _NEEDED.get(kind) or groups.get(kind) or "nested settings"
 
 
 def kind_of(hint: Any) -> tuple[Any, Any]:
@@ -146,33 +138,33 @@ def _dotted(schema: type, prefix: str = "") -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers from `least` to `most`, and `words`; `open_low` and `open_high` leave out the ends."""
+    """Numbers from `least` to `most`, above `above` and below `below`, and `words`."""
 
     least: float
     most: float
-    open_low: bool = False
-    open_high: bool = False
-    words: tuple[str, ...] = ()
-    length: int | None = None  # of a list; None: one number at least
+    above: float
+    below: float
+    words: tuple[str, ...]
+    length: int | None  # of a list; None: one number at least
 
     def __contains__(self, value: float | str) -> bool:
         if isinstance(value, str):
             return value in self.words
-        above = value > self.least if self.open_low else value >= self.least
-        return above and (value < self.most if self.open_high else value <= self.most)  # never true of NaN
+        return self.least <= value <= self.most and self.above < value < self.below  # never true of NaN
 
     def __str__(self) -> str:
-        low, high = "more than" if self.open_low else "at least", "less than" if self.open_high else "at most"
-        return ", or ".join([f"{low} {self.least} and {high} {self.most}", *self.words])
+        low = f"at least {self.least}" if self.least > -math.inf else f"more than {self.above}"
+        high = f"at most {self.most}" if self.below == math.inf else f"less than {self.below}"
+        return ", or ".join([f"{low} and {high}", *self.words])
 
 
 def number(
     default: Any,
-    least: float | None = None,
+    least: float = -math.inf,
     most: float = LARGE,
     *,
-    above: float | None = None,
-    below: float | None = None,
+    above: float = -math.inf,
+    below: float = math.inf,
     words: tuple[str, ...] = (),
     length: int | None = None,
 ) -> Any:
@@ -181,17 +173,9 @@ def number(
     None is allowed where the type of the field allows it; a list has `length` numbers, or one at least; `words` in the
     place of a number where that is `float | str`.
     """
-    low = above if least is None else least
-    if low is None:
+    if max(least, above) == -math.inf:
         raise TypeError("a number needs least or above")
-    allowed = Range(
-        low,
-        most if below is None else below,
-        open_low=least is None,
-        open_high=below is not None,
-        words=words,
-        length=length,
-    )
+    allowed = Range(least, most, above, below, words, length)
     if isinstance(default, list | dict):
         return field(default_factory=lambda: copy.copy(default), metadata={KEY: allowed})
     return field(default=default, metadata={KEY: allowed})

@@ -40,8 +40,11 @@ def load_config(
         layers.append((given, str(yaml)))
     layers += [(_parse_item(item), "command line") for item in dotlist]
     config = _stacked(schema, layers)
-    below = {} if beneath is None else beneath(_as_given(layers))
-    return _finish(_stacked(schema, [(below, "settings of the run"), *layers]) if below else config)
+    if beneath is None:
+        return _finish(config)
+    merged = OmegaConf.merge(*(OmegaConf.create(layer) for layer, _ in layers), {})  # without any default
+    below = beneath(cast(dict, OmegaConf.to_container(merged)))
+    return _finish(_stacked(schema, [(below, "settings of the run"), *layers]))
 
 
 def _stacked(schema: type, layers: Sequence[tuple[dict, str]]) -> DictConfig:
@@ -50,11 +53,6 @@ def _stacked(schema: type, layers: Sequence[tuple[dict, str]]) -> DictConfig:
     for given, source in layers:
         config = _merge(schema, config, given, source)
     return config
-
-
-def _as_given(layers: Sequence[tuple[dict, str]]) -> dict:
-    """What was given, without any default."""
-    return cast(dict, OmegaConf.to_container(OmegaConf.merge(*(OmegaConf.create(given) for given, _ in layers), {})))
 
 
 def from_plain(schema: type[Settings], content: dict, source: str = "saved settings") -> Settings:
@@ -91,13 +89,10 @@ def find_config(name: str | Path, beside: str | Path | None = None) -> Path:
     `beside` is the file that names it. Where it is nowhere, the path as it was given is returned.
     """
     path = Path(name).expanduser()
-    folders = [Path(), PACKAGE] if beside is None else [*_folders(Path(beside)), Path(), PACKAGE]
+    folders = [Path(), PACKAGE]
+    if beside is not None:  # its folder, and the one above: `configs/god.yaml` names `configs/pretrain_hcp.yaml`
+        folders = [Path(beside).parent, Path(beside).parent.parent, *folders]
     return next((folder / path for folder in folders if (folder / path).is_file()), path)
-
-
-def _folders(file: Path) -> list[Path]:
-    """The folder of a file, and the one above it: `configs/god.yaml` names `configs/pretrain_hcp.yaml`."""
-    return [file.parent, file.parent.parent]
 
 
 def _place_named_files(schema: type, given: dict, file: Path) -> None:
@@ -181,18 +176,14 @@ def _parse_item(item: str) -> dict:
     key, equals, value = item.partition("=")
     if not equals or not key:
         raise InputError(f"command line: {item!r} is no setting; needed: key=value")
-    content = _parse_value(item, value.strip())
+    content: Any = value.strip()
+    if content in NULL:
+        content = None
+    elif content[0] in "[{\"'":
+        try:
+            content = yaml.load(content, _TextLoader)
+        except yaml.YAMLError as error:
+            raise InputError(f"command line: {item!r} cannot be read: {one_line(error)}") from error
     for name in reversed(key.strip().split(".")):
         content = {name: content}
     return content
-
-
-def _parse_value(item: str, value: str) -> Any:
-    if value in NULL:
-        return None
-    if value[0] not in "[{\"'":
-        return value
-    try:
-        return yaml.load(value, _TextLoader)
-    except yaml.YAMLError as error:
-        raise InputError(f"command line: {item!r} cannot be read: {one_line(error)}") from error

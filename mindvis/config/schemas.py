@@ -2,7 +2,7 @@
 
 The values here are the published ones for GOD where the paper gives them; an experiment file holds only what differs.
 A number is declared with its allowed range, `number(default, least, most)` or with `above=` and `below=`, and refused
-outside of it; so is a text of a few words, `choice(*words)`. The comment behind a field is what `--help` says of it.
+outside of it; so is a text of a few words, `choice(*words)`. `--help` shows the comment behind a field.
 """
 
 from dataclasses import dataclass, field
@@ -226,9 +226,7 @@ class AugmentConfig:
     sparsify: float = number(0.2, 0, below=1)  # share of voxels set to 0; the published code hides none, as 0 does
     crop_ratio: float = number(0.2, 0, below=1)  # a crop keeps 1 - crop_ratio of the side
     crop_probability: float = number(0.5, 0, 1)  # share of images cropped
-    crops_per_image: int = number(
-        0, 0, 10**4
-    )  # crops kept as latents: no encoding in a step, but an image has no other crops; 0: any
+    crops_per_image: int = number(0, 0, 10**4)  # crops kept as latents, an image's only ones: no encoding; 0: any crop
 
 
 @dataclass

@@ -123,7 +123,7 @@ class BenchmarkConfig:
 
 @dataclass
 class DemoRecipe:
-    """Sizes and lengths of the training. How the shipped weights came about is said in their config.yaml."""
+    """Sizes and lengths of the training. The config.yaml of the shipped weights tells how they were made."""
 
     out: str = "runs/demo_ldm"  # the folder to write config.yaml, model.ckpt, classifier.safetensors, report.json to
     ldm_config: str = str(DEMO_CONFIG)  # the label-to-image model, in the published form
@@ -153,9 +153,7 @@ class SimulateConfig:
     out: str = "data/simulated"  # the folder to write; Kamitani/npz and HCP/npz appear below it
     seed: int = seed_field(0)  # every random draw follows from it
     protocol: str = choice("demo", "god")  # demo | god: preset of SNR, repeats, unseen classes and imagery
-    snr: float | None = number(
-        None, above=0
-    )  # variance of signal over noise in a trial, mean of voxels; null: preset's
+    snr: float | None = number(None, above=0)  # variance of signal over noise in a trial, mean of voxels; null: preset
     train_repeats: int | None = number(None, 1, 10**6)  # trials averaged for a training row; null: the preset's
     test_repeats: int | None = number(None, 1, 10**6)  # trials of each test picture; null: the preset's
     unseen_classes: int | None = number(None, 0, 23)  # classes tested but never trained on; null: the preset's

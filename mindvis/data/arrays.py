@@ -9,7 +9,7 @@ import mmap
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -93,11 +93,21 @@ def check_values(values: Rows, item: Array, label: str, sizes: Sizes) -> Any:
     return values
 
 
-def check_arrays(arrays: Mapping[str, Any], declared: Sequence[Array], where: str | Path, **sizes: tuple) -> dict:
-    """Those of the declared arrays that are there, checked in one pass. Raises InputError."""
+def check_arrays(
+    arrays: Mapping[str, Any],
+    declared: Sequence[Array],
+    where: str | Path,
+    read: Callable[[str], Any] | None = None,
+    **sizes: tuple[int, str],
+) -> dict[str, Any]:
+    """Those of the declared arrays that are there: all shapes are checked first, then the values, by `read` if given.
+
+    Raises InputError.
+    """
     known = check_shapes(arrays, declared, where, sizes)
+    read = read or arrays.__getitem__
     there = [item for item in declared if item.name in arrays]
-    return {item.name: check_values(arrays[item.name], item, f"{where}: array {item.name!r}", known) for item in there}
+    return {item.name: check_values(read(item.name), item, f"{where}: array {item.name!r}", known) for item in there}
 
 
 def check_array(array: Any, item: Array, label: str, **sizes: tuple[int, str]) -> Any:
@@ -186,8 +196,8 @@ class Header:
 class NpzReader(Mapping):
     """The headers of the arrays of one .npz file by name, and the arrays.
 
-    Raises InputError when the file is missing, broken or no .npz, and for an array that is better not read: of Python
-    objects, or declared larger than the file can hold.
+    Raises InputError when the file is missing, broken or no .npz, and for an array of Python objects, or one declared
+    larger than the file can hold.
     """
 
     def __init__(self, path: str | Path):
@@ -234,7 +244,7 @@ class NpzReader(Mapping):
             return self._npz[name]
 
     def mapped(self, name: str) -> np.memmap | None:
-        """The array mapped from the file, or None where compression (or column order) does not allow it."""
+        """The array mapped from the file, or None where it is compressed or in column order."""
         member, header = self._member(name), self[name]
         if member.compress_type != zipfile.ZIP_STORED or header.by_column:
             return None
@@ -245,10 +255,8 @@ class NpzReader(Mapping):
         return np.memmap(self.path, header.dtype, mode="r", offset=start, shape=header.shape)
 
     def read(self, declared: Sequence[Array], **sizes: tuple[int, str]) -> dict[str, np.ndarray]:
-        """Those of the declared arrays that are there: shapes are checked before anything is read, then values."""
-        known = check_shapes(self, declared, self.path, sizes)
-        there = [item for item in declared if item.name in self]
-        return {item.name: check_values(self.raw(item.name), item, self.label(item.name), known) for item in there}
+        """Those of the declared arrays that are there; their shapes are checked before anything is read."""
+        return check_arrays(self, declared, self.path, self.raw, **sizes)
 
     @property
     def _archive(self) -> zipfile.ZipFile:
@@ -310,7 +318,5 @@ def as_texts(labels: np.ndarray) -> np.ndarray:
 def check_expansion(label: str, *, stored: int, declared: int) -> None:
     """Refuse an array that is kept in few bytes and declares very many (a zip or HDF5 bomb)."""
     if declared > SMALL_BYTES and declared > MAX_EXPANSION * max(stored, 1):
-        raise InputError(
-            f"{label} declares {declared} bytes and is kept in {stored}: "
-            f"damaged or malicious (at most {MAX_EXPANSION} times the stored size is read)"
-        )
+        reason = f"damaged or malicious (at most {MAX_EXPANSION} times the stored size is read)"
+        raise InputError(f"{label} declares {declared} bytes and is kept in {stored}: {reason}")

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -74,10 +73,10 @@ def load_bold5000(
         form = subject_format(fmri.shape[1], None, pad_mode, scaling)
         fmri = normalise(padded, *scaling)
         masks = masks_within(masks, None, fmri.shape[1])
-        rows = _training_rows(name, fmri, masks, presented[name], row_of, left_out.union(test_names))
-        train.append(replace(rows, format=form))
-        rows = _test_rows(name, fmri, masks, presented[name], test_names, include_single_trials)
-        test.append(replace(rows, format=form))
+        rows = _training_rows(name, fmri, presented[name], row_of, left_out.union(test_names))
+        train.append(SubjectRows(name, *rows, masks, form))
+        rows = _test_rows(name, fmri, presented[name], test_names, include_single_trials)
+        test.append(SubjectRows(name, *rows, masks, form))
     test_images = images[[row_of[image] for image in test_names]]
     return join_subjects(train, images, pad_mode), join_subjects(test, test_images, pad_mode)
 
@@ -91,33 +90,29 @@ def _left_out(
     return {image for image, is_kept in zip(images, kept, strict=True) if not is_kept}
 
 
+Rows = tuple[np.ndarray, np.ndarray, np.ndarray]  # fmri [n v], index of the image [n], number of the repeat [n]
+
+
 def _training_rows(
-    subject: str, fmri: np.ndarray, masks: dict, presented: list[str], row_of: dict[str, int], others: set[str]
-) -> SubjectRows:
+    subject: str, fmri: np.ndarray, presented: list[str], row_of: dict[str, int], others: set[str]
+) -> Rows:
     """The trials of all images but `others`."""
     trials = np.array([i for i, image in enumerate(presented) if image not in others], dtype=np.int64)
     if not len(trials):
-        raise InputError(
-            f"{subject}: every presented image is a repeated one or outside data.fraction, no training trial is left"
-        )
-    stimulus = np.array([row_of[presented[i]] for i in trials])
-    return SubjectRows(subject, fmri[trials], stimulus, np.zeros(len(trials), np.int64), masks)
+        found = "every presented image is a repeated one or outside data.fraction"
+        raise InputError(f"{subject}: {found}, no training trial is left")
+    return fmri[trials], np.array([row_of[presented[i]] for i in trials]), np.zeros(len(trials), np.int64)
 
 
 def _test_rows(
-    subject: str,
-    fmri: np.ndarray,
-    masks: dict,
-    presented: list[str],
-    test_names: list[str],
-    include_single_trials: bool,
-) -> SubjectRows:
+    subject: str, fmri: np.ndarray, presented: list[str], test_names: list[str], include_single_trials: bool
+) -> Rows:
     trials_of = rows_by(presented)
     seen = [k for k, image in enumerate(test_names) if image in trials_of]  # CSI4 never saw some of them
     if not seen:
         raise InputError(f"{subject}: none of the repeated images was presented, no test trial is left")
     rows, position, repeat = averages_then_trials([fmri[trials_of[test_names[k]]] for k in seen], include_single_trials)
-    return SubjectRows(subject, rows, np.array(seen)[position], repeat, masks)
+    return rows, np.array(seen)[position], repeat
 
 
 def response_files(root: Path, subject: str) -> Iterator[tuple[str, Path]]:
@@ -135,7 +130,8 @@ def _read_responses(folder: Path, subject: str, num_trials: int, roi: str | Sequ
     for region, path in response_files(folder, subject):
         columns.append(check_array(load_npy(path), FMRI, str(path), **trials))  # [n v]
         region_of += [region[2:]] * columns[-1].shape[1]
-    fmri, masks = np.concatenate(columns, axis=1), {name: np.array(region_of) == name for name in REGIONS}
+    fmri = np.concatenate(columns, axis=1)
+    masks = {name: np.array(region_of) == name for name in REGIONS}
     chosen = None if roi == "VC" else region_columns(roi, masks, folder / RESPONSES)
     if chosen is None:
         return fmri, masks

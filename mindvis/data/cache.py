@@ -1,7 +1,4 @@
-"""Rows computed once and mapped from then on: in one file, or from a file too large to be read whole in several.
-
-Memory and start-up stay flat in the number of rows and of files.
-"""
+"""Rows computed once and mapped from then on, so that memory and start-up stay flat in the number of rows."""
 
 import json
 import logging
@@ -9,10 +6,10 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -26,16 +23,15 @@ from mindvis.data.voxels import ABSURD
 log = logging.getLogger(__name__)
 
 FORMAT = 2  # raise when what is computed changes, so that older caches are made anew
-SHARD_BYTES = 2**26
-MAX_ROWS, MIN_ROWS = 1000, 16  # of a file: few enough that little is lost when it is stopped
+WHOLE = "rows.npy"
+PART_BYTES = 2**26
+MAX_ROWS, MIN_ROWS = 1000, 16  # of a part: few enough that little is lost when a conversion is stopped
 
-Build = Callable[[], tuple[tuple[int, int], Iterator[np.ndarray], dict]]  # shape, blocks of rows, facts
-Opened = TypeVar("Opened")
-Make = Callable[[int, int], np.ndarray]  # (from row, to row) -> float32 [n v]
+Opened = tuple[list[MappedArray], dict]  # the mapped files in order, and the facts
 
 
 class RowCache:
-    """A folder `<key>/` holding `rows.npy` float32 [n v] and `facts.json`, which appears whole or not at all.
+    """A folder `<key>/` with `rows.npy`, or parts `rows-<first row>.npy`, float32 [n v], and, last, `facts.json`.
 
     The key is a hash of the sources' names, sizes and times of change and of the settings, so changed sources are
     noticed. `cache_dir` is where it lies; unless given, `beside`, or the user's cache folder where that is read-only.
@@ -46,43 +42,88 @@ class RowCache:
         self.key = digest([json.dumps([FORMAT, stats, settings])])[:24]
         self.places = [beside, *_user_cache()] if cache_dir is None else [Path(cache_dir)]
 
-    def open(self) -> tuple[MappedArray, dict] | None:
-        """Mapped rows and facts, or None when nothing was built yet."""
-        return self._opened(lambda folder, _: MappedArray.of(load_npy(folder / "rows.npy", mmap=True)))
-
-    def _opened(self, rows_of: Callable[[Path, dict], Opened]) -> tuple[Opened, dict] | None:
-        """What `rows_of` opens in the first folder that is complete, and its facts; a damaged folder is removed."""
+    def open(self) -> Opened | None:
+        """The rows, or None where they are not complete; a damaged folder is removed."""
         for folder in (place / self.key for place in self.places):
-            if (folder / "facts.json").is_file():
-                try:
-                    facts = json.loads((folder / "facts.json").read_text())
-                    return rows_of(folder, facts), facts
-                except (ValueError, KeyError) as error:
-                    log.warning("%s: a damaged cache, made again (%s)", folder, error)
-                    shutil.rmtree(folder, ignore_errors=True)
+            if not (folder / "facts.json").is_file():
+                continue
+            try:
+                facts = json.loads((folder / "facts.json").read_text())
+                names = [_part(start) for start in facts["starts"]] if "starts" in facts else [WHOLE]
+                return [MappedArray.of(load_npy(folder / name, mmap=True)) for name in names], facts
+            except (ValueError, KeyError) as error:
+                log.warning("%s: a damaged cache, made again (%s)", folder, error)
+                shutil.rmtree(folder, ignore_errors=True)
         return None
 
-    def build(self, build: Build) -> tuple[MappedArray, dict]:
-        """Write what `build` gives, block by block, and open it. Raises InputError when no place can be written."""
-        shape, blocks, facts = build()
+    def build(self, shape: tuple[int, int], blocks: Iterable[np.ndarray], facts: dict[str, Any]) -> Opened:
+        """Write rows [n v] block by block into one file, which appears whole or not at all. Raises InputError."""
         partial = self._partial_folder()
+        folder = partial.parent / self.key
         try:
-            with (partial / "rows.npy").open("wb") as file:
+            with (partial / WHOLE).open("wb") as file:
                 header = {"descr": "<f4", "fortran_order": False, "shape": shape}
                 np.lib.format.write_array_header_1_0(file, header)
                 for block in blocks:
                     file.write(np.ascontiguousarray(block, dtype="<f4").data)
             (partial / "facts.json").write_text(json.dumps(facts))
-            self._publish(partial)
+            try:
+                partial.rename(folder)
+            except OSError:
+                if not (folder / "facts.json").is_file():  # else another process was faster, with the same rows
+                    raise
         except OSError as error:
             raise _no_room(partial.parent, shape, error) from error
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         opened = self.open()
-        assert opened is not None  # it was published just now
+        assert opened is not None, "it was published just now"
+        return opened
+
+    def build_parts(
+        self,
+        shape: tuple[int, int],
+        make: Callable[[int, int], np.ndarray],
+        facts: dict[str, Any],
+        *,
+        num_workers: int,
+        label: str,
+    ) -> Opened:
+        """Write rows [n v], which `make(from row, to row)` gives, into several files, `num_workers` at a time.
+
+        Files that an earlier process has written are kept. The facts gain `bad`: the voxels that are NaN, infinite or
+        absurd in some row. Raises InputError.
+        """
+        num_rows, num_voxels = shape
+        step = min(max(PART_BYTES // (4 * num_voxels), MIN_ROWS), MAX_ROWS)
+        starts = list(range(0, num_rows, step))
+        folder = self._begun_folder()
+
+        def write(start: int) -> np.ndarray:
+            path = folder / _part(start)
+            if path.is_file():
+                rows = load_npy(path)
+            else:
+                rows = np.ascontiguousarray(make(start, min(start + step, num_rows)), np.float32)
+                _write(path, lambda file: np.save(file, rows))
+            # Never true of NaN, which the lowest value of a voxel is where any is.
+            return ~((rows.min(axis=0) >= -ABSURD) & (rows.max(axis=0) <= ABSURD))
+
+        bad = np.zeros(num_voxels, bool)
+        try:
+            with ThreadPoolExecutor(max(1, num_workers)) as pool:
+                for found in Progress(pool.map(write, starts), total=len(starts), desc=label):
+                    bad |= found
+            facts = facts | {"starts": starts, "bad": np.flatnonzero(bad).tolist()}
+            _write(folder / "facts.json", lambda file: file.write(json.dumps(facts).encode()))
+        except OSError as error:
+            raise _no_room(folder, shape, error) from error
+        opened = self.open()
+        assert opened is not None, "it was completed just now"
         return opened
 
     def _partial_folder(self) -> Path:
+        """A new folder in the first place that can be written. Raises InputError when there is none."""
         for place in filter(_may_write, self.places):
             try:
                 place.mkdir(parents=True, exist_ok=True)
@@ -91,61 +132,11 @@ class RowCache:
                 continue
         raise InputError(f"no cache can be written in {' or '.join(map(str, self.places))}; set cache_dir")
 
-    def _publish(self, partial: Path) -> None:
-        target = partial.parent / self.key
-        try:
-            partial.rename(target)
-        except OSError:
-            if not (target / "facts.json").is_file():  # else another process was faster, with the same rows
-                raise
-
-
-class ShardCache(RowCache):
-    """A folder `<key>/` with `facts.json` and `rows-<first>.npy` float32 [n v] ...; the facts are written last."""
-
-    def open_shards(self) -> tuple[list[MappedArray], dict] | None:
-        """Mapped files in order and the facts, or None where they are not complete."""
-
-        def rows_of(folder: Path, facts: dict) -> list[MappedArray]:
-            return [MappedArray.of(load_npy(_path(folder, start), mmap=True)) for start in facts["starts"]]
-
-        return self._opened(rows_of)
-
-    def build_shards(
-        self, shape: tuple[int, int], make: Make, facts: dict[str, Any], *, num_workers: int, label: str
-    ) -> tuple[list[MappedArray], dict]:
-        """Write rows [n v] as `make` gives them, `num_workers` files at a time, and open them.
-
-        The facts gain `bad`: the voxels that are NaN, infinite or absurd in some row. Raises InputError.
-        """
-        num_rows, num_voxels = shape
-        step = min(max(SHARD_BYTES // (4 * num_voxels), MIN_ROWS), MAX_ROWS)
-        starts = list(range(0, num_rows, step))
-        folder = self._folder(shape)
-
-        def write(start: int) -> np.ndarray:
-            return _bad(_written(_path(folder, start), lambda: make(start, min(start + step, num_rows))))
-
-        bad = np.zeros(num_voxels, bool)
-        try:
-            with ThreadPoolExecutor(max(1, num_workers)) as pool, Progress(total=len(starts), desc=label) as bar:
-                for first in range(0, len(starts), num_workers):
-                    for found in pool.map(write, starts[first : first + num_workers]):
-                        bad |= found
-                        bar.update()
-            facts = facts | {"starts": starts, "bad": np.flatnonzero(bad).tolist()}
-            _write(folder / "facts.json", lambda file: file.write(json.dumps(facts).encode()))
-        except OSError as error:
-            raise _no_room(folder, shape, error) from error
-        opened = self.open_shards()
-        assert opened is not None  # it was completed just now
-        return opened
-
-    def _folder(self, shape: tuple[int, int]) -> Path:
-        """The folder that was begun, else a new one in the first place that can be written."""
-        begun = [place / self.key for place in self.places if (place / self.key).is_dir()]
-        if begun:
-            return begun[0]
+    def _begun_folder(self) -> Path:
+        """The folder of the key that was begun, else a new one in the first place that can be written."""
+        for folder in (place / self.key for place in self.places):
+            if folder.is_dir():
+                return folder
         partial = self._partial_folder()
         folder = partial.parent / self.key
         try:
@@ -155,22 +146,8 @@ class ShardCache(RowCache):
         return folder
 
 
-def _path(folder: Path, start: int) -> Path:
-    return folder / f"rows-{start:07d}.npy"
-
-
-def _written(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
-    """The rows of a file that is there, else those that `make` gives, which are then there."""
-    if path.is_file():
-        return load_npy(path)
-    rows = np.ascontiguousarray(make(), np.float32)
-    _write(path, lambda file: np.save(file, rows))
-    return rows
-
-
-def _bad(rows: np.ndarray) -> np.ndarray:
-    # Never true of NaN, which the lowest value of a voxel is where any is.
-    return ~((rows.min(axis=0) >= -ABSURD) & (rows.max(axis=0) <= ABSURD))
+def _part(start: int) -> str:
+    return f"rows-{start:07d}.npy"
 
 
 def _write(path: Path, write: Callable[[Any], object]) -> None:

@@ -20,7 +20,7 @@ from mindvis.common.errors import InputError
 from mindvis.data.arrays import FMRI, IMAGES, check_array, check_indices, require_rows
 from mindvis.data.images import LazyImages, Size, height_and_width, is_cropped, random_crop, resize_all, to_float
 from mindvis.data.row_format import RowFormat
-from mindvis.data.rows import MappedArray, VoxelRows, rows_by
+from mindvis.data.rows import MappedArray, VoxelRows, float64_blocks, rows_by
 from mindvis.data.voxels import interpolate, sparsify
 
 Key = tuple[int, int, int]  # (seed, epoch, index)
@@ -108,25 +108,24 @@ class FMRIDataset(Dataset):
         taken = rows.subset(indices) if isinstance(rows, VoxelRows) else rows[indices]
         return self._changed(_fmri=taken, num_interpolated=0, **columns)
 
-    def fitted(self: Same, num_voxels: int, mode: str = "wrap") -> Same:
-        """The same data set at the length of a model trained on other data: padded when shorter, cut when longer.
+    def fitted(self: Same, num_voxels: int) -> Same:
+        """The same data set at the length of a model trained on other data: wrap-padded when shorter, cut when longer.
 
-        Raises InputError as `voxels.pad_to`. Region masks do not carry over.
+        Region masks do not carry over.
         """
-        way = "cut" if self.num_voxels > num_voxels else mode
-        rows = VoxelRows([self._fmri], num_voxels=num_voxels, pad_mode=way)
+        mode = "cut" if self.num_voxels > num_voxels else "wrap"
+        rows = VoxelRows([self._fmri], num_voxels=num_voxels, pad_mode=mode)
         return self._changed(_fmri=rows[:] if isinstance(self._fmri, np.ndarray) else rows, roi_masks=None)
 
     def with_interpolated(self: Same, num_interpolated: int, ratio: float = 0.5) -> Same:
         """The same rows and `num_interpolated` items more, each between two random rows."""
         return self._changed(num_interpolated=num_interpolated, interpolation_ratio=ratio)
 
-    def mean_row(self, block: int = 256) -> np.ndarray:
-        """Mean of the measured rows, float32 [v]; of rows that stay in their files, `block` are in memory at a time."""
+    def mean_row(self) -> np.ndarray:
+        """Mean of the measured rows, float32 [v]; of rows that stay in their files, some are in memory at a time."""
         if isinstance(self._fmri, np.ndarray):
             return self._fmri.mean(axis=0)
-        starts = range(0, self.num_rows, block)
-        total = sum(self._fmri[start : start + block].sum(axis=0, dtype=np.float64) for start in starts)
+        total = sum(block.sum(axis=0) for block in float64_blocks(self._fmri))
         return (total / self.num_rows).astype(np.float32)
 
     def _changed(self: Same, **attributes: Any) -> Same:
@@ -281,9 +280,9 @@ class PairedDataset(FMRIDataset):
     def with_latents(self, latents: np.ndarray, crops: Sequence[np.ndarray] = ()) -> "PairedDataset":
         """The same pairs with the latents [m c h w] of `stimuli`: an item then says also whether its image is cropped.
 
-        Items gain "latent" float32 [c h w] and "cropped" (bool). A latent stands for its image where that is whole:
+        Items gain "latent" float32 [c h w] and "cropped" (bool). A latent replaces its image where that is whole:
         such an item has no "image", and none is read. `crops` [m c h w] each, where given, are latents of crops: an
-        item whose image is to be cropped takes one of them at random, and is not said to be cropped.
+        item whose image is to be cropped takes one of them at random, and is not marked as cropped.
         """
         for kept in (latents, *crops):
             require_rows(kept, len(self._stimuli), "latents", "stimuli")

@@ -14,7 +14,7 @@ from mindvis.data.datasets import PairedDataset
 from mindvis.data.reading import PassedOver, list_folder, read_json, read_table, require_folder, without_twins
 from mindvis.data.regions import masks_within, region_columns
 from mindvis.data.row_format import FAR, subject_format
-from mindvis.data.subjects import SubjectRows, averages_then_trials, chosen_share, chosen_subjects, join_subjects
+from mindvis.data.subjects import SubjectRows, averages_then_trials, chosen_files, chosen_share, join_subjects
 from mindvis.data.voxels import moments, normalise, pad_to_patches
 
 log = logging.getLogger(__name__)
@@ -26,10 +26,9 @@ SUBJECT_FILE = re.compile(r"sbj_[\w-]+\.npz", re.ASCII)
 # n, s and m rows of training, single test trials and test averages; v voxels; i training images
 AVERAGES = [Array("arr_0", "real", "n v"), Array("arr_2", "real", "m v"), Array("arr_3", "index", "n", below="i")]
 SINGLE_TRIALS = [Array("arr_1", "real", "s v")]
-# q rows of imagery, and the test image that stands for the category of each
+# q rows of imagery, and the test image of the category of each
 IMAGERY = [Array("imagery", "real", "q v"), Array("imagery_images", "index", "q", below="m")]
 IMAGES = [Array("train_images", "images", "i h w 3"), Array("test_images", "images", "m h w 3")]
-IMAGE_LETTERS = {"i": "train", "m": "test"}
 
 Classes = list[tuple[int, str]]  # (class id, class name) of every image
 ClassIndex = dict[str, list[str]]  # class number -> [wnid, ..., name]
@@ -60,7 +59,9 @@ def load_god(
     for one in study.read(AVERAGES + SINGLE_TRIALS * include_single_trials, fraction, fraction_seed):
         fmri, images = normalise(one.training, *one.moments), one.rows["arr_3"][one.kept]
         parts["train"].append(one.subject_rows(fmri, images, np.zeros(len(fmri), np.int64)))
-        fmri, stimulus, repeat = _test_rows(one.rows)
+        averages = one.rows["arr_2"]
+        trials = np.split(one.rows.get("arr_1", averages), len(averages))  # grouped by image in the file
+        fmri, stimulus, repeat = averages_then_trials(trials, include_single_trials, averages)
         parts["test"].append(one.subject_rows(one.scaled(fmri), stimulus, repeat))
     train, test = (join_subjects(parts[kind], study.images[kind], pad_mode, study.classes[kind]) for kind in parts)
     return train, test
@@ -85,8 +86,11 @@ def load_god_imagery(
     InputError.
     """
     study = _Study(Path(root), subjects, roi, patch_size, pad_mode, scale_test)
-    for name in study.names:
-        _require_imagery(study.folder / f"{name}.npz")
+    for path in study.paths.values():
+        with NpzReader(path) as npz:
+            if "imagery" not in npz:
+                found = "no array 'imagery': the released arrays have none"
+                raise InputError(f"{path}: {found}, scripts/prepare_god.py makes it from the raw fMRI")
     parts = []
     for one in study.read(AVERAGES + IMAGERY, fraction, fraction_seed):
         fmri, images = one.scaled(one.rows["imagery"]), one.rows["imagery_images"]
@@ -111,18 +115,16 @@ class _Study:
         self.roi, self.patch_size, self.pad_mode = roi, patch_size, pad_mode
         self.scale_test = require_choice(scale_test, ("none", "train"), "scale_test")
         self.folder = require_folder(root, "the GOD files (sbj_1.npz, images_256.npz, ...)")
-        passed = PassedOver()
-        found = [path.stem for path in find_subjects(self.folder, passed)]
-        passed.log(self.folder)
-        self.names = chosen_subjects(subjects, found, self.folder)
+        self.paths = chosen_files(find_subjects, self.folder, subjects)
         self.images, self.classes = _read_stimuli(self.folder)
         self.counts = {
-            letter: (len(self.images[kind]), f"{kind}_images of {IMAGE_FILE}") for letter, kind in IMAGE_LETTERS.items()
+            "i": (len(self.images["train"]), f"train_images of {IMAGE_FILE}"),
+            "m": (len(self.images["test"]), f"test_images of {IMAGE_FILE}"),
         }
 
     def read(self, declared: list[Array], fraction: float, seed: int) -> list["_Subject"]:
         """All subjects, with those training rows whose picture is in the share."""
-        subjects = [_Subject(self, name, declared) for name in self.names]
+        subjects = [_Subject(self, name, path, declared) for name, path in self.paths.items()]
         shown = np.concatenate([one.rows["arr_3"] for one in subjects])
         share = shown[chosen_share(shown, fraction, seed)]
         for one in subjects:
@@ -135,17 +137,17 @@ class _Subject:
 
     kept: np.ndarray
 
-    def __init__(self, study: _Study, name: str, declared: list[Array]):
-        self.study, self.name, self.path = study, name, study.folder / f"{name}.npz"
+    def __init__(self, study: _Study, name: str, path: Path, declared: list[Array]):
+        self.study, self.name, self.path = study, name, path
         arrays, masks = read_subject(self.path, study.counts, declared)
         self.num_recorded = arrays["arr_0"].shape[1]
         self.columns = region_columns(study.roi, masks, self.path)
-        self.rows = {key: rows if rows.ndim == 1 else self._fitted(rows) for key, rows in arrays.items()}
+        self.rows = arrays
+        for key, rows in arrays.items():
+            if rows.ndim == 2:
+                within = rows if self.columns is None else rows[:, self.columns]
+                self.rows[key] = pad_to_patches(within, study.patch_size, study.pad_mode)
         self.masks = masks_within(masks, self.columns, self.rows["arr_0"].shape[1])
-
-    def _fitted(self, fmri: np.ndarray) -> np.ndarray:
-        within = fmri if self.columns is None else fmri[:, self.columns]
-        return pad_to_patches(within, self.study.patch_size, self.study.pad_mode)
 
     @property
     def training(self) -> np.ndarray:
@@ -173,21 +175,14 @@ class _Subject:
         return SubjectRows(self.name, fmri, stimulus, repeat, self.masks, form)
 
 
-def _require_imagery(path: Path) -> None:
-    with NpzReader(path) as npz:
-        if "imagery" not in npz:
-            found = "no array 'imagery': the released arrays have none"
-            raise InputError(f"{path}: {found}, scripts/prepare_god.py makes it from the raw fMRI")
-
-
-def find_subjects(folder: Path, passed: PassedOver) -> list[Path]:
-    """The files `sbj_N.npz` of a folder, sorted; what only looks like one is passed over."""
+def find_subjects(folder: Path, passed: PassedOver) -> dict[str, Path]:
+    """Subject ("sbj_3") -> its file, sorted; what only looks like one is passed over."""
     named = [path for path in list_folder(folder, passed) if re.fullmatch(r"sbj_.*\.npz", path.name, re.I)]
     for path in named:
         if not SUBJECT_FILE.fullmatch(path.name):
             passed.add(path, "not called sbj_<number>.npz")
     paths = [path for path in named if SUBJECT_FILE.fullmatch(path.name)]
-    return without_twins(paths, passed, [path.stem for path in paths])
+    return {path.stem: path for path in without_twins(paths, passed, [path.stem for path in paths])}
 
 
 def read_subject(
@@ -201,26 +196,10 @@ def read_subject(
     with NpzReader(path) as npz:
         masks = [Array(name, "mask", "v", optional=True) for name in npz if npz[name].dtype == bool]
         arrays = npz.read(declared + masks, **counts)
-    single, num_images = arrays.get("arr_1", ()), len(arrays["arr_2"])
-    if len(single) % num_images:
-        raise InputError(f"{path}: array 'arr_1' has {len(single)} rows, needs a multiple of {num_images}")
-    regions = {item.name: arrays.pop(item.name) for item in masks}
-    return arrays, regions
-
-
-def _test_rows(fitted: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The averages of arr_2 in image order, then the trials of arr_1, which lie grouped by image.
-
-    Returns fmri [n v], and for every row the index of its image and its number among the repeats (0: average).
-    """
-    averages = fitted["arr_2"]
-    image, repeat = np.arange(len(averages)), np.zeros(len(averages), np.int64)
-    if "arr_1" not in fitted:
-        return averages, image, repeat
-    num_repeats = len(fitted["arr_1"]) // len(averages)
-    rows = np.concatenate([averages, fitted["arr_1"]])
-    repeats = np.tile(np.arange(1, num_repeats + 1), len(averages))
-    return rows, np.concatenate([image, np.repeat(image, num_repeats)]), np.concatenate([repeat, repeats])
+    num_single, num_images = len(arrays.get("arr_1", ())), len(arrays["arr_2"])
+    if num_single % num_images:
+        raise InputError(f"{path}: array 'arr_1' has {num_single} rows, needs a multiple of {num_images}")
+    return arrays, {item.name: arrays.pop(item.name) for item in masks}
 
 
 def _read_stimuli(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Classes]]:
@@ -233,10 +212,9 @@ def _read_stimuli(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Classe
     classes = {}
     for kind, table in LABEL_TABLES.items():
         wnids = [wnid_of(label) for label in read_labels(folder / table)]
-        unknown = next(((row, wnid) for row, wnid in enumerate(wnids, start=1) if wnid not in class_of), None)
-        if unknown:
-            message = f"row {unknown[0]} names {unknown[1]}, which {INDEX_FILE} does not list"
-            raise InputError(f"{folder / table}: {message}")
+        for row, wnid in enumerate(wnids, start=1):
+            if wnid not in class_of:
+                raise InputError(f"{folder / table}: row {row} names {wnid}, which {INDEX_FILE} does not list")
         require_rows(wnids, len(images[kind]), f"{folder / table}", f"{kind}_images of {IMAGE_FILE}")
         classes[kind] = [class_of[wnid] for wnid in wnids]
     return images, classes
@@ -244,21 +222,15 @@ def _read_stimuli(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Classe
 
 def read_class_index(path: Path) -> ClassIndex:
     """A class index, number -> [wnid, ..., name]. Raises InputError."""
-    try:
-        index = read_json(path)
-        entries = [(int(number), entry) for number, entry in index.items()]
-    except (AttributeError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        entries = []
-    if not entries or not all(_is_entry(number, entry) for number, entry in entries):
+    index = read_json(path)
+    if not isinstance(index, dict) or not index or not all(_is_entry(*pair) for pair in index.items()):
         raise InputError(f"{path}: no class index, needs JSON of number -> [wnid, ..., name]")
-    return {str(number): [word.strip() for word in entry] for number, entry in entries}
+    return {str(int(number)): [word.strip() for word in entry] for number, entry in index.items()}
 
 
-def _is_entry(number: int, entry: object) -> bool:
+def _is_entry(number: str, entry: object) -> bool:
     words = entry if isinstance(entry, list) else []
-    return number >= 0 and len(words) >= 2 and all(isinstance(word, str) for word in words)
+    return number.strip().isdecimal() and len(words) >= 2 and all(isinstance(word, str) for word in words)
 
 
 def read_labels(path: Path) -> list[str]:

@@ -14,7 +14,7 @@ from mindvis.data.cache import RowCache
 from mindvis.data.datasets import FMRIDataset
 from mindvis.data.reading import PassedOver, list_folder, require_folder
 from mindvis.data.regions import EVERY, VISUAL_CORTEX, padded_mask, region_names
-from mindvis.data.subjects import chosen_subjects
+from mindvis.data.subjects import chosen_files
 from mindvis.data.voxels import (
     common_length,
     moments,
@@ -49,19 +49,23 @@ def load_hcp(
     `num_workers` threads, into a file that is mapped from then on: in `cache_dir`, else `<root>/../.cache`, else the
     user's cache folder. Raises InputError.
     """
-    runs = _choose_runs(Path(root), subjects, num_subjects)
+    runs = chosen_files(find_runs, Path(root), subjects)
+    if num_subjects is not None and not 1 <= num_subjects <= len(runs):
+        needed = f"1 .. {len(runs)}, the subjects that are there"
+        raise InputError(f"{root}: num_subjects is {num_subjects}, needs {needed}")
+    names, paths = list(runs)[:num_subjects], list(runs.values())[:num_subjects]
     regions = VISUAL_CORTEX if roi == "VC" else region_names(roi)
     if regions == (EVERY,):
-        regions = regions_of(runs[0][1])
+        regions = regions_of(paths[0])
     settings = {"regions": regions, "patch_size": patch_size, "frames": frames_per_window, "pad_mode": pad_mode}
-    cache = RowCache([path for _, path in runs], settings, cache_dir, Path(root).resolve().parent / ".cache")
+    cache = RowCache(paths, settings, cache_dir, Path(root).resolve().parent / ".cache")
     recipe = _Recipe(regions, patch_size, frames_per_window, pad_mode)
-    rows, facts = cache.open() or cache.build(lambda: _build(recipe, runs, num_workers))
-    return FMRIDataset(
-        rows,
-        subject=np.repeat([name for name, _ in runs], facts["num_windows"]),
-        roi_masks=_roi_masks(facts, rows.shape[1]),
-    )
+    [rows], facts = cache.open() or cache.build(*_build(recipe, paths, num_workers))
+    masks = None
+    if facts["widths"] is not None:  # every subject has the same voxels in the same columns
+        region_of = np.repeat(facts["regions"], facts["widths"])
+        masks = {name: padded_mask(region_of == name, rows.shape[1]) for name in facts["regions"]}
+    return FMRIDataset(rows, subject=np.repeat(names, facts["num_windows"]), roi_masks=masks)
 
 
 def find_runs(root: Path, passed: PassedOver) -> dict[str, Path]:
@@ -96,7 +100,10 @@ class _Recipe:
     def sizes(self, path: Path) -> tuple[int, list[int]]:
         """Windows of a run and voxels of its regions, from the headers alone."""
         with NpzReader(path) as npz:
-            self._require_regions(npz)
+            missing = [name for name in self.regions if name not in npz]
+            if missing:
+                hint = f"the setting data.roi takes some of them, [{', '.join(npz)}], or {EVERY}"
+                raise InputError(f"{path}: no array {missing[0]!r}, has {', '.join(npz) or 'none'}; {hint}")
             sizes = check_shapes(npz, region_arrays(self.regions), path)
         num_frames = sizes["f"][0]
         if num_frames < self.frames_per_window:
@@ -111,51 +118,24 @@ class _Recipe:
         padded = pad_to_patches(np.concatenate(averages, axis=1), self.patch_size, self.pad_mode)
         return normalise(padded, *moments(padded, f"{path}: fMRI"))
 
-    def _require_regions(self, npz: NpzReader) -> None:
-        missing = [name for name in self.regions if name not in npz]
-        if missing:
-            hint = f"the setting data.roi takes some of them, [{', '.join(npz)}], or {EVERY}"
-            raise InputError(f"{npz.path}: no array {missing[0]!r}, has {', '.join(npz) or 'none'}; {hint}")
 
-
-def _choose_runs(root: Path, subjects: Sequence[str] | str, num_subjects: int | None) -> list[tuple[str, Path]]:
-    """(subject, file) in sorted order."""
-    passed = PassedOver()
-    found = find_runs(root, passed)
-    passed.log(root)
-    names = chosen_subjects(subjects, list(found), root)
-    if num_subjects is not None and not 1 <= num_subjects <= len(names):
-        raise InputError(
-            f"{root}: num_subjects is {num_subjects}, needs 1 .. {len(names)}, the subjects that are there"
-        )
-    return [(name, found[name]) for name in names[:num_subjects]]
-
-
-def _build(recipe: _Recipe, runs: list[tuple[str, Path]], num_workers: int) -> tuple[tuple, Iterator[np.ndarray], dict]:
-    """Shape of all windows, their rows subject by subject, and what else is to be kept about them."""
-    sizes = [recipe.sizes(path) for _, path in runs]
+def _build(recipe: _Recipe, paths: list[Path], num_workers: int) -> tuple[tuple[int, int], Iterator[np.ndarray], dict]:
+    """Shape of all windows, their rows subject by subject, and the facts that are kept beside them."""
+    sizes = [recipe.sizes(path) for path in paths]
     lengths = [patched_length(sum(widths), recipe.patch_size, recipe.pad_mode) for _, widths in sizes]
     num_voxels = common_length(lengths, recipe.pad_mode)
     num_windows = [count for count, _ in sizes]
     same = all(widths == sizes[0][1] for _, widths in sizes)
     facts = {"num_windows": num_windows, "regions": recipe.regions, "widths": sizes[0][1] if same else None}
-    blocks = (pad_to(block, num_voxels, recipe.pad_mode) for block in _in_parallel(recipe, runs, num_workers))
+    blocks = (pad_to(block, num_voxels, recipe.pad_mode) for block in _in_parallel(recipe, paths, num_workers))
     return (sum(num_windows), num_voxels), blocks, facts
 
 
-def _in_parallel(recipe: _Recipe, runs: list[tuple[str, Path]], num_workers: int) -> Iterator[np.ndarray]:
+def _in_parallel(recipe: _Recipe, paths: list[Path], num_workers: int) -> Iterator[np.ndarray]:
     """Windows of every subject in order, a few subjects in memory at a time (reading and inflating leave the GIL)."""
-    with ThreadPoolExecutor(max(1, num_workers)) as pool, Progress(total=len(runs), desc="HCP") as bar:
+    with ThreadPoolExecutor(max(1, num_workers)) as pool, Progress(total=len(paths), desc="HCP") as bar:
         step = 4 * max(1, num_workers)
-        for start in range(0, len(runs), step):
-            for block in pool.map(recipe.windows, [path for _, path in runs[start : start + step]]):
+        for start in range(0, len(paths), step):
+            for block in pool.map(recipe.windows, paths[start : start + step]):
                 yield block
                 bar.update()
-
-
-def _roi_masks(facts: dict, num_voxels: int) -> dict[str, np.ndarray] | None:
-    """Region -> boolean [v], where every subject has the same voxels in the same columns."""
-    if facts["widths"] is None:
-        return None
-    region_of = np.repeat(np.arange(len(facts["widths"])), facts["widths"])
-    return {name: padded_mask(region_of == i, num_voxels) for i, name in enumerate(facts["regions"])}

@@ -48,11 +48,6 @@ def text_of(value: Any) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
-def byte_offset(dataset: Any) -> int | None:
-    """Where the numbers of a data set begin in its file; None where they are not in one piece, or are compressed."""
-    return dataset.id.get_offset()
-
-
 class HDF5Rows:
     """The rows [..] of a data set [n ..] that stays in its file; it pickles as its place, not as its numbers."""
 
@@ -81,8 +76,8 @@ def rows_of(path: Path, dataset: Any) -> MappedArray | HDF5Rows:
     """The rows of a data set [n ..], mapped where the file keeps them in one piece. Raises InputError for a bomb."""
     check_expansion(f"{path}: {dataset.name}", stored=dataset.id.get_storage_size(), declared=dataset.nbytes)
     lazy = HDF5Rows(path, dataset.name, dataset.shape, dataset.dtype)
-    offset = byte_offset(dataset)
+    offset = dataset.id.get_offset()  # None where the numbers are not in one piece, or are compressed
     if offset is None or offset + dataset.nbytes > path.stat().st_size:
         return lazy
     mapped = MappedArray(str(path), dataset.dtype, dataset.shape, offset)
-    return mapped if np.array_equal(mapped[0], dataset[0]) else lazy  # a file may begin with a block of its owner's
+    return mapped if np.array_equal(mapped[0], dataset[0]) else lazy  # a file may begin with a block of the user's

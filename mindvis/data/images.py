@@ -6,7 +6,7 @@
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 from mindvis.common.errors import InputError, unreadable
 from mindvis.common.files import digest
 from mindvis.data.reading import require_file
+from mindvis.data.rows import LazyRows
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".gif", ".webp"})
 MODES = frozenset({"RGB", "L", "1", "P", "RGBA", "LA", "CMYK", "YCbCr"})
@@ -39,7 +40,12 @@ def read_picture(path: str | Path) -> Image.Image:
     with unreadable(f"{path}: not a readable picture", (Exception,)), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with Image.open(path) as picture:
-            _check_header(path, picture)
+            width, height = picture.size
+            if width * height > MAX_PIXELS:
+                raise InputError(f"{path}: {width} x {height} pixels; needs at most {MAX_PIXELS} in all")
+            if picture.mode not in MODES:
+                needed = "8 bits a channel (RGB, grey, palette, CMYK)"
+                raise InputError(f"{path}: pixels of mode {picture.mode!r}; needs {needed}")
             picture.load()
             return ImageOps.exif_transpose(picture)
 
@@ -58,14 +64,6 @@ def check_side(size: int) -> None:
     """Raise InputError for a side that no picture can have."""
     if not 1 <= size <= MAX_PIXELS**0.5:
         raise InputError(f"size: {size}; needs the side of the pictures in pixels, e.g. 256")
-
-
-def _check_header(path: str | Path, picture: Image.Image) -> None:
-    width, height = picture.size
-    if width * height > MAX_PIXELS:
-        raise InputError(f"{path}: {width} x {height} pixels; needs at most {MAX_PIXELS} in all")
-    if picture.mode not in MODES:
-        raise InputError(f"{path}: pixels of mode {picture.mode!r}; needs 8 bits a channel (RGB, grey, palette, CMYK)")
 
 
 def to_float(images: np.ndarray) -> Tensor:
@@ -105,10 +103,10 @@ def resize_all(images: np.ndarray, size: Size) -> np.ndarray:
     height, width = height_and_width(size)
     if images.shape[1:3] == (height, width):
         return images
-    return np.stack([fit(image, size) for image in images])
+    return np.stack([crop_and_resize(image, size) for image in images])
 
 
-def fit(image: np.ndarray, size: Size) -> np.ndarray:
+def crop_and_resize(image: np.ndarray, size: Size) -> np.ndarray:
     """Crop an image uint8 [h w 3] around its centre to the shape of a side, or of a height and width, and resize it."""
     height, width = height_and_width(size)
     return resize(center_crop(image, width / height), size)
@@ -121,7 +119,7 @@ def height_and_width(size: Size) -> tuple[int, int]:
 
 
 def is_cropped(ratio: float, probability: float, rng: np.random.Generator) -> bool:
-    """Whether `random_crop` crops, when it is given a generator in the same state: so need no image be read to know."""
+    """Whether `random_crop` crops with a generator in the same state, known without reading the image."""
     return ratio > 0 and rng.random(3)[0] < probability
 
 
@@ -141,14 +139,6 @@ def random_crop(image: np.ndarray, ratio: float, probability: float, rng: np.ran
     return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR, box=box))
 
 
-class ImageRows(Protocol):
-    """What pictures are read from: uint8 [h w 3] by index."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> np.ndarray: ...
-
-
 class PictureFiles:
     """Picture files of any size, as RGB; each is opened when it is indexed. Raises InputError for a damaged one."""
 
@@ -162,22 +152,22 @@ class PictureFiles:
         return np.asarray(read_picture(self.paths[index]).convert("RGB"))
 
 
-class LazyImages:
-    """uint8 [m h w 3], of which nothing is in memory: an index, a slice or an array of indices reads what it names.
+class LazyImages(LazyRows):
+    """Pictures uint8 [m h w 3] that stay where they are until they are indexed.
 
-    `index` [m] names pictures of `source` (all unless given); `size` crops and resizes them, as
-    `images.resize_all` does, and must be given where the pictures of the source differ in size.
+    `source[i]` is one picture uint8 [h w 3]; `index` [m] names those of the source that are taken (all unless given).
+    `size` crops and resizes them as `resize_all` does, and must be given where they differ in size.
     """
 
     dtype, ndim = np.dtype(np.uint8), 4
 
-    def __init__(self, source: ImageRows, index: np.ndarray | None = None, size: Size | None = None):
+    def __init__(self, source: Any, index: np.ndarray | None = None, size: Size | None = None):
         self.source, self.size = source, size
         self.index = np.arange(len(source)) if index is None else np.asarray(index, np.int64)
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        side = self.source.shape[1:3] if self.size is None else height_and_width(self.size)  # type: ignore[attr-defined]
+    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        side = self.source.shape[1:3] if self.size is None else height_and_width(self.size)
         return len(self.index), *side, 3
 
     @property
@@ -186,7 +176,7 @@ class LazyImages:
         own = getattr(self.source, "identity", None)
         if own is not None:
             return f"{own} {self.shape} {digest([self.index])}"
-        files = getattr(self.source, "paths", None) or [self.source.path]  # type: ignore[attr-defined]
+        files = getattr(self.source, "paths", None) or [self.source.path]
         parts = [f"{self.shape} {getattr(self.source, 'offset', 0)}"]
         for path in [files[i] for i in self.index] if len(files) > 1 else files:
             status = Path(path).stat()
@@ -196,16 +186,9 @@ class LazyImages:
     def __len__(self) -> int:
         return len(self.index)
 
-    def __getitem__(self, index: Any) -> np.ndarray:
-        """One picture [h w 3], or those of a slice or an array [k h w 3]."""
-        if isinstance(index, (int, np.integer)):
-            picture = self.source[int(self.index[index])]
-            return picture if self.size is None else fit(picture, self.size)
-        chosen = np.arange(len(self))[index]
-        return np.stack([self[i] for i in chosen]) if len(chosen) else np.empty((0, *self.shape[1:]), np.uint8)
-
-    def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
-        return self[:].astype(dtype or np.uint8, copy=False)
+    def _read(self, index: int) -> np.ndarray:
+        picture = self.source[int(self.index[index])]
+        return picture if self.size is None else crop_and_resize(picture, self.size)
 
     def resized(self, size: Size) -> "LazyImages":
         """The same pictures at another size."""

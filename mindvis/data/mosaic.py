@@ -6,13 +6,13 @@ time; a conversion that was stopped goes on where it was.
 
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
 from mindvis.common.errors import InputError
-from mindvis.data.cache import ShardCache
+from mindvis.data.cache import RowCache
 from mindvis.data.datasets import PairedDataset
 from mindvis.data.images import SUFFIXES, LazyImages, PictureFiles, is_picture
 from mindvis.data.mosaic_files import (
@@ -28,29 +28,9 @@ from mindvis.data.mosaic_files import (
 from mindvis.data.reading import Names, PassedOver, list_folder, require_folder
 from mindvis.data.regions import EVERY, NUM_GRAYORDINATES, VISUAL_CORTEX, grayordinates, region_names
 from mindvis.data.rows import MappedArray
-from mindvis.data.subjects import Recorded, TrialOptions, chosen_subjects, join_trials, open_trials
+from mindvis.data.subjects import Recorded, TrialOptions, chosen_files, join_trials, open_trials
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What of a MOSAIC file is used, and how: see `load_mosaic`."""
-
-    roi: str | Sequence[str] = "VC"
-    options: TrialOptions = TrialOptions()
-    splits: str | Path | None = None
-    image_size: int = 256
-    cache_dir: str | Path | None = None
-    num_workers: int = 4
-
-    @property
-    def regions(self) -> dict[str, np.ndarray]:
-        """Region -> its grayordinates; "VC" is V1 V2 V3 V4, in this order, as of the HCP."""
-        names = VISUAL_CORTEX if self.roi == "VC" else region_names(self.roi)
-        if names == (EVERY,):
-            return {EVERY: np.arange(NUM_GRAYORDINATES)}
-        return {name: grayordinates(name, "Glasser parcellation, setting data.roi") for name in names}
 
 
 def load_mosaic(
@@ -70,7 +50,8 @@ def load_mosaic(
     image_size: int = 256,
     cache_dir: str | Path | None = None,
     num_workers: int = 4,
-) -> tuple[PairedDataset, PairedDataset]:
+    parts: Sequence[str] = ("train", "test"),
+) -> tuple[PairedDataset, ...]:
     """Training and test pairs of MOSAIC subjects ("sub-01_NSD", of any of its sets; all in `root` unless given).
 
     fmri float32 [n v]: the grayordinates of Glasser areas (`roi`: "VC" is V1 V2 V3 V4, or names, or "all"), those that
@@ -81,66 +62,72 @@ def load_mosaic(
     unless it is absolute; they are read when asked for, squared to `image_size`. A trial is of the split its file says,
     or of that of the JSON files in the folder `splits` (trials in none of them are left out). `min_noise_ceiling`:
     voxels that explain less of their variance, 0 to 1, as the file says, are left out. A `fraction` of the training
-    pictures of all subjects can be drawn: scaling is then by these. Raises InputError.
+    pictures of all subjects can be drawn: scaling is then by these. `parts`: the splits returned, `artificial` is the
+    third one. Raises InputError.
     """
+    regions = _regions(roi)
+    split_files = None if splits is None else read_splits(splits)
     options = TrialOptions(
         patch_size, average, include_single_trials, min_noise_ceiling, pad_mode, fraction, fraction_seed
     )
-    choice = Choice(roi, options, splits, image_size, cache_dir, num_workers)
-    train, test = load_mosaic_splits(root, subjects, stimuli, choice, ("train", "test"))
-    return train, test
+    recorded = []
+    for name, path in chosen_files(find_subjects, Path(root), subjects).items():
+        converted = convert(path, regions, cache_dir, num_workers)
+        recorded.append(_recorded(name, path, regions, converted, split_files, min_noise_ceiling is not None))
+    opened = open_trials(recorded, options)
+    pictures = StimulusFolder(Path(root) / stimuli, image_size)
+    return tuple(join_trials(opened, split, pictures.open, pad_mode) for split in parts)
 
 
-def load_mosaic_splits(
-    root: str | Path,
-    subjects: Sequence[str] | str,
-    stimuli: str | Path,
-    choice: Choice,
-    wanted: Sequence[str],
-) -> list[PairedDataset]:
-    """The splits asked for (train, test, artificial), as `load_mosaic` gives them. Raises InputError."""
-    passed = PassedOver()
-    found = find_subjects(root, passed)
-    passed.log(root)
-    names = chosen_subjects(subjects, list(found), Path(root))
-    splits = None if choice.splits is None else read_splits(choice.splits)
-    parts = open_trials([_recorded(name, found[name], choice, splits) for name in names], choice.options)
-    pictures = Pictures(Path(root) / stimuli, choice.image_size)
-    return [join_trials(parts, split, pictures.open, choice.options.pad_mode) for split in wanted]
+def _regions(roi: str | Sequence[str]) -> dict[str, np.ndarray]:
+    """Region -> its grayordinates; "VC" is V1 V2 V3 V4, in this order, as of the HCP."""
+    names = VISUAL_CORTEX if roi == "VC" else region_names(roi)
+    if names == (EVERY,):
+        return {EVERY: np.arange(NUM_GRAYORDINATES)}
+    return {name: grayordinates(name, "Glasser parcellation, setting data.roi") for name in names}
 
 
-def _recorded(name: str, path: Path, choice: Choice, splits: dict[str, set[str]] | None) -> Recorded:
-    """One subject's file, converted where it was not yet."""
-    trials, shards, bad = convert(path, choice)
-    columns = np.concatenate(list(choice.regions.values()))
-    region_of = np.repeat(list(choice.regions), [len(found) for found in choice.regions.values()])
+Converted = tuple[Trials, list[MappedArray], np.ndarray]
+
+
+def _recorded(
+    name: str,
+    path: Path,
+    regions: dict[str, np.ndarray],
+    converted: Converted,
+    splits: dict[str, set[str]] | None,
+    chooses_voxels: bool,
+) -> Recorded:
+    """One subject, from what `convert` gives of its file."""
+    trials, rows, bad = converted
+    columns = np.concatenate(list(regions.values()))
+    region_of = np.repeat(list(regions), [len(found) for found in regions.values()])
     found = best_noise_ceiling(read_noise_ceilings(path))
-    if found is not None and choice.options.min_noise_ceiling is not None and found[0] != "train":
+    if found is not None and chooses_voxels and found[0] != "train":
         log.warning("%s: voxels are chosen by repeats of the %s split, it has no others", path, found[0])
     return Recorded(
         subject=name,
         where=str(path),
-        sources=shards,
+        sources=rows,
         stimuli=trials.stimuli,
         splits=split_of(trials, splits),
         bad=bad,
-        masks={region: region_of == region for region in choice.regions},
+        masks={region: region_of == region for region in regions},
         columns=columns,
         num_recorded=NUM_GRAYORDINATES,
         noise_ceiling=None if found is None else found[1][columns],
     )
 
 
-def convert(path: Path, choice: Choice) -> tuple[Trials, list[MappedArray], np.ndarray]:
+def convert(path: Path, regions: dict[str, np.ndarray], cache_dir: str | Path | None, num_workers: int) -> Converted:
     """The trials of one file, their mapped rows float32 [n v] in the regions, and which of v are NaN in some trial.
 
-    Converted when it is used for the first time; in `choice.cache_dir`, else `<root>/.cache`, else the user's cache.
+    Converted when it is used for the first time; in `cache_dir`, else `<root>/.cache`, else the user's cache.
     """
-    names = list(choice.regions)
-    cache = ShardCache([path], {"mosaic": names}, choice.cache_dir, path.resolve().parent / ".cache")
-    opened = cache.open_shards()
+    cache = RowCache([path], {"mosaic": list(regions)}, cache_dir, path.resolve().parent / ".cache")
+    opened = cache.open()
     if opened is None:
-        columns = np.concatenate(list(choice.regions.values()))
+        columns = np.concatenate(list(regions.values()))
         trials = read_trials(path)
 
         def make(start: int, stop: int) -> np.ndarray:
@@ -148,14 +135,14 @@ def convert(path: Path, choice: Choice) -> tuple[Trials, list[MappedArray], np.n
 
         shape = len(trials.names), len(columns)
         label = f"{path.stem}: converting"
-        opened = cache.build_shards(shape, make, asdict(trials), num_workers=choice.num_workers, label=label)
-    shards, facts = opened
-    bad = np.zeros(shards[0].shape[1], bool)
+        opened = cache.build_parts(shape, make, asdict(trials), num_workers=num_workers, label=label)
+    rows, facts = opened
+    bad = np.zeros(rows[0].shape[1], bool)
     bad[facts["bad"]] = True
-    return Trials(**{name: facts[name] for name in Trials.__dataclass_fields__}), shards, bad
+    return Trials(**{name: facts[name] for name in Trials.__dataclass_fields__}), rows, bad
 
 
-class Pictures:
+class StimulusFolder:
     """The folder of stimuli, in which names are looked up."""
 
     def __init__(self, folder: Path, image_size: int):
@@ -176,7 +163,7 @@ class Pictures:
         return LazyImages(PictureFiles(paths), size=self.image_size)
 
     def _find(self, name: str) -> str | None:
-        """The file of a stimulus; a video is stood for by a picture (a frame) of its name."""
+        """The file of a stimulus; of a video, a picture (a frame) of its name."""
         if Path(name).suffix.lower() in SUFFIXES:
             return self._pictures.find(name)
         candidates = (self._pictures.find(f"{Path(name).stem}{suffix}") for suffix in sorted(SUFFIXES))

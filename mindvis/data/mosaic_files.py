@@ -16,11 +16,10 @@ import numpy as np
 
 from mindvis.common.errors import InputError
 from mindvis.common.progress import Progress
-from mindvis.data.hdf5 import byte_offset, open_hdf5, require_member, text_of
+from mindvis.data.hdf5 import open_hdf5, require_member, text_of
 from mindvis.data.reading import PassedOver, list_folder, read_json, require_folder
 from mindvis.data.regions import NUM_GRAYORDINATES
 
-SETS = ("BOLD5000", "BMD", "NSD", "GOD", "NOD", "HAD", "THINGS", "deeprecon")
 SPLITS = ("train", "test", "artificial")
 NEEDED = "a subject of MOSAIC, e.g. sub-01_NSD.hdf5"
 SUBJECT_FILE = re.compile(r"(sub-\w+?_[A-Za-z0-9]+)(?:_crc32-[0-9a-f]+)?\.(?:hdf5|h5)", re.ASCII)
@@ -64,29 +63,20 @@ def find_subjects(root: str | Path, passed: PassedOver) -> dict[str, Path]:
 
 def read_trials(path: Path) -> Trials:
     """What the file says of its trials, none of them read. Raises InputError that names the trial."""
-    names: list[str] = []
-    offsets: list[int | None] = []
-    dtypes: set[str] = set()
-    attributes: dict[str, list] = {name: [] for name in ATTRIBUTES}
+    found = []  # of each trial what `Trials` has of all
     with open_hdf5(path, NEEDED) as file:
         betas = require_member(path, file, "betas")
         if not hasattr(betas, "items") or not len(betas):
             raise InputError(f"{path}: 'betas' holds no trial, needs a group with a data set for each")
         for name, dataset in Progress(betas.items(), total=len(betas), desc=f"{path.stem}: trials", unit="trial"):
-            dtypes.add(_check_trial(path, name, dataset))
-            for attribute, value in _attributes(path, name, dataset).items():
-                attributes[attribute].append(value)
-            names.append(name)
-            offsets.append(byte_offset(dataset))
-    places = [offset for offset in offsets if offset is not None]
-    trials = Trials(
-        names=names,
-        phases=[text_of(phase) for phase in attributes["phase"]],
-        repetitions=[int(repetition) for repetition in attributes["repetition"]],
-        stimuli=[text_of(stimulus) for stimulus in attributes["presented_stimulus_filename"]],
-        offsets=places if len(dtypes) == 1 and len(places) == len(names) else None,
-        dtype=dtypes.pop() if len(dtypes) == 1 else "<f4",
-    )
+            dtype = _check_trial(path, name, dataset)
+            phase, repetition, stimulus = _attributes(path, name, dataset)
+            offset = dataset.id.get_offset()
+            found.append((name, text_of(phase), int(repetition), text_of(stimulus), offset, dtype))
+    names, phases, repetitions, stimuli, offsets, dtypes = map(list, zip(*found, strict=True))
+    alike = len(set(dtypes)) == 1
+    readable = alike and None not in offsets  # as plain numbers, without HDF5
+    trials = Trials(names, phases, repetitions, stimuli, offsets if readable else None, dtypes[0] if alike else "<f4")
     _check_trials(path, trials)
     return trials
 
@@ -101,15 +91,15 @@ def _check_trial(path: Path, name: str, dataset: Any) -> str:
     return dtype.str
 
 
-def _attributes(path: Path, name: str, dataset: Any) -> dict[str, Any]:
+def _attributes(path: Path, name: str, dataset: Any) -> list[Any]:
+    """The values of `ATTRIBUTES`. Raises InputError for one that is missing, and a repetition that is no number."""
     there = dataset.attrs
-    found = {attribute: there.get(attribute) for attribute in ATTRIBUTES}
-    missing = [attribute for attribute, value in found.items() if value is None]
-    if missing:
-        raise InputError(f"{path}: trial {name!r} has no attribute {missing[0]!r}, has {', '.join(there) or 'none'}")
-    repetition = found["repetition"]
-    if not isinstance(repetition, int | np.integer):
-        raise InputError(f"{path}: trial {name!r}: its repetition is {repetition!r}, needs a whole number")
+    found = [there.get(attribute) for attribute in ATTRIBUTES]
+    for attribute, value in zip(ATTRIBUTES, found, strict=True):
+        if value is None:
+            raise InputError(f"{path}: trial {name!r} has no attribute {attribute!r}, has {', '.join(there) or 'none'}")
+    if not isinstance(found[1], int | np.integer):
+        raise InputError(f"{path}: trial {name!r}: its repetition is {found[1]!r}, needs a whole number")
     return found
 
 

@@ -17,7 +17,7 @@ from mindvis.data.images import LazyImages
 from mindvis.data.reading import PassedOver, list_folder, require_folder
 from mindvis.data.regions import EVERY, named_masks, region_columns, region_names
 from mindvis.data.rows import MappedArray
-from mindvis.data.subjects import Recorded, TrialOptions, chosen_subjects, join_trials, open_trials
+from mindvis.data.subjects import Recorded, TrialOptions, chosen_files, join_trials, open_trials
 
 TRIALS = 750  # of a session
 SUBJECT_FILE, STIMULI, BRICK = "subject.npz", "nsd_stimuli.hdf5", "imgBrick"
@@ -60,12 +60,12 @@ def load_nsd(
     can be drawn: scaling is then by these. Raises InputError.
     """
     folder = require_folder(root, f"folders <subject>/{SUBJECT_FILE}, made by scripts/prepare_nsd.py")
-    names = chosen_subjects(subjects, list(find_subjects(folder, PassedOver())), folder)
+    folders = chosen_files(find_subjects, folder, subjects).values()
     images = open_stimuli(Path(stimuli) if stimuli else folder / STIMULI)
     options = TrialOptions(
         patch_size, average, include_single_trials, min_noise_ceiling, pad_mode, fraction, fraction_seed
     )
-    parts = open_trials([read_subject(folder / name, roi, len(images)) for name in names], options)
+    parts = open_trials([read_subject(one, roi, len(images)) for one in folders], options)
 
     def open_images(shown: Sequence[str]) -> LazyImages:
         return LazyImages(images.source, np.array([number_of(name) for name in shown]))

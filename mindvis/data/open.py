@@ -24,35 +24,36 @@ from mindvis.data import (
     load_nsd,
 )
 from mindvis.data.arrays import require_choice
-from mindvis.data.mosaic import Choice, load_mosaic_splits
-from mindvis.data.pairs import overlap, swap_categories, to_common_space, warn_of_overlap
-from mindvis.data.subjects import TrialOptions
+from mindvis.data.pairs import Parts, overlap, swap_categories, to_common_space
 
+# Settings that only these data sets have
 NSD = ("average", "stimuli", "min_noise_ceiling")
 MOSAIC = (*NSD, "splits", "cache_dir")
-WITH_NOISE_CEILINGS = ("mosaic", "nsd")
 
 PRETEXT_SIDE = 256  # pixels of the pictures of the image-feature pretext, those of GOD
 
 log = logging.getLogger(__name__)
 
 Rows = TypeVar("Rows", bound=FMRIDataset)
-Pairs = tuple[PairedDataset, PairedDataset, PairedDataset | None]
 
 
-def open_pairs(config: DataConfig, patch_size: int) -> Pairs:
+def open_pairs(config: DataConfig, patch_size: int) -> Parts:
     """Training, test and, where the data set has such a part, validation pairs.
 
-    A test picture that is a training picture too is said in the log. Raises `InputError` for hcp, which shows no
-    images, and for an unknown data set.
+    Test pictures that are training pictures too are logged. Raises `InputError` for hcp, which shows no images, and for
+    an unknown data set.
     """
     opened = _open_swapped if config.reference is None else _in_one_space
     train, test, val = opened(config, patch_size)
-    warn_of_overlap(train, test, config.root)
+    shared = overlap(train, test)
+    if shared["also_in_training"]:
+        first = ", ".join(map(str, shared["stimuli"][:3])) + ", ..." * (len(shared["stimuli"]) > 3)
+        found = f"{shared['also_in_training']} of {shared['test_pictures']} test pictures are training pictures too"
+        log.warning("%s: %s (stimulus %s): their scores say nothing about new pictures", config.root, found, first)
     return train, test, val
 
 
-def _in_one_space(config: DataConfig, patch_size: int) -> Pairs:
+def _in_one_space(config: DataConfig, patch_size: int) -> Parts:
     """The subjects one by one, each in the voxels of the subject `reference`, who need not be among them."""
     if config.name == "mosaic":
         raise InputError("setting data.reference: the subjects of mosaic have their voxels in common; needed: null")
@@ -71,32 +72,33 @@ def _in_one_space(config: DataConfig, patch_size: int) -> Pairs:
     return to_common_space(parts, target, config.reference, config.adapter_rank, config.adapter_steps)
 
 
-def _open_swapped(config: DataConfig, patch_size: int) -> Pairs:
-    """The pairs as they lie in their files, with the categories swapped that are to be tested."""
+def _open_swapped(config: DataConfig, patch_size: int) -> Parts:
+    """The pairs of the files, with pictures of the categories `test_category` moved from training to test."""
     train, test, val = _open_parts(config, patch_size)
     if config.test_category:
         train, test = swap_categories(train, test, config.test_category, config.test_category_seed)
     return train, test, val
 
 
-def _open_parts(config: DataConfig, patch_size: int) -> Pairs:
-    _refuse_noise_ceiling(config)
+def _open_parts(config: DataConfig, patch_size: int) -> Parts:
+    if config.min_noise_ceiling is not None and config.name not in ("mosaic", "nsd"):
+        raise InputError(f"setting data.min_noise_ceiling: data.name={config.name} has no noise ceilings; needed: null")
     options = _options(config, patch_size)
     if config.name == "god":
         return *load_god(config.root, config.subjects, config.roi, scale_test=config.scale_test, **options), None
     if config.name == "bold5000":
         return *load_bold5000(config.root, config.subjects, roi=config.roi, **options), None
     if config.name == "mosaic":
-        return *load_mosaic(config.root, config.subjects, roi=config.roi, **_of_trials(config, MOSAIC), **options), None
+        train, test = load_mosaic(config.root, config.subjects, roi=config.roi, **_of_trials(config, MOSAIC), **options)
+        return train, test, None
     if config.name == "nsd":
         return *load_nsd(config.root, config.subjects, config.roi, **_of_trials(config, NSD), **options), None
     if config.name == "npz":
         parts = load_npz(_own_file(config), config.subjects, config.roi, scale=config.scale, **options)
         return parts.train, parts.test, parts.val
     if config.name == "hcp":
-        raise InputError(
-            "setting data.name is 'hcp', resting-state fMRI without images; needed: god, bold5000, mosaic, nsd or npz"
-        )
+        needed = "god, bold5000, mosaic, nsd or npz"
+        raise InputError(f"setting data.name is 'hcp', resting-state fMRI without images; needed: {needed}")
     raise InputError(f"setting data.name is {config.name!r}; needed: one of {', '.join(DATASETS)}")
 
 
@@ -132,10 +134,9 @@ def open_extra(config: DataConfig, split: str, patch_size: int) -> PairedDataset
         options = _options(config, patch_size) | {"scale_test": config.scale_test}
         return load_god_imagery(config.root, config.subjects, config.roi, **options)
     if (config.name, split) == ("mosaic", "artificial"):
-        options = _options(config, patch_size) | {"min_noise_ceiling": config.min_noise_ceiling}
-        trials = TrialOptions(average=config.average, **options)
-        choice = Choice(config.roi, trials, config.splits, cache_dir=config.cache_dir)
-        return load_mosaic_splits(config.root, config.subjects, config.stimuli or "stimuli", choice, [split])[0]
+        options = _options(config, patch_size) | _of_trials(config, MOSAIC)
+        [artificial] = load_mosaic(config.root, config.subjects, roi=config.roi, parts=[split], **options)
+        return artificial
     known = "train, test, imagery (data.name=god) or artificial (data.name=mosaic)"
     raise InputError(f"setting split is {split!r}, data.name is {config.name!r}; needed: {known}")
 
@@ -149,11 +150,6 @@ def saved_data(settings: Mapping[str, Any]) -> DataConfig:
 def _of_trials(config: DataConfig, names: tuple[str, ...]) -> dict[str, Any]:
     """The settings `names` that are given; a loader has defaults for the others."""
     return {name: value for name in names if (value := getattr(config, name)) is not None}
-
-
-def _refuse_noise_ceiling(config: DataConfig) -> None:
-    if config.min_noise_ceiling is not None and config.name not in WITH_NOISE_CEILINGS:
-        raise InputError(f"setting data.min_noise_ceiling: data.name={config.name} has no noise ceilings; needed: null")
 
 
 def open_pretraining(data: DataConfig, extra: DataConfig | None, patch_size: int) -> FMRIDataset:
@@ -170,13 +166,13 @@ def open_pretext(
     Of rows without a picture `seen` is -1. No pictures where the pretext has no weight. Raises InputError where it has
     one and no source shows pictures.
     """
-    if not pictures.weight:
-        return open_pretraining(data, extra, patch_size), None
     sources = [_open_fmri(config, patch_size) for config in (data, extra) if config is not None]
+    joined = join_for_pretraining(sources, pad_mode=data.pad_mode)
+    if not pictures.weight:
+        return joined, None
     paired = [source for source in sources if isinstance(source, PairedDataset)]
     if not paired:
         raise InputError("setting pretext.weight is above 0, but no data shows pictures; needed: extra_data.name=god")
-    joined = join_for_pretraining(sources, pad_mode=data.pad_mode)
     seen, first = [], 0
     for source in sources:
         if isinstance(source, PairedDataset):
@@ -217,16 +213,14 @@ def open_stage_b(
 ) -> tuple[PairedDataset, PairedDataset | None, PairedDataset]:
     """Training pairs (augmented), the pairs the checkpoint is selected by, and the test pairs, at `image_size`.
 
-    Pictures that are enlarged for it are said in the log: the detail that Stage B learns from them is not there.
+    Pictures that are enlarged for it are logged: the detail that Stage B learns from them is not there.
     """
     assert config.image_size is not None, "the script takes it from the LDM"
     train, test, val = open_pairs(config.data, patch_size)
     side = min(train.stimuli.shape[1:3])
     if side < config.image_size:
-        sizes = f"{side} pixels, enlarged to {config.image_size}"
-        log.warning(
-            "%s: pictures of %s; a smaller image_size, or an LDM made for it, is faster", config.data.root, sizes
-        )
+        found = f"pictures of {side} pixels, enlarged to {config.image_size}"
+        log.warning("%s: %s; a smaller image_size, or an LDM made for it, is faster", config.data.root, found)
     train, val = choose_validation(config, train, test, val)
     train, test = (part.with_image_size(config.image_size) for part in (train, test))
     val = None if val is None else val.with_image_size(config.image_size)
@@ -273,9 +267,8 @@ def _open_fmri(config: DataConfig, patch_size: int) -> FMRIDataset:
     """Resting state, or the training trials of paired data."""
     if config.name != "hcp":
         return open_pairs(config, patch_size)[0]
-    options: dict[str, Any] = {"pad_mode": config.pad_mode, "cache_dir": config.cache_dir}
-    options |= {"frames_per_window": config.frames_per_window, "subjects": config.subjects}
-    return load_hcp(config.root, config.roi, patch_size, config.num_subjects, **options)
+    names = ("num_subjects", "subjects", "frames_per_window", "pad_mode", "cache_dir")
+    return load_hcp(config.root, config.roi, patch_size, **{name: getattr(config, name) for name in names})
 
 
 def _split(dataset: Rows, held: np.ndarray) -> tuple[Rows, Rows | None]:

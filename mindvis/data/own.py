@@ -87,7 +87,8 @@ def load_npz(
     for split in ("train", "test"):
         if not len(parts[split]):
             raise InputError(f"{path}: no row of split {split!r} is left, needs one at least")
-    columns = _columns(data, roi, path)
+    whole = roi == "VC" and "VC" not in data.roi_masks
+    columns = None if whole else region_columns(roi, data.roi_masks, path)
     num_voxels = patched_length(data.fmri.shape[1] if columns is None else len(columns), patch_size, pad_mode)
     padding: dict[str, Any] = {"columns": columns, "num_voxels": num_voxels, "pad_mode": pad_mode}
     formats = _formats(data, columns, parts, scale, padding, path)
@@ -102,7 +103,7 @@ def load_npz(
     about = {"roi_masks": masks_within(data.roi_masks, columns, num_voxels) or None, "formats": formats}
     train = rows.subset(parts["train"])
     return Splits(
-        _paired(data, train if data.is_mapped else train[:], parts["train"], about),
+        _paired(data, train if isinstance(data.fmri, MappedArray) else train[:], parts["train"], about),
         _averaged(data, rows, parts["test"], about, include_single_trials),
         _averaged(data, rows, parts["val"], about, include_single_trials) if len(parts["val"]) else None,
     )
@@ -131,8 +132,12 @@ def save_npz(
 
 def read_own(path: str | Path) -> "OwnArrays":
     """The arrays of one file, checked, as they lie there. Raises InputError."""
+    arrays = {}
     with NpzReader(path) as npz:
-        return _checked({name: _array(npz, name) for name in npz}, str(path))
+        for name in npz:
+            mapped = npz.mapped(name)
+            arrays[name] = npz.raw(name) if mapped is None or mapped.nbytes < MAPPED_BYTES else mapped
+        return _checked(arrays, str(path))
 
 
 @dataclass
@@ -148,11 +153,6 @@ class OwnArrays:
     class_names: np.ndarray | None
     roi_masks: dict[str, np.ndarray]
 
-    @property
-    def is_mapped(self) -> bool:
-        """Whether the fMRI stays in its file."""
-        return isinstance(self.fmri, MappedArray)
-
 
 def _checked(arrays: Mapping[str, np.ndarray], where: str) -> OwnArrays:
     """The arrays, if they are as the layout says. Raises InputError that names the array within `where`."""
@@ -163,7 +163,7 @@ def _checked(arrays: Mapping[str, np.ndarray], where: str) -> OwnArrays:
     # A map stays in its file: it is read row by row, so that it does not become resident.
     fmri = arrays.get("fmri")
     given = dict(arrays) | ({"fmri": MappedArray.of(fmri)} if isinstance(fmri, np.memmap) else {})
-    one_image_each = {} if "stimulus" in arrays else {"m": (len(given["fmri"]), "fmri")}
+    one_image_each: dict[str, Any] = {} if "stimulus" in arrays else {"m": (len(given["fmri"]), "fmri")}
     found = check_arrays(given, LAYOUT, where, **one_image_each)
     num_rows = len(found["fmri"])
     data = OwnArrays(
@@ -201,11 +201,6 @@ def _require_one_class_per_stimulus(data: OwnArrays, label: str) -> None:
         raise InputError(f"{label} gives stimulus {stimuli[counts.argmax()]} {counts.max()} classes, needs one")
 
 
-def _array(npz: NpzReader, name: str) -> np.ndarray:
-    mapped = npz.mapped(name)
-    return npz.raw(name) if mapped is None or mapped.nbytes < MAPPED_BYTES else mapped
-
-
 def _rows_of(data: OwnArrays, subjects: list[str], path: str | Path) -> np.ndarray:
     """Boolean [n] of the rows that belong to the chosen subjects; none chosen, or none named in the file: all.
 
@@ -220,13 +215,6 @@ def _rows_of(data: OwnArrays, subjects: list[str], path: str | Path) -> np.ndarr
     for subject in subjects:
         require_choice(subject, available, f"{path}: subject")
     return np.isin(data.subject, subjects or available)
-
-
-def _columns(data: OwnArrays, roi: str | Sequence[str], path: str | Path) -> np.ndarray | None:
-    """Index of the voxels of one or several regions; None for all."""
-    if roi == "VC" and "VC" not in data.roi_masks:
-        return None
-    return region_columns(roi, data.roi_masks, path)
 
 
 def _formats(
@@ -244,7 +232,10 @@ def _formats(
         if scale != "none":
             voxels = VoxelRows([data.fmri], columns=columns).subset(training)
             moments = voxel_moments(voxels, label)
-            _report_constant(moments[1], scale, label)
+            constant = int(np.isinf(moments[1]).sum())
+            if constant:
+                counts = f"{constant} of {len(moments[1])} voxels are constant in the training rows"
+                log.warning("%s: %s and %s", label, counts, "become 0" if scale == "voxel" else "stay so")
         if scale == "subject":
             _require_one_level(*moments, label)
             mean, deviation = streamed_moments(VoxelRows([data.fmri], **padding).subset(training), label)
@@ -261,23 +252,15 @@ def _formats(
     return formats
 
 
-def _report_constant(deviation: np.ndarray, scale: str, label: str) -> None:
-    constant = int(np.isinf(deviation).sum())
-    if constant:
-        counts = f"{constant} of {len(deviation)} voxels are constant in the training rows"
-        log.warning("%s: %s and %s", label, counts, "become 0" if scale == "voxel" else "stay so")
-
-
 def _require_one_level(mean: np.ndarray, deviation: np.ndarray, label: str) -> None:
     """Raises InputError for voxels that differ in mean by more than they vary: one mean would leave little else."""
     varies = deviation[np.isfinite(deviation)]
     apart, within = mean.std(), np.sqrt(np.square(varies).mean())
     if apart > within:
         found = f"voxels differ in mean by {apart:.3g} and vary by {within:.3g}"
-        raise InputError(
-            f"{label}: {found}, so that one mean and deviation would leave little of the signal; needed: "
-            "data.scale=voxel, or responses that are z-scored a voxel"
-        )
+        reason = "so that one mean and deviation would leave little of the signal"
+        needed = "data.scale=voxel, or responses that are z-scored a voxel"
+        raise InputError(f"{label}: {found}, {reason}; needed: {needed}")
 
 
 def _averaged(data: OwnArrays, rows: VoxelRows, chosen: np.ndarray, about: dict, single: bool) -> PairedDataset:

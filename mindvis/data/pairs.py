@@ -1,4 +1,4 @@
-"""Whole data sets: joined, with pictures in common, categories swapped, several subjects in the voxels of one."""
+"""Work on whole data sets: joining, shared pictures, swapping categories, mapping subjects into the voxels of one."""
 
 import hashlib
 import logging
@@ -42,7 +42,8 @@ def join_for_pretraining(datasets: Sequence[FMRIDataset], *, pad_mode: str = "wr
 def join_pairs(parts: Sequence[PairedDataset], roi_masks: dict[str, np.ndarray] | None) -> PairedDataset:
     """The rows of all parts, one part after another; pictures that all have in common are kept once."""
     first = parts[0].stimuli
-    same = all(part.stimuli is first or _same_pictures(part, parts[0]) for part in parts)
+    others = [part.stimuli for part in parts if part.stimuli is not first]
+    same = all(other.shape == first.shape and np.array_equal(other, first) for other in others)  # a shape is not read
     starts = np.zeros(len(parts), int) if same else np.cumsum([0, *(len(part.stimuli) for part in parts[:-1])])
     rows = [part.fmri for part in parts]
     in_memory = all(isinstance(part, np.ndarray) and not isinstance(part, np.memmap) for part in rows)
@@ -60,10 +61,6 @@ def join_pairs(parts: Sequence[PairedDataset], roi_masks: dict[str, np.ndarray] 
     )
 
 
-def _same_pictures(first: PairedDataset, second: PairedDataset) -> bool:
-    return first.stimuli.shape == second.stimuli.shape and np.array_equal(first.stimuli, second.stimuli)
-
-
 def _column(parts: Sequence[PairedDataset], name: str) -> list | None:
     """A column of all parts, or None where one of them has not got it."""
     columns = [getattr(part, name) for part in parts]
@@ -73,7 +70,7 @@ def _column(parts: Sequence[PairedDataset], name: str) -> list | None:
 def shared_pictures(first: PairedDataset, second: PairedDataset) -> dict[int, int]:
     """Stimulus of `second` -> stimulus of `first` that shows the identical picture; only those that rows refer to.
 
-    Pictures that are read when asked for, tens of thousands, are the same where their names are.
+    Pictures that stay in their files, tens of thousands, are compared by their names.
     """
     if isinstance(first.stimuli, LazyImages) and first.stimulus_names and second.stimulus_names:
         place_of = dict(zip(first.stimulus_names, first.stimulus.tolist(), strict=True))
@@ -100,20 +97,6 @@ def overlap(train: PairedDataset, test: PairedDataset) -> dict:
     return {"test_pictures": len(np.unique(test.stimulus)), "also_in_training": len(shared), "stimuli": shared}
 
 
-def warn_of_overlap(train: PairedDataset, test: PairedDataset, where: object) -> None:
-    """Say in the log that test pictures are among the training pictures, where some are."""
-    found = overlap(train, test)
-    if found["also_in_training"]:
-        first = ", ".join(map(str, found["stimuli"][:3])) + ", ..." * (len(found["stimuli"]) > 3)
-        counts = f"{found['also_in_training']} of {found['test_pictures']} test pictures"
-        log.warning(
-            "%s: %s are training pictures too (stimulus %s): their scores say nothing about new pictures",
-            where,
-            counts,
-            first,
-        )
-
-
 def _key(picture: np.ndarray) -> bytes:
     return hashlib.blake2b(np.ascontiguousarray(picture[::STEP, ::STEP]).tobytes(), digest_size=16).digest()
 
@@ -133,10 +116,8 @@ def swap_categories(
     chosen = [_draw(train, name, seed) for name in _class_ids(train, categories)]
     rank = {stimulus: place for place, stimulus in enumerate(chosen)}
     moved = np.flatnonzero(np.isin(train.stimulus, chosen))
-    subject = (
-        np.zeros(train.num_rows, int) if train.subject is None else np.unique(train.subject, return_inverse=True)[1]
-    )
-    order = np.lexsort((np.array([rank[stimulus] for stimulus in train.stimulus[moved]]), subject[moved]))
+    of_category = np.array([rank[stimulus] for stimulus in train.stimulus[moved]])
+    order = np.lexsort((of_category, np.zeros(len(moved)) if train.subject is None else train.subject[moved]))
     kept = np.setdiff1d(np.arange(train.num_rows), moved)
     return join_pairs([train.subset(kept), test], train.roi_masks), train.subset(moved[order])
 

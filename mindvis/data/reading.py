@@ -34,7 +34,7 @@ FEW = 3  # names given as examples
 
 
 class PassedOver:
-    """What searches met and did not take, with the reasons."""
+    """Files and folders that searches left out, with the reasons."""
 
     def __init__(self) -> None:
         self._names: dict[str, list[str]] = {}
@@ -51,7 +51,7 @@ class PassedOver:
         ]
 
     def log(self, where: str | Path) -> None:
-        """Say it in the log."""
+        """Log the lines."""
         for line in self.lines():
             log.info("%s: %s", where, line)
 
@@ -87,7 +87,11 @@ def list_folder(folder: Path, passed: PassedOver, *, copies: bool = False) -> li
         if reason:
             passed.add(path, reason)
             continue
-        _require_target(path)
+        try:
+            path.stat()
+        except OSError as error:
+            to = f", a link to {path.readlink()}" if path.is_symlink() else ""
+            raise InputError(f"{path}{to}: cannot be read ({error.strerror})") from None
         kept.append(path)
     return kept
 
@@ -122,10 +126,10 @@ def original_of(name: str) -> str | None:
 
 
 def without_twins(paths: Sequence[Path], passed: PassedOver, names: Sequence[str]) -> list[Path]:
-    """The files without those that hold the same bytes as another and are called as it with an ending: copies of it.
+    """The files without copies: those with the same bytes as another and its name with an ending.
 
     `names` are those of the subjects, one a file; "sbj_01" is "sbj_1", and "sbj_10" is not "sbj_1" with an ending. The
-    same bytes under a name of its own are kept and named in the log.
+    same bytes under another name are kept, and logged.
     """
     kept: list[tuple[str, Path]] = []
     called = [re.sub("(?<![0-9])0+(?=[0-9])", "", name) for name in names]
@@ -197,7 +201,7 @@ class Names:
         return next(iter(alike)) if len(alike) == 1 else None
 
     def find_all(self, wanted: Sequence[str], error: str) -> list[str]:
-        """All that are meant. Raises InputError with `error`, in which {count} and {first} stand for those missing."""
+        """The names that are meant. Raises InputError with `error`, whose {count} and {first} are of missing ones."""
         found = {name: self.find(name) for name in dict.fromkeys(wanted)}
         missing = [name for name, match in found.items() if match is None]
         if missing:
@@ -215,11 +219,3 @@ def _why_not(name: str, names: set[str]) -> str | None:
     if name.casefold() in SYSTEM_FILES:
         return "left by the operating system"
     return "copies of what is beside them" if original_of(name) in names else None
-
-
-def _require_target(path: Path) -> None:
-    try:
-        path.stat()
-    except OSError as error:
-        to = f", a link to {path.readlink()}" if path.is_symlink() else ""
-        raise InputError(f"{path}{to}: cannot be read ({error.strerror})") from None

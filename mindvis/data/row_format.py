@@ -68,13 +68,17 @@ class RowFormat:
         Raises InputError for another length, values that are no numbers, and rows that this scaling does not fit.
         """
         rows = check_array(rows, FMRI, label)
-        columns = self._columns_of(rows, label)
-        moments = NO_CHANGE if scaled or self.scale == "none" else (self.mean, self.deviation)
-        mean, deviation = (np.atleast_2d(moment) for moment in moments)  # [1 v] or [1 1]
-        own = num_input if self.adapter is None else len(self.adapter.down)
-        padding: dict[str, Any] = {"num_voxels": own, "pad_mode": self.pad_mode}
-        given = VoxelRows([rows], columns=columns, mean=mean, deviation=deviation, **padding)[:]
-        self._require_fit(given, label, scaled or self.scale == "none")
+        scaled = scaled or self.scale == "none"
+        mean, deviation = NO_CHANGE if scaled else (self.mean, self.deviation)
+        given = VoxelRows(
+            [rows],
+            columns=self._columns_of(rows, label),
+            mean=np.atleast_2d(mean),  # [1 v] or [1 1]
+            deviation=np.atleast_2d(deviation),
+            num_voxels=num_input if self.adapter is None else len(self.adapter.down),
+            pad_mode=self.pad_mode,
+        )[:]
+        self._require_fit(given, label, scaled)
         return given if self.adapter is None else self.adapter(given)
 
     def _columns_of(self, rows: np.ndarray, label: str) -> np.ndarray | None:
@@ -93,10 +97,8 @@ class RowFormat:
         found = f"{label}: half of the values of row {int(middle.argmax())} are {middle.max():.3g} or more from 0"
         if unscaled:
             raise InputError(f"{found}; needed: rows scaled as the training rows, z-scored a voxel for instance")
-        raise InputError(
-            f"{found} after scaling by the training rows; needed: rows as they were recorded, in the same units "
-            "(scaling=none for rows that are scaled already)"
-        )
+        needed = "rows as they were recorded, in the same units (scaling=none for rows that are scaled already)"
+        raise InputError(f"{found} after scaling by the training rows; needed: {needed}")
 
     def as_plain(self) -> dict[str, Any]:
         """The same as plain dicts and text; `from_plain` gives it back to the bit."""

@@ -9,21 +9,20 @@ from typing import TypeVar
 import numpy as np
 
 from mindvis.common.errors import InputError
-from mindvis.data.arrays import BLOCK
 from mindvis.data.voxels import common_length, outlier_of, pad_to
 
 log = logging.getLogger(__name__)
 
 Label = TypeVar("Label", bound=Hashable)
+BLOCK = 256  # rows in memory at a time
 ROUND_OFF = 2e-7  # of its mean: a deviation below it is what float32 is off by, not a signal
 
 
 @dataclass(frozen=True)
 class MappedArray:
-    """An array [n ..] in a file that has been checked already; it pickles as its place, not as its numbers.
+    """An array [n ..] in a file that has been checked already; a pickle of it holds its place, not its numbers.
 
-    Rows are read, not paged in: pages of a map that have been touched would count as memory of the process, which then
-    grew with the data set after all.
+    Rows are read, not paged in: touched pages of a map count as memory of the process, which would grow with the data.
     """
 
     path: str
@@ -54,7 +53,30 @@ class MappedArray:
         return rows.reshape(-1, *self.shape[1:]) if isinstance(index, slice) else rows.reshape(self.shape[1:])
 
 
-class VoxelRows:
+class LazyRows:
+    """An array [n ..] whose rows are read when they are indexed: by a number, a slice or an array of numbers."""
+
+    dtype: np.dtype
+    shape: tuple[int, ...]
+
+    def _read(self, index: int) -> np.ndarray:
+        raise NotImplementedError
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: "int | slice | np.ndarray") -> np.ndarray:
+        """One row [..], or those of a slice or an index array, [m ..]."""
+        if isinstance(index, (int, np.integer)):
+            return self._read(int(index))
+        chosen = np.arange(len(self))[index]
+        return np.stack([self._read(i) for i in chosen]) if len(chosen) else np.empty((0, *self.shape[1:]), self.dtype)
+
+    def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
+        return self[:].astype(dtype or self.dtype, copy=False)
+
+
+class VoxelRows(LazyRows):
     """Rows of one or more sources [n_i v_i] as one float32 [n v], each brought to it when read.
 
     A row is taken from its source, reduced to `columns` (an index of voxels), scaled to (row - mean) / deviation and
@@ -88,21 +110,8 @@ class VoxelRows:
         self._group = own if group is None else group  # [n]
 
     @property
-    def shape(self) -> tuple[int, int]:
+    def shape(self) -> tuple[int, int]:  # type: ignore[override]
         return len(self._row), self.num_voxels
-
-    def __len__(self) -> int:
-        return len(self._row)
-
-    def __getitem__(self, index: "int | slice | np.ndarray") -> np.ndarray:
-        """One row [v], or the rows of a slice or an index array, [m v]."""
-        if isinstance(index, (int, np.integer)):
-            return self._read(index)
-        wanted = np.arange(len(self))[index]
-        return np.stack([self._read(i) for i in wanted]) if len(wanted) else np.empty((0, self.num_voxels), np.float32)
-
-    def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
-        return self[:].astype(dtype or np.float32, copy=False)
 
     def subset(self, indices: np.ndarray) -> "VoxelRows":
         """The same view of fewer (or reordered) rows; reads nothing."""
@@ -121,23 +130,16 @@ class VoxelRows:
         return pad_to(row, self.num_voxels, self.pad_mode)
 
 
-class MeanRows:
+class MeanRows(LazyRows):
     """Rows [m v], each the mean of some rows of a source [n v], taken when it is read: repeats averaged on demand."""
 
     dtype = np.dtype(np.float32)
 
     def __init__(self, source: "VoxelRows | MappedArray", groups: Sequence[Sequence[int]]):
         self.source, self.groups = source, [np.asarray(group, np.int64) for group in groups]
+        self.shape = (len(self.groups), source.shape[1])
 
-    @property
-    def shape(self) -> tuple[int, int]:
-        return len(self.groups), self.source.shape[1]
-
-    def __len__(self) -> int:
-        return len(self.groups)
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        """One row float32 [v]."""
+    def _read(self, index: int) -> np.ndarray:
         rows = np.stack([self.source[int(i)] for i in self.groups[index]])  # [k v]
         return rows.astype(np.float32, copy=False).mean(axis=0)
 
@@ -155,32 +157,33 @@ def voxel_moments(rows: "VoxelRows", label: str) -> tuple[np.ndarray, np.ndarray
 
     Raises InputError where none varies.
     """
-    mean = sum(block.sum(axis=0) for block in _blocks(rows, BLOCK)) / len(rows)
-    deviation = np.sqrt(sum(np.square(block - mean).sum(axis=0) for block in _blocks(rows, BLOCK)) / len(rows))
+    mean = sum(block.sum(axis=0) for block in float64_blocks(rows)) / len(rows)
+    deviation = np.sqrt(sum(np.square(block - mean).sum(axis=0) for block in float64_blocks(rows)) / len(rows))
     constant = deviation <= ROUND_OFF * np.abs(mean)
     if constant.all():
         raise InputError(f"{label}: all voxels are constant in its {len(rows)} training rows, it cannot be scaled")
     return mean, np.where(constant, np.inf, deviation)
 
 
-def streamed_moments(rows: "VoxelRows", label: str, block: int = 256) -> tuple[float, float]:
+def streamed_moments(rows: "VoxelRows", label: str) -> tuple[float, float]:
     """Mean and deviation over all rows and voxels in float64, some rows in memory at a time (Chan et al. 1983).
 
     A value so far from the others that scaling leaves little of them is named in the log, under `label`.
     """
     count, mean, squares = 0, 0.0, 0.0
     lowest, highest = math.inf, -math.inf
-    for part in _blocks(rows, block):
+    for part in float64_blocks(rows):
         shift, total = part.mean() - mean, count + part.size
         squares += ((part - part.mean()) ** 2).sum() + shift**2 * count * part.size / total
         mean += shift * part.size / total
         count = total
         lowest, highest = min(lowest, float(part.min())), max(highest, float(part.max()))
-    outlier = outlier_of(rows[:: max(1, len(rows) // block)], lowest, highest)
+    outlier = outlier_of(rows[:: max(1, len(rows) // BLOCK)], lowest, highest)
     if outlier:
         log.warning("%s %s: scaling leaves little of the others", label, outlier)
     return mean, math.sqrt(squares / count)
 
 
-def _blocks(rows: "VoxelRows", size: int) -> Iterator[np.ndarray]:
-    return (rows[start : start + size].astype(np.float64) for start in range(0, len(rows), size))  # [m v]
+def float64_blocks(rows: "VoxelRows | MappedArray") -> Iterator[np.ndarray]:
+    """Rows [n v] as float64 [m v], some at a time."""
+    return (rows[start : start + BLOCK].astype(np.float64) for start in range(0, len(rows), BLOCK))

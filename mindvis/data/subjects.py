@@ -15,6 +15,7 @@ from mindvis.common.errors import InputError
 from mindvis.data.arrays import require_choice
 from mindvis.data.datasets import PairedDataset
 from mindvis.data.images import LazyImages
+from mindvis.data.reading import PassedOver
 from mindvis.data.regions import padded_mask
 from mindvis.data.row_format import RowFormat, subject_format
 from mindvis.data.rows import MappedArray, MeanRows, VoxelRows, rows_by, streamed_moments
@@ -66,12 +67,29 @@ def chosen_subjects(subjects: Sequence[str] | str, available: Sequence[str], fol
     return [require_choice(name, available, f"{folder}: subject") for name in names] or list(available)
 
 
-def averages_then_trials(trials: Sequence[np.ndarray], include_single_trials: bool) -> tuple[np.ndarray, ...]:
+def chosen_files(
+    find: Callable[[Path, PassedOver], dict[str, Path]], root: Path, subjects: Sequence[str] | str
+) -> dict[str, Path]:
+    """Subject -> its file, for the chosen subjects or all that `find` finds in a folder; what it leaves out is logged.
+
+    Raises InputError as `chosen_subjects`.
+    """
+    passed = PassedOver()
+    found = find(root, passed)
+    passed.log(root)
+    return {name: found[name] for name in chosen_subjects(subjects, list(found), root)}
+
+
+def averages_then_trials(
+    trials: Sequence[np.ndarray], include_single_trials: bool, averages: np.ndarray | None = None
+) -> tuple[np.ndarray, ...]:
     """Test rows from the single trials of each image, [k_i v]: the averages, then (if wanted) image by image.
 
-    Returns fmri [n v], and for every row the position of its image and its number among the repeats (0: average).
+    `averages` [m v] are those that a file holds. Returns fmri [n v], and for every row the position of its image and
+    its number among the repeats (0: average).
     """
-    fmri, position = [np.stack([rows.mean(axis=0) for rows in trials])], [np.arange(len(trials))]
+    fmri = [np.stack([rows.mean(axis=0) for rows in trials]) if averages is None else averages]
+    position = [np.arange(len(trials))]
     repeat = [np.zeros(len(trials), np.int64)]
     if include_single_trials:
         fmri += list(trials)
@@ -125,13 +143,6 @@ class Recorded:
     noise_ceiling: np.ndarray | None = None
 
 
-@dataclass(frozen=True)
-class _Split:
-    fmri: VoxelRows
-    stimuli: list[str]
-    repeat: np.ndarray
-
-
 class SubjectTrials:
     """Rows of one subject, scaled by the one mean and deviation of its training rows. Raises InputError."""
 
@@ -148,11 +159,11 @@ class SubjectTrials:
         if not self.deviation > 0:
             raise InputError(f"{recorded.where}: the training rows are constant ({self.mean:g}), they cannot be scaled")
 
-    def rows(self, split: str) -> _Split:
-        """The rows of a split. Raises InputError where it has none."""
+    def rows(self, split: str) -> tuple[VoxelRows, list[str], np.ndarray]:
+        """The rows of a split, with the picture and the number of the repeat of each. Raises InputError for no row."""
         groups, repeat = self._groups(split)
         fmri = self._scaled(MeanRows(self.betas, groups), self.mean, self.deviation)
-        return _Split(fmri, [self.recorded.stimuli[group[0]] for group in groups], repeat)
+        return fmri, [self.recorded.stimuli[group[0]] for group in groups], repeat
 
     @property
     def format(self) -> RowFormat:
@@ -229,19 +240,18 @@ def join_trials(
 
     `open_images` opens the pictures of some names.
     """
-    parts = [subject.rows(split) for subject in subjects]
-    num_voxels = common_length([part.fmri.shape[1] for part in parts], pad_mode)
-    shown = [name for part in parts for name in part.stimuli]
+    fmri, stimuli, repeats = zip(*(subject.rows(split) for subject in subjects), strict=True)
+    shown = [name for of_subject in stimuli for name in of_subject]
     place = {name: i for i, name in enumerate(dict.fromkeys(shown))}
     names = [subject.recorded.subject for subject in subjects]
     ceilings = {name: subject.noise_ceiling for name, subject in zip(names, subjects, strict=True)}
     return PairedDataset(
-        VoxelRows([part.fmri for part in parts], num_voxels=num_voxels, pad_mode=pad_mode),
+        VoxelRows(fmri, pad_mode=pad_mode),
         open_images(list(place)),
         stimulus=np.array([place[name] for name in shown]),
         stimulus_names=shown,
-        repeat=np.concatenate([part.repeat for part in parts]),
-        subject=np.repeat(names, [len(part.stimuli) for part in parts]),
+        repeat=np.concatenate(repeats),
+        subject=np.repeat(names, [len(of_subject) for of_subject in stimuli]),
         roi_masks=(subjects[0].masks or None) if len(subjects) == 1 else None,
         noise_ceilings={name: found for name, found in ceilings.items() if found is not None} or None,
         formats={name: subject.format for name, subject in zip(names, subjects, strict=True)},

@@ -17,22 +17,16 @@ ABSURD = 1e10  # no signal, z-scored or as the scanner gives it, comes near
 SAMPLE = 100_000  # values by which that spread is judged
 
 
-def wrap_pad(fmri: np.ndarray, patch_size: int) -> np.ndarray:
-    """Pad fmri [.. v] to whole patches with its own first voxels.
-
-    Adds `patch_size - v % patch_size` voxels, a whole patch when v is divisible already: the published weights were
-    trained on data padded so.
-    """
-    return pad_to_patches(fmri, patch_size, "wrap")
-
-
 def pad_to_patches(fmri: np.ndarray, patch_size: int, mode: str = "wrap") -> np.ndarray:
     """Bring fmri [.. v] to `patched_length` voxels. Raises InputError as `pad_to`."""
     return pad_to(fmri, patched_length(fmri.shape[-1], patch_size, mode), mode)
 
 
 def patched_length(num_voxels: int, patch_size: int, mode: str = "wrap") -> int:
-    """Length of `num_voxels` in whole patches: the next larger one, or with "cut" the last that fits."""
+    """Length of `num_voxels` in whole patches: the next larger one, or with "cut" the last that fits.
+
+    The next larger one also where the length is divisible already: published weights were trained on data padded so.
+    """
     if patch_size < 1:
         raise InputError(f"patch_size is {patch_size}, needs a positive number of voxels")
     rest = num_voxels % patch_size
@@ -60,11 +54,9 @@ def pad_to(fmri: np.ndarray, num_voxels: int, mode: str = "wrap") -> np.ndarray:
 def fit_length(fmri: np.ndarray, num_voxels: int, mode: str = "wrap") -> np.ndarray:
     """Fit fmri [n v] to a model of `num_voxels` trained on other data: shorter rows are padded, longer ones cut.
 
-    "constant" pads with zeros; "cut" only ever cuts. Raises InputError when it would have to pad.
+    Raises InputError as `pad_to`, so for mode "cut" when it would have to pad.
     """
-    if fmri.shape[-1] > num_voxels:
-        return pad_to(fmri, num_voxels, "cut")
-    return pad_to(fmri, num_voxels, mode)
+    return pad_to(fmri, num_voxels, "cut" if fmri.shape[-1] > num_voxels else mode)
 
 
 def common_length(lengths: list[int], mode: str = "wrap") -> int:

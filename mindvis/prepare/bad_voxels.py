@@ -11,21 +11,22 @@ BLOCK = 64  # rows gone through at a time: they may be mapped
 
 def bad_voxels(series: np.ndarray) -> np.ndarray:
     """Voxels with a value that is no measurement (NaN, infinite, absurd) or no variation: [frames v] -> bool [v]."""
-    measured, lowest, highest = np.ones(series.shape[1], bool), np.array(series[0]), np.array(series[0])
+    measured = np.ones(series.shape[1], bool)
+    lowest = highest = series[0]
     for start in range(0, len(series), BLOCK):
         block = series[start : start + BLOCK]
         measured &= (np.abs(block) <= ABSURD).all(axis=0)
-        lowest, highest = np.minimum(lowest, block.min(axis=0)), np.maximum(highest, block.max(axis=0))
+        lowest = np.minimum(lowest, block.min(axis=0))
+        highest = np.maximum(highest, block.max(axis=0))
     return ~measured | (lowest == highest)
 
 
 def check_bad(bad: np.ndarray, policy: BadVoxels, where: str) -> None:
     """Raise InputError when all voxels are bad, bool [v], and under the policy "fail" when any is."""
     if policy == "fail" and bad.any():
-        raise InputError(
-            f"{where}: {int(bad.sum())} of {bad.size} voxels are constant or not finite (first: {int(bad.argmax())}); "
-            f"--bad-voxels zero keeps them as zeros, --bad-voxels drop leaves them out"
-        )
+        found = f"{int(bad.sum())} of {bad.size} voxels are constant or not finite (first: {int(bad.argmax())})"
+        remedy = "--bad-voxels zero keeps them as zeros, --bad-voxels drop leaves them out"
+        raise InputError(f"{where}: {found}; {remedy}")
     if bad.all():
         raise InputError(f"{where}: all {bad.size} voxels are constant or not finite; needs a signal")
 

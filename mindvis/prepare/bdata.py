@@ -12,7 +12,7 @@ import numpy as np
 
 from mindvis.common.errors import InputError
 from mindvis.data.arrays import check_expansion
-from mindvis.data.hdf5 import H5_ERRORS, h5py_module, open_hdf5
+from mindvis.data.hdf5 import H5_ERRORS, h5py_module, open_hdf5, text_of
 
 MATRIX, METADATA = ("dataset", "dataSet"), ("metadata", "metaData")  # as bdpy and as MATLAB name them
 MATLAB_OBJECT = 0xDD000000  # begins what MATLAB keeps in place of an object of one of its classes
@@ -66,11 +66,28 @@ class BData:
 def read_bdata(path: Path) -> BData:
     """Read either form; raises InputError for a file that is not HDF5, is damaged or lacks a part."""
     with open_hdf5(path, "BData as HDF5 or MATLAB v7.3 (`save -v7.3`)") as file:
-        return _read(path, file)
+        stored = _first(path, file, *MATRIX)
+        metadata = _first(path, file, *METADATA)
+        for part in ("key", "value"):
+            if part not in metadata:
+                raise InputError(f"{path}: {metadata.name} has no {part!r}; needs key and value")
+        matrix = _array(path, stored)
+        if metadata["key"].dtype.kind == "O" and "MATLAB_class" in metadata["key"].attrs:
+            matrix = matrix.T
+            names, values = _matlab(path, file, metadata)
+        else:
+            names = [text_of(key) for key in metadata["key"][()].ravel()]
+            values = _array(path, metadata["value"])
+        if matrix.ndim != 2 or values.shape != (len(names), matrix.shape[1]):
+            found = f"metadata value {values.shape} for {len(names)} keys and a data set of shape {matrix.shape}"
+            raise InputError(f"{path}: {found}; needs [keys columns] and [rows columns]")
+        # A key marks its columns with 1; every other column holds NaN (or 0, in an ROI).
+        columns = {name: row == 1 for name, row in zip(names, values, strict=True)}
+        return BData(path, matrix, columns, stored.dtype)
 
 
 def is_bdata(path: Path) -> bool:
-    """Whether a file can hold BData: HDF5 with its parts, or what cannot be opened and is to be complained about."""
+    """Whether a file is HDF5 with a part of BData; True for one that cannot be opened: `read_bdata` then refuses it."""
     try:
         with h5py_module().File(path, "r") as file:
             return any(name in file for name in (*MATRIX, *METADATA))
@@ -78,31 +95,6 @@ def is_bdata(path: Path) -> bool:
         if isinstance(error, InputError):
             raise
         return True
-
-
-def _read(path: Path, file: Any) -> BData:
-    stored = _first(path, file, *MATRIX)
-    metadata = _first(path, file, *METADATA)
-    for part in ("key", "value"):
-        if part not in metadata:
-            raise InputError(f"{path}: {metadata.name} has no {part!r}; needs key and value")
-    matrix = _array(path, stored)
-    is_matlab = metadata["key"].dtype.kind == "O" and "MATLAB_class" in metadata["key"].attrs
-    names, values = (_matlab if is_matlab else _bdpy)(path, file, metadata)
-    matrix = matrix.T if is_matlab else matrix
-    if matrix.ndim != 2 or values.shape != (len(names), matrix.shape[1]):
-        raise InputError(
-            f"{path}: metadata value {values.shape} for {len(names)} keys and a data set of shape {matrix.shape}; "
-            "needs [keys columns] and [rows columns]"
-        )
-    # A key marks its columns with 1; every other column holds NaN (or 0, in an ROI).
-    columns = {name: row == 1 for name, row in zip(names, values, strict=True)}
-    return BData(path, matrix, columns, stored.dtype)
-
-
-def _bdpy(path: Path, file: Any, metadata: Any) -> tuple[list[str], np.ndarray]:
-    names = [key.decode() if isinstance(key, bytes) else str(key) for key in metadata["key"][()].ravel()]
-    return names, _array(path, metadata["value"])
 
 
 def _matlab(path: Path, file: Any, metadata: Any) -> tuple[list[str], np.ndarray]:

@@ -5,24 +5,20 @@ a time; rows and pictures are gathered in files beside the result.
 """
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
-from nibabel.cifti2 import BrainModelAxis, Cifti2Image, ScalarAxis, SeriesAxis
 
-from mindvis.common.errors import InputError, unreadable
+from mindvis.common.errors import InputError
 from mindvis.common.progress import Progress
 from mindvis.config.tools import BadVoxels
 from mindvis.data.images import check_side, read_square
 from mindvis.data.own import SPLITS, save_npz
 from mindvis.data.reading import PassedOver, read_table
 from mindvis.prepare.bad_voxels import bad_voxels, check_bad
-from mindvis.prepare.nifti import NIFTI_ERRORS, load_label_image, open_cifti, open_nifti, read_labels, require_grid
-from mindvis.prepare.parcellation import load_parcellation
+from mindvis.prepare.parcellation import Regions
 
 # column of the table -> other names for it; `stim_file` is that of BIDS
 COLUMNS = {
@@ -48,15 +44,6 @@ class Trial:
     subject: str
     class_id: str
     class_name: str
-
-
-class Source(Protocol):
-    """What reads the chosen voxels of one image: float [v]; and region -> bool [v]."""
-
-    def read(self, path: Path, volume: int | None) -> np.ndarray: ...
-
-    @property
-    def masks(self) -> dict[str, np.ndarray]: ...
 
 
 def read_trials(table: Path, betas: Path, stimuli: Path) -> list[Trial]:
@@ -121,127 +108,41 @@ def unnamed_images(trials: Sequence[Trial]) -> PassedOver:
     return passed
 
 
-@dataclass(frozen=True)
-class VolumeBetas:
-    """NIfTI volumes: voxels inside a mask, or the regions of a label image with its file of names."""
-
-    labels: Path
-    names: Path | None = None
-    rois: Sequence[str] = ()
-
-    @cached_property
-    def _regions(self) -> dict[str, np.ndarray]:
-        """Region -> bool [x y z]."""
-        if self.names is None:
-            return {"mask": read_labels(self.labels) != 0}
-        atlas = load_label_image(self.labels, self.names)
-        flat = {roi: atlas.voxels(roi) for roi in self.rois or atlas.regions}
-        return {
-            roi: np.isin(np.arange(atlas.labels.size), found).reshape(atlas.labels.shape) for roi, found in flat.items()
-        }
-
-    @cached_property
-    def _inside(self) -> np.ndarray:
-        inside = np.any(list(self._regions.values()), axis=0)
-        if not inside.any():
-            raise InputError(f"{self.labels}: selects none of {inside.size} voxels")
-        return inside
-
-    @cached_property
-    def _affine(self) -> np.ndarray:
-        return open_nifti(self.labels, 3).affine
-
-    @property
-    def masks(self) -> dict[str, np.ndarray]:
-        return {name: mask[self._inside] for name, mask in self._regions.items()}
-
-    def read(self, path: Path, volume: int | None) -> np.ndarray:
-        image = open_nifti(path, 3 if volume is None else 4)
-        require_grid(path, image, self.labels, self._inside.shape, self._affine)
-        if volume is not None and volume >= image.shape[3]:
-            raise InputError(f"{path}: has {image.shape[3]} volumes, the table names volume {volume} (from 0)")
-        values = _values(path, lambda: image.dataobj if volume is None else image.dataobj[..., volume])
-        return values.reshape(self._inside.shape)[self._inside]
-
-
-@dataclass
-class CiftiBetas:
-    """CIFTI files (.dscalar.nii or .dtseries.nii): regions of a .dlabel.nii file, or None for Glasser's."""
-
-    rois: Sequence[str]
-    parcellation: Path | None = None
-    _axis: BrainModelAxis | None = None
-
-    def read(self, path: Path, volume: int | None) -> np.ndarray:
-        image = self._open(path)
-        if volume is None and image.shape[0] != 1:
-            raise InputError(f"{path}: has {image.shape[0]} maps; needs one, or a column `volume` in the table")
-        if volume is not None and volume >= image.shape[0]:
-            raise InputError(f"{path}: has {image.shape[0]} maps, the table names volume {volume} (from 0)")
-        return _values(path, lambda: image.dataobj[volume or 0]).ravel()[self._columns]
-
-    @property
-    def masks(self) -> dict[str, np.ndarray]:
-        return {roi: np.isin(self._columns, found) for roi, found in self._indices.items()}
-
-    def _open(self, path: Path) -> Cifti2Image:
-        first = SeriesAxis if path.name.endswith(".dtseries.nii") else ScalarAxis
-        image = open_cifti(path, (first, BrainModelAxis), "beta images (.dscalar.nii or .dtseries.nii)")
-        axis = image.header.get_axis(1)
-        self._axis = self._axis or axis
-        if axis != self._axis:
-            raise InputError(f"{path}: its grayordinates are not those of the first image; needs the same for all")
-        return image
-
-    @cached_property
-    def _indices(self) -> dict[str, np.ndarray]:
-        assert self._axis is not None, "an image was read"
-        parcellation = load_parcellation(self.parcellation)
-        return {roi: parcellation.indices(self._axis, roi) for roi in self.rois}
-
-    @cached_property
-    def _columns(self) -> np.ndarray:
-        """Grayordinates of the regions, side by side in the order of the regions, each once."""
-        both = np.concatenate(list(self._indices.values()))
-        return both[np.sort(np.unique(both, return_index=True)[1])]
-
-
-def _values(path: Path, read: Callable[[], object]) -> np.ndarray:
-    with unreadable(f"{path}: unreadable image", NIFTI_ERRORS):
-        return np.asarray(read(), np.float32)
-
-
 def prepare_betas(
-    trials: Sequence[Trial], source: Source, out: Path, *, size: int = 256, policy: BadVoxels = "zero"
+    trials: Sequence[Trial], source: Regions, out: Path, *, size: int = 256, policy: BadVoxels = "zero"
 ) -> str:
     """Write the .npz of `mindvis.data.own`; returns a line on what it holds. Raises InputError."""
     check_side(size)
     out.parent.mkdir(parents=True, exist_ok=True)
+    stimuli = list(dict.fromkeys(trial.stimulus for trial in trials))
+    place = {path: i for i, path in enumerate(stimuli)}
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
-        rows = _gather_rows(trials, source, Path(folder) / "rows.npy")
+        first = source.read_one(trials[0].beta, trials[0].volume)
+        shown = Progress(trials, desc="betas", unit="image")
+        betas = (source.read_one(trial.beta, trial.volume) for trial in shown)
+        rows = _gathered(betas, Path(folder) / "rows.npy", np.float32, (len(trials), len(first)))
         masks, bad = source.masks, bad_voxels(rows)
         check_bad(bad, policy, f"{trials[0].beta.parent}: betas")
         if policy == "drop":
-            rows = _copy(rows, Path(folder) / "kept.npy", (len(rows), int((~bad).sum())), lambda row: row[~bad])
-            masks = {name: kept for name, mask in masks.items() if (kept := mask[~bad]).any()}
+            kept = (row[~bad] for row in rows)
+            rows = _gathered(kept, Path(folder) / "kept.npy", np.float32, (len(trials), int((~bad).sum())))
+            masks = {name: within for name, mask in masks.items() if (within := mask[~bad]).any()}
         else:
             rows[:, bad] = 0
-        stimuli = list(dict.fromkeys(trial.stimulus for trial in trials))
-        images = _gather_pictures(stimuli, size, Path(folder) / "images.npy")
-        place = {path: i for i, path in enumerate(stimuli)}
+        pictures = (read_square(path, size) for path in Progress(stimuli, desc="pictures", unit="picture"))
         save_npz(
             out,
             rows,
-            images,
+            _gathered(pictures, Path(folder) / "images.npy", np.uint8, (len(stimuli), size, size, 3)),
             [trial.split for trial in trials],
             roi_masks=masks,
             stimulus=np.array([place[trial.stimulus] for trial in trials]),
             **_optional(trials),
         )
-        left_out = "left out" if policy == "drop" else "zeros"
-        sizes = " ".join(f"{name} {int(mask.sum())}" for name, mask in masks.items())
-        counts = " ".join(f"{split} {sum(trial.split == split for trial in trials)}" for split in SPLITS)
-        return f"{counts} trials of {len(stimuli)} pictures, {sizes}, {int(bad.sum())} bad voxels ({left_out})"
+    left_out = "left out" if policy == "drop" else "zeros"
+    sizes = " ".join(f"{name} {int(mask.sum())}" for name, mask in masks.items())
+    counts = " ".join(f"{split} {sum(trial.split == split for trial in trials)}" for split in SPLITS)
+    return f"{counts} trials of {len(stimuli)} pictures, {sizes}, {int(bad.sum())} bad voxels ({left_out})"
 
 
 def _optional(trials: Sequence[Trial]) -> dict[str, np.ndarray]:
@@ -255,23 +156,9 @@ def _optional(trials: Sequence[Trial]) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _gather_rows(trials: Sequence[Trial], source: Source, path: Path) -> np.ndarray:
-    first = source.read(trials[0].beta, trials[0].volume)
-    rows = np.lib.format.open_memmap(path, "w+", np.float32, (len(trials), len(first)))
-    for i, trial in enumerate(Progress(trials, desc="betas", unit="image")):
-        rows[i] = source.read(trial.beta, trial.volume)
-    return rows
-
-
-def _gather_pictures(paths: Sequence[Path], size: int, path: Path) -> np.ndarray:
-    images = np.lib.format.open_memmap(path, "w+", np.uint8, (len(paths), size, size, 3))
-    for i, picture in enumerate(Progress(paths, desc="pictures", unit="picture")):
-        images[i] = read_square(picture, size)
-    return images
-
-
-def _copy(rows: np.ndarray, path: Path, shape: tuple, change: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    copied = np.lib.format.open_memmap(path, "w+", np.float32, shape)
-    for i, row in enumerate(rows):
-        copied[i] = change(row)
-    return copied
+def _gathered(arrays: Iterable[np.ndarray], path: Path, dtype: type, shape: tuple[int, ...]) -> np.ndarray:
+    """The arrays as one that stays in the file `path`, one in memory at a time."""
+    gathered = np.lib.format.open_memmap(path, "w+", dtype, shape)
+    for i, array in enumerate(arrays):
+        gathered[i] = array
+    return gathered

@@ -31,24 +31,18 @@ FOLDERS = ("COCO", "ImageNet", "Scene")
 
 @dataclass(frozen=True)
 class Subject:
-    """One subject, checked: sessions with the pictures of their trials, the test set, voxels, files that are absent."""
+    """One subject, checked: what was shown, voxels of each region, response files that are absent.
+
+    `counts`: sessions, trials, trials of images shown once (training), different repeated images (test).
+    """
 
     name: str
-    sessions: Sessions
-    shown: list[str]
-    repeated: list[str]
+    counts: tuple[int, int, int, int]
     voxels: dict[str, int]
     absent: list[Path]
 
-    @property
-    def counts(self) -> tuple[int, int, int, int]:
-        """Sessions, trials, trials of images shown once (training), different repeated images (test)."""
-        repeated = set(self.repeated)
-        train = sum(name not in repeated for name in self.shown)
-        return len(self.sessions), len(self.shown), train, len(repeated & set(self.shown))
-
     def describe(self) -> str:
-        """The same as one line."""
+        """The counts as one line."""
         sessions, trials, train, test = self.counts
         return f"{self.name}: {sessions} sessions, {trials} trials, {train} training trials, {test} test images"
 
@@ -61,7 +55,10 @@ def check_subject(root: Path, name: str, names: list[str], passed: PassedOver) -
     known, sessions = Names(names), read_presentations(root, name, passed)
     voxels, absent = check_responses(root, name, sessions)
     shown = match_presented(root, name, sessions, known)
-    return Subject(name, sessions, shown, read_repeated(root, known), voxels, absent)
+    repeated = set(read_repeated(root, known))
+    num_train = sum(image not in repeated for image in shown)
+    counts = (len(sessions), len(shown), num_train, len(repeated.intersection(shown)))
+    return Subject(name, counts, voxels, absent)
 
 
 def find_subjects(root: Path, passed: PassedOver) -> list[str]:
@@ -97,11 +94,11 @@ def find_pictures(folder: Path, passed: PassedOver) -> dict[str, Path]:
 
 @dataclass(frozen=True)
 class Images:
-    """Named images of one shape [h w 3], brought one at a time."""
+    """Named images of one shape [h w 3], which `read` gives one at a time."""
 
     names: list[str]
     shape: tuple[int, ...]
-    bring: Callable[[], Iterator[np.ndarray]]
+    read: Callable[[], Iterator[np.ndarray]]
 
     def write(self, folder: Path) -> None:
         """Write uint8 [n h w 3] and the list of names, one image in memory at a time."""
@@ -109,7 +106,7 @@ class Images:
 
         def write(file: BinaryIO) -> None:
             np.lib.format.write_array_header_1_0(file, header)
-            for image in Progress(self.bring(), total=len(self.names), unit="image"):
+            for image in Progress(self.read(), total=len(self.names), unit="image"):
                 file.write(np.ascontiguousarray(image).data)
             # Without its names an array is not read: a stop between the two leaves it incomplete, never mismatched.
             (folder / NAME_FILE).unlink(missing_ok=True)
@@ -138,9 +135,8 @@ def check_responses(root: Path, subject: str, sessions: Sessions) -> tuple[dict[
             continue
         response = load_npy(path, mmap=True)  # [trials v]
         if response.ndim != 2 or response.dtype.kind not in "fiu" or len(response) != sum(trials):
-            raise InputError(
-                f"{path}: {response.dtype} {list(response.shape)}; needs [{sum(trials)} voxels], the trials of the "
-                f"{len(trials)} sessions of {subject} ({' + '.join(map(str, trials))})"
-            )
+            needed = f"[{sum(trials)} voxels], the trials of the {len(trials)} sessions of {subject}"
+            found = f"{response.dtype} {list(response.shape)}"
+            raise InputError(f"{path}: {found}; needs {needed} ({' + '.join(map(str, trials))})")
         voxels[region] = response.shape[1]
     return voxels, absent

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -30,11 +30,7 @@ class Origin:
 
     def lines(self) -> list[str]:
         """The same as lines of a report."""
-        return [
-            f"{self.what}: {self.page}",
-            f"terms: {self.terms}",
-            f"size: {self.size}; then: {self.command}",
-        ]
+        return [f"{self.what}: {self.page}", f"terms: {self.terms}", f"size: {self.size}; then: {self.command}"]
 
 
 # Nothing here is fetched.
@@ -93,41 +89,35 @@ OWN = Origin(
 
 
 @dataclass(frozen=True)
-class Settings:
+class CheckSettings:
     """What is checked: published sizes (off for simulated or own data), values and hashes (off: headers only)."""
 
     published_sizes: bool = True
     read_values: bool = True
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One line of the report."""
-
-    level: Level
-    text: str
-
-
 @dataclass
-class Report:
+class CheckReport:
     """Findings on one data set; its status is that of the worst."""
 
     name: str
     root: Path
     origins: Sequence[Origin]
-    findings: list[Finding] = field(default_factory=list)
+    settings: CheckSettings
+    findings: list[tuple[Level, str]] = field(default_factory=list)
     passed: PassedOver = field(default_factory=PassedOver)
 
     def add(self, level: Level, text: str) -> None:
         """Add one line."""
-        self.findings.append(Finding(level, text))
+        self.findings.append((level, text))
 
-    def attempt(self, check: Callable[..., None], *args: object) -> None:
-        """Run one check; an InputError of it is a finding "broken" and does not stop the others."""
+    def attempt(self, check: Callable[..., Any], *args: object) -> Any:
+        """What one check returns; an InputError of it is a finding "broken", and None, and does not stop the others."""
         try:
-            check(self, *args)
+            return check(self, *args)
         except InputError as error:
             self.add("broken", str(error))
+            return None
 
     def attempt_file(self, path: Path, check: Callable[..., None], *args: object) -> None:
         """Run the check of a file; one that is not there is a finding "missing"."""
@@ -148,21 +138,20 @@ class Report:
         if found != published:
             self.add("differs", f"{what}: {found}, published {published}")
 
+    def short_hash(self, path: Path) -> str:
+        """The first 16 digits of the SHA-256, as an ending of a line; empty where no values are read."""
+        return f", sha256 {sha256(path)[:16]}" if self.settings.read_values else ""
+
     @property
     def status(self) -> int:
         """0 complete, 1 incomplete, 2 broken."""
-        return max((STATUS[finding.level] for finding in self.findings), default=INCOMPLETE)
+        return max((STATUS[level] for level, _ in self.findings), default=INCOMPLETE)
 
     def lines(self) -> Iterator[str]:
         """The report as text: findings, what was passed over, where to obtain what is missing, the verdict."""
         yield f"{self.name}  {self.root}"
-        yield from (f"  {finding.level:8} {finding.text}" for finding in self.findings)
+        yield from (f"  {level:8} {text}" for level, text in self.findings)
         yield from (f"  ok       {line}" for line in self.passed.lines())
-        if any(finding.level == "missing" for finding in self.findings):
+        if any(level == "missing" for level, _ in self.findings):
             yield from (f"           {line}" for origin in self.origins for line in origin.lines())
         yield f"{self.name}: {WORDS[self.status]}"
-
-
-def short_hash(path: Path, settings: Settings) -> str:
-    """The first 16 digits of the SHA-256, as an ending of a line."""
-    return f", sha256 {sha256(path)[:16]}" if settings.read_values else ""

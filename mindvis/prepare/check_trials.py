@@ -16,7 +16,7 @@ from mindvis.data.pairs import overlap
 from mindvis.data.regions import EVERY, NUM_GRAYORDINATES
 from mindvis.data.rows import VoxelRows, voxel_moments
 from mindvis.prepare.bad_voxels import bad_voxels
-from mindvis.prepare.check import MOSAIC, NSD, OWN, Report, Settings, short_hash
+from mindvis.prepare.check import MOSAIC, NSD, OWN, CheckReport, CheckSettings
 
 SUBJECTS = {"BOLD5000": 4, "BMD": 10, "NSD": 8, "GOD": 5, "NOD": 30, "HAD": 30, "THINGS": 3, "deeprecon": 3}
 SESSIONS = {"subj03": 32, "subj04": 30, "subj06": 32, "subj08": 30}  # 40 of the others
@@ -25,9 +25,9 @@ PICTURES = (73_000, 425, 425, 3)
 ROWS = 64  # trials in memory at a time
 
 
-def check_mosaic(root: Path, settings: Settings) -> Report:
+def check_mosaic(root: Path, settings: CheckSettings) -> CheckReport:
     """Subjects with their trials, splits, NaN grayordinates and noise ceilings; their stimuli; the split files."""
-    report = Report("MOSAIC", root, [MOSAIC])
+    report = CheckReport("MOSAIC", root, [MOSAIC], settings)
     found = files.find_subjects(root, report.passed) if root.is_dir() else {}
     if not found:
         report.add("missing", f"no sub-<number>_<set>.hdf5 in {root}")
@@ -37,7 +37,7 @@ def check_mosaic(root: Path, settings: Settings) -> Report:
         report.add("ok" if short in SUBJECTS else "differs", f"{short}: {count}{of} subjects")
     stimuli: set[str] = set()
     for name, path in found.items():
-        report.attempt(_check_mosaic_subject, name, path, settings, stimuli)
+        report.attempt(_check_mosaic_subject, name, path, stimuli)
     if stimuli:
         report.attempt(_check_mosaic_stimuli, root / "stimuli", sorted(stimuli))
     if (root / "testtrain").is_dir():
@@ -45,8 +45,8 @@ def check_mosaic(root: Path, settings: Settings) -> Report:
     return report
 
 
-def _check_mosaic_subject(report: Report, name: str, path: Path, settings: Settings, stimuli: set[str]) -> None:
-    """Adds to `stimuli` the names of those it was shown."""
+def _check_mosaic_subject(report: CheckReport, name: str, path: Path, stimuli: set[str]) -> None:
+    """Add to `stimuli` the names of those it was shown, also where a later check fails."""
     trials = files.read_trials(path)
     stimuli |= set(trials.stimuli)
     phases = Counter(trials.phases)
@@ -54,14 +54,13 @@ def _check_mosaic_subject(report: Report, name: str, path: Path, settings: Setti
     ceilings = files.best_noise_ceiling(files.read_noise_ceilings(path))
     ceiling = "no noise ceiling" if ceilings is None else f"noise ceiling from {ceilings[0]} repeats"
     values = ""
-    if settings.read_values:
+    if report.settings.read_values:
         bad = _nan_grayordinates(path, trials)
         values = f", {int(bad.sum())} grayordinates NaN in some trial"
         listed = _listed_nan(path)
         if listed is not None and not np.array_equal(listed, np.flatnonzero(bad)):
-            report.add(
-                "differs", f"{path}: nan_indices_all lists {len(listed)}, {int(bad.sum())} are NaN in some trial"
-            )
+            found = f"nan_indices_all lists {len(listed)}, {int(bad.sum())} are NaN in some trial"
+            report.add("differs", f"{path}: {found}")
     shown = f"{len(set(trials.stimuli))} stimuli"
     report.add("ok", f"{name}: {len(trials.names)} trials ({counts}) of {shown}, {ceiling}{values}")
 
@@ -86,96 +85,92 @@ def _listed_nan(path: Path) -> np.ndarray | None:
     return np.setdiff1d(found, np.flatnonzero(of_ceilings))
 
 
-def _check_mosaic_stimuli(report: Report, folder: Path, names: list[str]) -> None:
+def _check_mosaic_stimuli(report: CheckReport, folder: Path, names: list[str]) -> None:
     if not folder.is_dir():
         report.add("missing", f"{folder}, with {len(names)} stimuli")
         return
     try:
-        mosaic.Pictures(folder, image_size=8).open(names)
+        mosaic.StimulusFolder(folder, image_size=8).open(names)
         report.add("ok", f"{folder}: a picture of each of {len(names)} stimuli")
     except InputError as error:
         report.add("missing", str(error))
 
 
-def _check_splits(report: Report, folder: Path) -> None:
+def _check_splits(report: CheckReport, folder: Path) -> None:
     splits = files.read_splits(folder)
     counts = ", ".join(f"{len(names)} {split}" for split, names in splits.items())
     report.add("ok", f"{folder}: {counts} trials of all subjects")
 
 
-def check_nsd(root: Path, settings: Settings) -> Report:
+def check_nsd(root: Path, settings: CheckSettings) -> CheckReport:
     """What prepare_nsd.py made of each subject, and the pictures."""
-    report = Report("NSD", root, [NSD])
-    report.attempt_file(root / nsd.STIMULI, _check_nsd_pictures, settings)
+    report = CheckReport("NSD", root, [NSD], settings)
+    report.attempt_file(root / nsd.STIMULI, _check_nsd_pictures)
     found = nsd.find_subjects(root, report.passed) if root.is_dir() else {}
     if not found:
         report.add("missing", f"no <subject>/{nsd.SUBJECT_FILE} in {root}")
     for folder in found.values():
-        report.attempt(_check_nsd_subject, folder, settings)
+        report.attempt(_check_nsd_subject, folder)
     return report
 
 
-def _check_nsd_pictures(report: Report, path: Path, settings: Settings) -> None:
+def _check_nsd_pictures(report: CheckReport, path: Path) -> None:
     images = nsd.open_stimuli(path)
     report.add("ok", f"{path.name}: {len(images)} pictures of {images.shape[1]}x{images.shape[2]}")
-    if settings.published_sizes:
+    if report.settings.published_sizes:
         report.expect(f"{path.name}: pictures", images.shape, PICTURES)
 
 
-def _check_nsd_subject(report: Report, folder: Path, settings: Settings) -> None:
+def _check_nsd_subject(report: CheckReport, folder: Path) -> None:
     name, subject = folder.name, nsd.read_subject(folder, EVERY)
     constant = 0
-    if settings.read_values:
+    if report.settings.read_values:
         for rows in Progress(subject.sources, desc=name, unit="session"):
             check_array(rows, FMRI, rows.path)
             constant += int(bad_voxels(rows[:]).sum())
     splits, sizes = Counter(subject.splits), {region: int(mask.sum()) for region, mask in subject.masks.items()}
     regions = " ".join(f"{region} {size}" for region, size in sizes.items())
-    values = f", finite, {constant} constant voxels" * settings.read_values
+    values = f", finite, {constant} constant voxels" * report.settings.read_values
     trials = f"{splits['train']} training and {splits['test']} test trials"
-    report.add(
-        "ok", f"{name}: {len(subject.sources)} sessions, {trials}, {len(subject.bad)} voxels ({regions}){values}"
-    )
-    if settings.published_sizes:
+    sessions = f"{len(subject.sources)} sessions"
+    report.add("ok", f"{name}: {sessions}, {trials}, {len(subject.bad)} voxels ({regions}){values}")
+    if report.settings.published_sizes:
         report.expect(f"{name}: sessions", len(subject.sources), SESSIONS.get(name, 40))
         if nsd.GENERAL in sizes and name in GENERAL:
             report.expect(f"{name}: voxels in {nsd.GENERAL}", sizes[nsd.GENERAL], GENERAL[name])
 
 
-def check_npz(path: Path, settings: Settings) -> Report:
+def check_npz(path: Path, settings: CheckSettings) -> CheckReport:
     """Rows, pictures, voxels and regions of one file; constant voxels; test pictures that are training pictures too."""
-    report = Report("npz", path, [OWN])
+    report = CheckReport("npz", path, [OWN], settings)
     if not path.is_file():
         report.add("missing", f"no file {path}; --root names the .npz file itself")
         return report
-    report.attempt(_check_own_arrays, path, settings)
+    report.attempt(_check_own_arrays, path)
     return report
 
 
-def _check_own_arrays(report: Report, path: Path, settings: Settings) -> None:
+def _check_own_arrays(report: CheckReport, path: Path) -> None:
     data = read_own(path)
     counts = ", ".join(f"{int((data.split == split).sum())} {split}" for split in SPLITS)
-    report.add("ok", f"{len(data.fmri)} rows ({counts}), {data.fmri.shape[1]} voxels{short_hash(path, settings)}")
+    report.add("ok", f"{len(data.fmri)} rows ({counts}), {data.fmri.shape[1]} voxels{report.short_hash(path)}")
     regions = " ".join(f"{name} {int(mask.sum())}" for name, mask in data.roi_masks.items())
     report.add("ok", f"regions: {regions or 'none named, data.roi=all takes every voxel'}")
     shown = f"{len(np.unique(data.stimulus))} of {len(data.images)}"
     side = "x".join(map(str, data.images.shape[1:3]))
-    report.add("ok", f"{shown} images of {side} shown, {_classes(data)}")
+    classes = "no class_ids: the classifier's class of the true picture is taken"
+    if data.class_ids is not None:
+        classes = f"{len(np.unique(data.class_ids))} classes"
+    report.add("ok", f"{shown} images of {side} shown, {classes}")
     subjects = sorted(set(data.subject.tolist()))
     report.add("ok", f"subjects: {', '.join(filter(None, subjects)) or 'none named, so all rows are of one'}")
-    if settings.read_values:
+    if report.settings.read_values:
         for subject in subjects:
             _check_voxels(report, data, subject, str(path))
     _check_overlap(report, path)
 
 
-def _classes(data: OwnArrays) -> str:
-    if data.class_ids is None:
-        return "no class_ids: the classifier's class of the true picture is taken"
-    return f"{len(np.unique(data.class_ids))} classes"
-
-
-def _check_voxels(report: Report, data: OwnArrays, subject: str, where: str) -> None:
+def _check_voxels(report: CheckReport, data: OwnArrays, subject: str, where: str) -> None:
     """Constant voxels and the level of the responses of one subject's training rows."""
     name = subject or "all rows"
     rows = VoxelRows([data.fmri]).subset(np.flatnonzero((data.subject == subject) & (data.split == "train")))
@@ -184,15 +179,13 @@ def _check_voxels(report: Report, data: OwnArrays, subject: str, where: str) -> 
     mean, deviation = voxel_moments(rows, f"{where}: {name}")
     varies = np.isfinite(deviation)
     within = float(np.sqrt(np.square(deviation[varies]).mean()))
-    found = (
-        f"{name}: finite, {int((~varies).sum())} constant voxels, voxels differ in mean by {mean.std():.3g} and vary by"
-    )
+    level = f"voxels differ in mean by {mean.std():.3g} and vary by {within:.3g}"
     hint = " (raw responses: data.scale=voxel, the default, z-scores them)" if mean.std() > within else ""
-    report.add("ok", f"{found} {within:.3g}{hint}")
+    report.add("ok", f"{name}: finite, {int((~varies).sum())} constant voxels, {level}{hint}")
     report.outliers({f"{name}: fmri": rows[: 4 * BLOCK]})
 
 
-def _check_overlap(report: Report, path: Path) -> None:
+def _check_overlap(report: CheckReport, path: Path) -> None:
     train, test, _ = load_npz(path, patch_size=1, scale="none")
     found = overlap(train, test)
     if found["also_in_training"]:

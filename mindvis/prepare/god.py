@@ -89,25 +89,31 @@ def prepare_subject(
     as they are.
     """
     whole = read_bdata(source)
-    data = _with_pictures(whole)
+    kind = whole.one("DataType")
+    if not {TRAIN, TEST} <= set(kind):
+        raise InputError(f"{source}: DataType is {np.unique(kind)[:5].tolist()}; needs 1 (training) and 2 (test)")
+    data = whole.rows((kind == TRAIN) | (kind == TEST))  # what rows without a picture hold does not matter
     bad = bad_voxels(data.select("VoxelData"))
     check_bad(bad, policy, f"{data.path}: VoxelData")
     kept = ~bad if policy == "drop" else np.ones_like(bad)
-    responses, masks = _scale(data, bad, scaling)[:, kept], {name: mask[kept] for name, mask in _masks(data).items()}
+    masks = {name: mask[kept] for name, mask in _masks(data).items()}
+    responses = _scale(data, bad, scaling)[:, kept]
     stimuli = stimulus_ids(data)
     train, train_images = _order(data, stimuli, TRAIN, labels / LABEL_TABLES["train"])
     test, test_images = _order(data, stimuli, TEST, labels / LABEL_TABLES["test"])
     single = responses[test]  # [n v], grouped by image
-    repeats = _repeats(source, test_images)
+    counts = np.bincount(test_images)
+    if counts.min() != counts.max():
+        found = f"test images were shown {counts.min()} to {counts.max()} times"
+        raise InputError(f"{source}: {found}; needs equally often")
+    repeats = int(counts[0])
     averages = single.reshape(-1, repeats, single.shape[1]).mean(axis=1)  # [n v]
-    stimuli_of = {
-        "train_stimuli": stimuli[train],
-        "test_stimuli": stimuli[test],
-        "average_stimuli": stimuli[test][::repeats],
-    }
+    stimuli_of = {"train_stimuli": stimuli[train], "test_stimuli": stimuli[test]}
+    stimuli_of["average_stimuli"] = stimuli[test][::repeats]
     arrays = [responses[train], single, averages, train_images, test_images]
     imagery, of_imagery = _imagery(whole, bad, scaling, unique_labels(labels / LABEL_TABLES["test"]))
-    imagery |= {"imagery": imagery["imagery"][:, kept]} if imagery else {}
+    if imagery:
+        imagery["imagery"] = imagery["imagery"][:, kept]
     write_npz(target, {f"arr_{i}": array for i, array in enumerate(arrays)} | masks | stimuli_of | imagery)
     sizes = f"{len(arrays[0])} training, {len(single)} single and {len(averages)} averaged test rows"
     return f"{sizes}, {of_imagery}, {single.shape[1]} voxels, {int(masks['VC'].sum())} in VC"
@@ -126,14 +132,6 @@ def unique_labels(path: Path) -> list[str]:
     if len(set(ids)) < len(ids) or not ids:
         raise InputError(f"{path}: {len(ids)} lines, {len(set(ids))} different images; needs each image once")
     return ids
-
-
-def _with_pictures(data: BData) -> BData:
-    """The rows under which a picture was shown; what the others hold does not matter."""
-    kind = data.one("DataType")
-    if not {TRAIN, TEST} <= set(kind):
-        raise InputError(f"{data.path}: DataType is {np.unique(kind)[:5].tolist()}; needs 1 (training) and 2 (test)")
-    return data.rows((kind == TRAIN) | (kind == TEST))
 
 
 def _imagery(whole: BData, bad: np.ndarray, scaling: Scaling, table: list[str]) -> tuple[dict[str, np.ndarray], str]:
@@ -156,7 +154,7 @@ def _imagery(whole: BData, bad: np.ndarray, scaling: Scaling, table: list[str]) 
 
 
 def _image_of(name: str, table: list[str]) -> int:
-    """The test image that stands for a category: the one of this id, else the first of its class."""
+    """The test image of an imagined category: the one of this id, else the first of its class."""
     if name in table:
         return table.index(name)
     alike = [i for i, other in enumerate(table) if wnid_of(other) == wnid_of(name)]
@@ -179,18 +177,15 @@ def _scale(data: BData, bad: np.ndarray, scaling: Scaling) -> np.ndarray:
     if scaling == "none":
         return np.where(bad, 0, responses).astype(np.float32)
     if scaling == "run":
-        return _by_run(responses, bad, 10_000 * data.one("DataType") + data.one("Run"))
+        run = 10_000 * data.one("DataType") + data.one("Run")
+        scaled = np.empty(responses.shape, dtype=np.float32)
+        for number in np.unique(run):
+            scaled[run == number] = zscore(responses[run == number], bad)
+        return scaled
     kept = np.where(bad, 0, responses)
     train = kept[data.one("DataType") == TRAIN]
     deviation = train.std(axis=0)
     return ((kept - train.mean(axis=0)) / np.where(deviation > 0, deviation, 1)).astype(np.float32)
-
-
-def _by_run(responses: np.ndarray, bad: np.ndarray, run: np.ndarray) -> np.ndarray:
-    scaled = np.empty(responses.shape, dtype=np.float32)
-    for number in np.unique(run):
-        scaled[run == number] = zscore(responses[run == number], bad)
-    return scaled
 
 
 def _order(data: BData, stimuli: np.ndarray, kind: int, table: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -200,25 +195,15 @@ def _order(data: BData, stimuli: np.ndarray, kind: int, table: Path) -> tuple[np
     unknown = [stimuli[row] for row in rows if stimuli[row] not in position]
     if unknown:
         narrow = f"; the file keeps its numbers as {data.stored}, too short for stimulus ids" * data.is_narrow
-        raise InputError(
-            f"{data.path}: stimulus {unknown[0]} (and {len(unknown) - 1} more rows) is not in {table}{narrow}"
-        )
+        found = f"stimulus {unknown[0]} (and {len(unknown) - 1} more rows)"
+        raise InputError(f"{data.path}: {found} is not in {table}{narrow}")
     images = np.array([position[stimuli[row]] for row in rows], dtype=np.int64)
     missing = len(position) - len(set(images.tolist()))
     if missing:
-        raise InputError(
-            f"{data.path}: {len(rows)} rows of DataType {kind} show {len(position) - missing} images; "
-            f"needs all {len(position)} of {table.name}"
-        )
+        found = f"{len(rows)} rows of DataType {kind} show {len(position) - missing} images"
+        raise InputError(f"{data.path}: {found}; needs all {len(position)} of {table.name}")
     order = np.argsort(images, kind="stable")
     return rows[order], images[order]
-
-
-def _repeats(path: Path, images: np.ndarray) -> int:
-    counts = np.bincount(images)
-    if counts.min() != counts.max():
-        raise InputError(f"{path}: test images were shown {counts.min()} to {counts.max()} times; needs equally often")
-    return int(counts[0])
 
 
 def prepare_stimuli(
@@ -238,7 +223,9 @@ def prepare_stimuli(
         arrays[f"{kind}_images"] = np.stack(squares)
     write_npz(out / IMAGE_FILE, arrays)
     for kind, table in LABEL_TABLES.items():
-        write_text(out / table, _table(names[kind]))
+        wnids = sorted({wnid_of(name) for name in names[kind]})
+        lines = [f"{name},{1 + wnids.index(wnid_of(name))}\n" for name in names[kind]]
+        write_text(out / table, "".join(lines))
     return names
 
 
@@ -270,11 +257,6 @@ def _ordered(pictures: Mapping[str, Path], table: Path | None, folder: Path) -> 
         example = f", {missing[0]} is missing" if missing else ""
         raise InputError(f"{folder}: {len(pictures)} pictures{example}; needs the {len(names)} of {table}")
     return names
-
-
-def _table(names: list[str]) -> str:
-    wnids = sorted({wnid_of(name) for name in names})
-    return "".join(f"{name},{1 + wnids.index(wnid_of(name))}\n" for name in names)
 
 
 def prepare_class_index(

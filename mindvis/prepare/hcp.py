@@ -4,12 +4,11 @@ import filecmp
 import multiprocessing
 import re
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
@@ -20,62 +19,10 @@ from mindvis.config.tools import HCP_PATTERN, BadVoxels
 from mindvis.data.hcp import FILE_NAME, VOLUMETRIC, regions_of
 from mindvis.data.reading import PassedOver, files_below, require_folder
 from mindvis.prepare.bad_voxels import bad_voxels, check_bad, zscore
-from mindvis.prepare.nifti import load_label_image, read_series, read_volumes
-from mindvis.prepare.parcellation import load_parcellation
+from mindvis.prepare.nifti import VolumeRegions
+from mindvis.prepare.parcellation import Regions
 
 Run = dict[str, np.ndarray]
-
-
-class Source(Protocol):
-    """What reads the regions `rois` of one run: region -> float [frames v]."""
-
-    @property
-    def rois(self) -> Sequence[str]: ...
-
-    def check(self) -> None: ...
-
-    def read(self, path: Path) -> Run: ...
-
-
-@dataclass(frozen=True)
-class CiftiSource:
-    """Dense time series with a parcellation: a .dlabel.nii file, or None for Glasser's."""
-
-    rois: Sequence[str]
-    parcellation: Path | None = None
-
-    @cached_property
-    def _regions(self):
-        return load_parcellation(self.parcellation)
-
-    def check(self) -> None:
-        """Raise InputError now for a parcellation that would fail every run."""
-        for roi in self.rois:
-            self._regions.require(roi)
-
-    def read(self, path: Path) -> Run:
-        return read_series(path, lambda axis: {roi: self._regions.indices(axis, roi) for roi in self.rois})
-
-
-@dataclass(frozen=True)
-class VolumeSource:
-    """Volumetric NIfTI with an image of integer labels and a file that names them."""
-
-    rois: Sequence[str]
-    labels: Path
-    names: Path
-
-    @cached_property
-    def _atlas(self):
-        return load_label_image(self.labels, self.names)
-
-    def check(self) -> None:
-        """Raise InputError now for labels that would fail every run."""
-        for roi in self.rois:
-            self._atlas.voxels(roi)
-
-    def read(self, path: Path) -> Run:
-        return read_volumes(path, self._atlas, list(self.rois))
 
 
 @dataclass(frozen=True)
@@ -118,7 +65,7 @@ def subject_of(path: Path, raw: Path) -> str:
 
 
 def prepare_subject(
-    paths: Sequence[Path], target: Path, source: Source, *, policy: BadVoxels = "zero", overwrite: bool = False
+    paths: Sequence[Path], target: Path, source: Regions, *, policy: BadVoxels = "zero", overwrite: bool = False
 ) -> Outcome:
     """Z-score each run in time, put the runs one after another and write one subject; "failed" instead of an error."""
     subject = target.parent.name
@@ -130,7 +77,7 @@ def prepare_subject(
         at_work = target
         write_npz(target, regions)
         (target.parent / VOLUMETRIC).unlink(missing_ok=True)
-        if isinstance(source, VolumeSource):
+        if isinstance(source, VolumeRegions):
             (target.parent / VOLUMETRIC).touch()
     except InputError as error:
         return Outcome(subject, "failed", str(error))
@@ -142,7 +89,7 @@ def prepare_subject(
 
 
 def prepare_all(
-    runs: dict[str, list[Path]], out: Path, source: Source, *, policy: BadVoxels, overwrite: bool, workers: int
+    runs: dict[str, list[Path]], out: Path, source: Regions, *, policy: BadVoxels, overwrite: bool, workers: int
 ) -> Iterator[Outcome]:
     """Outcome of every subject, as they end; `workers` > 1 spreads the subjects over processes."""
     source.check()
@@ -155,22 +102,23 @@ def prepare_all(
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
         futures = {pool.submit(prepare, *job): job[1].parent.name for job in jobs}
         for future in Progress(as_completed(futures), total=len(futures), unit="subject"):
-            yield _outcome(future, futures[future])
-
-
-def _outcome(future: Future, subject: str) -> Outcome:
-    try:
-        return future.result()
-    except BrokenProcessPool:
-        return Outcome(subject, "failed", "a worker process was killed (out of memory?); use fewer --workers")
+            try:
+                yield future.result()
+            except BrokenProcessPool:
+                killed = "a worker process was killed (out of memory?); use fewer --workers"
+                yield Outcome(futures[future], "failed", killed)
 
 
 def _join(series: list[Run], paths: Sequence[Path], policy: BadVoxels) -> tuple[Run, int]:
+    """The runs of each region one after another, z-scored, and the number of voxels that are bad in any run."""
     regions, num_bad = {}, 0
     for roi in series[0]:
-        bad = [bad_voxels(_long_enough(run[roi], path)) for run, path in zip(series, paths, strict=True)]
-        for one, path in zip(bad, paths, strict=True):
-            check_bad(one, policy, f"{path}: {roi}")
+        bad = []  # of each run
+        for run, path in zip(series, paths, strict=True):
+            if len(run[roi]) < 2:
+                raise InputError(f"{path}: {len(run[roi])} frames; needs at least 2 to be z-scored in time")
+            bad.append(bad_voxels(run[roi]))
+            check_bad(bad[-1], policy, f"{path}: {roi}")
         anywhere = np.any(bad, axis=0)  # [v]
         num_bad += int(anywhere.sum())
         # A voxel that is left out must be left out of every run, or the runs would not fit together.
@@ -178,12 +126,6 @@ def _join(series: list[Run], paths: Sequence[Path], policy: BadVoxels) -> tuple[
         scaled = [zscore(run[roi], one)[:, kept] for run, one in zip(series, bad, strict=True)]
         regions[roi] = np.concatenate(scaled)  # [frames v]
     return regions, num_bad
-
-
-def _long_enough(series: np.ndarray, path: Path) -> np.ndarray:
-    if len(series) < 2:
-        raise InputError(f"{path}: {len(series)} frames; needs at least 2 to be z-scored in time")
-    return series
 
 
 def _is_done(target: Path, rois: Sequence[str]) -> bool:

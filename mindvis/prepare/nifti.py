@@ -1,13 +1,14 @@
-"""Brain images: CIFTI-2 files, and NIfTI volumes with an image of integer labels on the same grid.
+"""Brain images, opened with their axes and size checked and read by the slice: CIFTI-2 files and NIfTI volumes.
 
-Opened with their axes and size checked, read by the slice.
+`VolumeRegions` reads the voxels of regions from volumes, `CiftiRegions` in parcellation.py those from CIFTI files.
 """
 
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -104,29 +105,75 @@ def _check_size(path: Path, image: Cifti2Image) -> None:
 
 
 @dataclass(frozen=True)
-class LabelImage:
-    """Integer labels [x y z], the affine of their grid, and the labels of each region."""
+class VolumeRegions:
+    """The voxels of NIfTI volumes in regions of an image of integer labels, or, without names, where it is not 0.
 
-    path: Path
-    labels: np.ndarray
-    affine: np.ndarray
-    regions: dict[str, list[int]]
+    `names` is a file of lines `<label> <name>` (V1, L_V1 and R_V1 all belong to V1); no `rois` are all that it names.
+    """
 
-    def voxels(self, roi: str) -> np.ndarray:
-        """Flat indices (C order) of the voxels of `roi`: int [v]."""
-        if roi not in self.regions:
-            known = ", ".join(self.regions)
-            raise InputError(f"{self.path}: the names file has no region {roi!r}; it has {known}: choose with --rois")
-        found = np.flatnonzero(np.isin(self.labels, self.regions[roi]))
-        if not found.size:
-            raise InputError(f"{self.path}: no voxel of region {roi!r} (labels {self.regions[roi]})")
-        return found
+    labels: Path
+    names: Path | None = None
+    rois: Sequence[str] = ()
 
+    @cached_property
+    def regions(self) -> dict[str, np.ndarray]:
+        """Region -> bool [x y z]. Raises InputError for one that has no label or no voxel."""
+        labels = read_labels(self.labels)
+        if self.names is None:
+            return {"mask": labels != 0}
+        known = _read_names(self.names)
+        regions = {}
+        for roi in self.rois or known:
+            if roi not in known:
+                found = f"the names file has no region {roi!r}; it has {', '.join(known)}"
+                raise InputError(f"{self.labels}: {found}: choose with --rois")
+            regions[roi] = np.isin(labels, known[roi])
+            if not regions[roi].any():
+                raise InputError(f"{self.labels}: no voxel of region {roi!r} (labels {known[roi]})")
+        return regions
 
-def load_label_image(path: Path, names: Path) -> LabelImage:
-    """A label image and its names file, lines of `<label> <name>` (V1, L_V1 and R_V1 all belong to V1)."""
-    image = open_nifti(path, 3)
-    return LabelImage(path, read_labels(path), image.affine, _read_names(names))
+    @cached_property
+    def inside(self) -> np.ndarray:
+        """The voxels of any region: bool [x y z]."""
+        inside = np.any(list(self.regions.values()), axis=0)
+        if not inside.any():
+            raise InputError(f"{self.labels}: selects none of {inside.size} voxels")
+        return inside
+
+    @property
+    def masks(self) -> dict[str, np.ndarray]:
+        """Region -> bool [v], which of the voxels that `read_one` gives are in it."""
+        return {roi: mask[self.inside] for roi, mask in self.regions.items()}
+
+    def check(self) -> None:
+        """Raise InputError now for labels that would fail every image."""
+        _ = self.inside
+
+    def read(self, path: Path) -> dict[str, np.ndarray]:
+        """Time series of the regions in a 4-D image, read a few frames at a time: each float32 [frames v]."""
+        image = self._open(path, 4)
+        with unreadable(f"{path}: unreadable time series", NIFTI_ERRORS):
+            starts = range(0, image.shape[3], FRAMES_AT_ONCE)
+            blocks = [np.asarray(image.dataobj[..., start : start + FRAMES_AT_ONCE])[self.inside] for start in starts]
+        series = np.concatenate(blocks, axis=1).T.astype(np.float32)  # [frames v]
+        return {roi: series[:, mask] for roi, mask in self.masks.items()}
+
+    def read_one(self, path: Path, volume: int | None) -> np.ndarray:
+        """One volume of a 4-D image, or, with None, an image of one: float32 [v]."""
+        image = self._open(path, 3 if volume is None else 4)
+        if volume is not None and volume >= image.shape[3]:
+            raise InputError(f"{path}: has {image.shape[3]} volumes, the table names volume {volume} (from 0)")
+        with unreadable(f"{path}: unreadable image", NIFTI_ERRORS):
+            values = np.asarray(image.dataobj if volume is None else image.dataobj[..., volume], np.float32)
+        return values.reshape(self.inside.shape)[self.inside]
+
+    def _open(self, path: Path, num_axes: int) -> nib.Nifti1Image:
+        """An image on the grid of the labels."""
+        image, labels = open_nifti(path, num_axes), open_nifti(self.labels, 3)
+        if image.shape[:3] != labels.shape[:3] or not np.allclose(image.affine, labels.affine, atol=1e-3):
+            found = f"grid {image.shape[:3]} is not that of {self.labels} {labels.shape[:3]}"
+            raise InputError(f"{path}: {found}; needs the same shape and affine (resample the mask or labels)")
+        return image
 
 
 def read_labels(path: Path) -> np.ndarray:
@@ -137,32 +184,6 @@ def read_labels(path: Path) -> np.ndarray:
     if not np.isfinite(labels).all() or not np.array_equal(labels, np.round(labels)):
         raise InputError(f"{path}: labels that are no whole numbers; needs an image of integer labels")
     return labels.astype(np.int64)
-
-
-def read_volumes(path: Path, atlas: LabelImage, rois: list[str]) -> dict[str, np.ndarray]:
-    """Time series of regions of a 4-D image, read a few frames at a time: each float32 [frames v]."""
-    image = open_nifti(path, 4)
-    require_grid(path, image, atlas.path, atlas.labels.shape, atlas.affine)
-    rois_voxels = {roi: atlas.voxels(roi) for roi in rois}
-    wanted = np.unique(np.concatenate(list(rois_voxels.values())))
-    with unreadable(f"{path}: unreadable time series", NIFTI_ERRORS):
-        frames = [_frames(image, start, wanted) for start in range(0, image.shape[3], FRAMES_AT_ONCE)]
-    series = np.concatenate(frames)  # [frames v]
-    return {roi: series[:, np.searchsorted(wanted, voxels)] for roi, voxels in rois_voxels.items()}
-
-
-def require_grid(path: Path, image: nib.Nifti1Image, like: Path, shape: tuple[int, ...], affine: np.ndarray) -> None:
-    """Raise InputError unless an image lies on the grid of the mask or labels `like`."""
-    if image.shape[:3] != shape or not np.allclose(image.affine, affine, atol=1e-3):
-        raise InputError(
-            f"{path}: grid {image.shape[:3]} is not that of {like} {shape}; "
-            "needs the same shape and affine (resample the mask or labels)"
-        )
-
-
-def _frames(image: nib.Nifti1Image, start: int, wanted: np.ndarray) -> np.ndarray:
-    block = np.asarray(image.dataobj[..., start : start + FRAMES_AT_ONCE])  # [x y z frames]
-    return block.reshape(-1, block.shape[-1])[wanted].T.astype(np.float32)
 
 
 def open_nifti(path: Path, num_axes: int) -> nib.Nifti1Image:

@@ -5,10 +5,9 @@ One session is in memory at a time and process; a session that is there is kept,
 
 import multiprocessing
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,33 +40,23 @@ PRF |= {"V1": [1, 2], "V2": [3, 4], "V3": [5, 6]}
 DEFAULT_ROIS = (GENERAL, "V1", "V2", "V3", "hV4")
 
 
-@dataclass(frozen=True)
-class Design:
-    """What was shown: picture of every trial of every subject, [8 30000], and the shared pictures; all from 0."""
+def read_design(path: Path, subject: str, num_sessions: int) -> tuple[np.ndarray, np.ndarray]:
+    """What `nsd_expdesign.mat` says was shown in the first sessions of "subj01"; pictures are numbered from 0.
 
-    images: np.ndarray
-    shared: np.ndarray
-
-    def of(self, subject: str, num_sessions: int, where: Path) -> np.ndarray:
-        """Pictures of the trials of the first sessions of "subj01", int [750 s]. Raises InputError."""
-        number = int(subject.removeprefix("subj"))
-        if not 1 <= number <= len(self.images):
-            raise InputError(f"{where}: has {len(self.images)} subjects, none is {subject}")
-        if num_sessions * TRIALS > self.images.shape[1]:
-            raise InputError(f"{where}: orders {self.images.shape[1]} trials, {num_sessions} sessions have more")
-        return self.images[number - 1, : num_sessions * TRIALS]
-
-
-def read_design(path: Path) -> Design:
-    """`nsd_expdesign.mat`. Raises InputError."""
-    names = ("masterordering", "subjectim", "sharedix")
-    arrays = _read_mat(path, names)
+    Returns the picture of each trial, int [750 s], and the pictures shared by all subjects. Raises InputError.
+    """
+    arrays = _read_mat(path, ("masterordering", "subjectim", "sharedix"))
     order = _numbers(path, "masterordering", arrays, high=arrays["subjectim"].shape[-1]).ravel()
     images = _numbers(path, "subjectim", arrays, high=73_000)
     shared = _numbers(path, "sharedix", arrays, high=73_000).ravel()
     if images.ndim != 2:
         raise InputError(f"{path}: subjectim is {list(images.shape)}, needs [subjects pictures]")
-    return Design(images[:, order], shared)
+    number = int(subject.removeprefix("subj"))
+    if not 1 <= number <= len(images):
+        raise InputError(f"{path}: has {len(images)} subjects, none is {subject}")
+    if num_sessions * TRIALS > len(order):
+        raise InputError(f"{path}: orders {len(order)} trials, {num_sessions} sessions have more")
+    return images[number - 1, order[: num_sessions * TRIALS]], shared
 
 
 def _read_mat(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
@@ -116,7 +105,10 @@ def read_regions(raw: Path, subject: str, rois: Sequence[str]) -> dict[str, np.n
     Raises InputError.
     """
     folder = raw / ROIS.format(subject=subject)
-    masks = {roi: np.isin(read_labels(folder / f"{file}.nii.gz"), labels) for roi, (file, labels) in _files(rois)}
+    masks = {}
+    for roi in rois:
+        file, labels = _file_and_labels(roi)
+        masks[roi] = np.isin(read_labels(folder / f"{file}.nii.gz"), labels)
     grids = {mask.shape for mask in masks.values()}
     if len(grids) > 1:
         raise InputError(f"{folder}: regions of different grids, {' and '.join(map(str, sorted(grids)))}")
@@ -126,22 +118,20 @@ def read_regions(raw: Path, subject: str, rois: Sequence[str]) -> dict[str, np.n
     return masks
 
 
-def _files(rois: Sequence[str]) -> Iterator[tuple[str, tuple[str, list[int]]]]:
-    """Region, and the file and labels that make it."""
-    for roi in rois:
-        atlas, _, label = roi.partition("/")
-        if roi == GENERAL:
-            yield roi, (GENERAL, [1])
-        elif roi in PRF:
-            yield roi, ("prf-visualrois", PRF[roi])
-        elif label.isdecimal():
-            yield roi, (atlas, [int(label)])
-        elif atlas == "HCP_MMP1" and label:
-            require_area(label, area_names().values(), "HCP_MMP1")
-            yield roi, (atlas, [i for i, name in area_names().items() if name == label and i <= NUM_AREAS])
-        else:
-            known = f"{GENERAL}, {', '.join(PRF)}, HCP_MMP1/<area> or <atlas>/<number>"
-            raise InputError(f"region {roi!r} is unknown, needs {known}")
+def _file_and_labels(roi: str) -> tuple[str, list[int]]:
+    """The label image that has a region, and its labels there."""
+    atlas, _, label = roi.partition("/")
+    if roi == GENERAL:
+        return GENERAL, [1]
+    if roi in PRF:
+        return "prf-visualrois", PRF[roi]
+    if label.isdecimal():
+        return atlas, [int(label)]
+    if atlas == "HCP_MMP1" and label:
+        require_area(label, area_names().values(), "HCP_MMP1")
+        return atlas, [i for i, name in area_names().items() if name == label and i <= NUM_AREAS]
+    known = f"{GENERAL}, {', '.join(PRF)}, HCP_MMP1/<area> or <atlas>/<number>"
+    raise InputError(f"region {roi!r} is unknown, needs {known}")
 
 
 def read_session(path: Path, mask: np.ndarray) -> np.ndarray:
@@ -174,10 +164,10 @@ def _read_inside(betas: Any, inside: np.ndarray) -> np.ndarray:
     before = 0
     for z in range(0, len(inside), step):
         part = inside[z : z + step]
-        count = int(part.sum())
-        if count:
-            series[:, before : before + count] = betas[:, z : z + step][:, part]
-        before += count
+        after = before + int(part.sum())
+        if after > before:
+            series[:, before:after] = betas[:, z : z + step][:, part]
+        before = after
     return series
 
 
@@ -188,8 +178,7 @@ def prepare_session(path: Path, target: Path, mask: np.ndarray, policy: BadVoxel
     series = read_session(path, mask)
     bad = bad_voxels(series)
     check_bad(bad, policy, str(path))
-    scaled = zscore(series, bad)
-    write_npy(target, scaled)
+    write_npy(target, zscore(series, bad))
 
 
 def prepare_subject(
@@ -209,26 +198,26 @@ def prepare_subject(
     if num_sessions is not None and not 1 <= num_sessions <= len(paths):
         raise InputError(f"{raw}: {subject} has {len(paths)} sessions, --sessions is {num_sessions}")
     paths = paths[:num_sessions]
-    design = read_design(raw / EXPERIMENT)
-    image = design.of(subject, len(paths), raw / EXPERIMENT)
+    image, shared = read_design(raw / EXPERIMENT, subject, len(paths))
     regions = read_regions(raw, subject, rois)
     mask = np.any(list(regions.values()), axis=0)  # [x y z]
     folder = out / subject
     _begin(folder, mask)
     _prepare_sessions(paths, folder, mask, policy, workers)
     inside = mask.transpose(2, 1, 0)
-    bad = _zero_voxels(folder, len(paths))
+    sessions = [load_npy(session_file(folder, number), mmap=True) for number in range(1, len(paths) + 1)]
+    bad = np.any([(rows[:2] == 0).all(axis=0) for rows in sessions], axis=0)  # in some session: z-scores are all 0
     arrays = {
         "image": image,
         "session": np.repeat(np.arange(1, len(paths) + 1), TRIALS),
-        "shared": design.shared,
+        "shared": shared,
         "roi_names": np.array(list(regions)),
         "roi_masks": np.stack([region.transpose(2, 1, 0)[inside] for region in regions.values()]),
     }
+    test = np.isin(image, shared)
     arrays |= {"bad": bad} if policy == "drop" else {}
-    arrays |= _noise_ceiling(folder, len(paths), image, design.shared)
+    arrays |= _noise_ceiling(sessions, image, ~test)
     write_npz(folder / SUBJECT_FILE, arrays)
-    test = np.isin(image, design.shared)
     shown = f"{len(np.unique(image[~test]))} training and {len(np.unique(image[test]))} test pictures"
     sizes = " ".join(f"{name} {int(region.sum())}" for name, region in regions.items())
     left_out = "left out" if policy == "drop" else "zeros"
@@ -272,18 +261,10 @@ def _prepare_sessions(paths: list[Path], folder: Path, mask: np.ndarray, policy:
             raise InputError(f"{folder}: {killed}") from error
 
 
-def _zero_voxels(folder: Path, num_sessions: int) -> np.ndarray:
-    """Voxels without a signal in some session, bool [v]: z-scores of these are all 0."""
-    sessions = (load_npy(session_file(folder, number), mmap=True) for number in range(1, num_sessions + 1))
-    return np.any([(rows[:2] == 0).all(axis=0) for rows in sessions], axis=0)
-
-
-def _noise_ceiling(folder: Path, num_sessions: int, image: np.ndarray, shared: np.ndarray) -> dict[str, np.ndarray]:
+def _noise_ceiling(sessions: list[np.ndarray], image: np.ndarray, is_training: np.ndarray) -> dict[str, np.ndarray]:
     """From the repeats of training pictures, so that voxels can be chosen by it without a look at the test set."""
-    rows = VoxelRows(
-        [MappedArray.of(load_npy(session_file(folder, number), mmap=True)) for number in range(1, num_sessions + 1)]
-    )
-    training = np.flatnonzero(~np.isin(image, shared))
+    rows = VoxelRows([MappedArray.of(session) for session in sessions])
+    training = np.flatnonzero(is_training)
     groups = list(rows_by(image[training].tolist(), training.tolist()).values())
     if sum(len(group) > 1 for group in groups) < 2:
         return {}

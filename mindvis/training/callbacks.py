@@ -20,6 +20,7 @@ from tqdm import tqdm
 from mindvis.common.errors import InputError
 from mindvis.common.files import append_text, to_csv
 from mindvis.common.progress import Pace, minutes
+from mindvis.config.schemas import TrainerConfig
 from mindvis.training.logging import MetricsFile
 
 log = logging.getLogger(__name__)
@@ -52,9 +53,8 @@ class Speed(pl.Callback):
 
     COLUMNS = ("step", "samples_per_second", "hours_left", "loader_share", "peak_memory_gb")
 
-    def __init__(self, folder: Path, *, batch_size: int, every_steps: int, max_steps: int = -1):
-        self.path, self.batch_size, self.every_steps = folder / "speed.csv", batch_size, every_steps
-        self.max_steps = max_steps
+    def __init__(self, folder: Path, settings: TrainerConfig):
+        self.path, self.settings = folder / "speed.csv", settings
         self._published = 0  # step of the last row
         self._seconds = self._waited = self._at = 0.0
 
@@ -69,7 +69,7 @@ class Speed(pl.Callback):
         self._seconds += time.monotonic() - self._at
         self._waited += _loader(trainer).waited
         self._at, _loader(trainer).waited = time.monotonic(), 0.0
-        if trainer.global_step - self._published >= self.every_steps:
+        if trainer.global_step - self._published >= self.settings.log_every_steps:
             self._publish(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -78,22 +78,19 @@ class Speed(pl.Callback):
             self._publish(trainer)
 
     def _publish(self, trainer: pl.Trainer) -> None:
-        steps, left = trainer.global_step - self._published, _steps_left(trainer, self.max_steps)
-        per_step = self.batch_size * trainer.accumulate_grad_batches * trainer.world_size
+        steps, left = trainer.global_step - self._published, _steps_left(trainer, self.settings.max_steps)
         values = {
-            "samples_per_second": steps * per_step / self._seconds,
+            "samples_per_second": steps * _samples_a_step(trainer, self.settings) / self._seconds,
             "hours_left": self._seconds / steps * left / 3600,
             "loader_share": self._waited / self._seconds,
             "peak_memory_gb": peak_memory_gb(trainer.strategy.root_device),
         }
         self._published, self._seconds, self._waited = trainer.global_step, 0.0, 0.0
-        if trainer.is_global_zero:
-            self._write(trainer, values)
-
-    def _write(self, trainer: pl.Trainer, values: dict[str, float]) -> None:
+        if not trainer.is_global_zero:
+            return
+        named = {f"speed/{key}": value for key, value in values.items()}
         for logger in trainer.loggers:
             if not isinstance(logger, MetricsFile):
-                named = {f"speed/{key}": value for key, value in values.items()}
                 logger.log_metrics(named, step=trainer.global_step - 1)
         row = {"step": trainer.global_step} | {key: f"{value:.6g}" for key, value in values.items()}
         append_text(self.path, to_csv(self.COLUMNS, [row], header=not self.path.exists()))
@@ -104,15 +101,15 @@ class StepProgress(pl.Callback):
 
     BAR = "{percentage:3.0f}%|{bar}| step {n_fmt} of {total_fmt}, {remaining} left{postfix}"
 
-    def __init__(self, *, batch_size: int, max_steps: int = -1):
-        self.batch_size, self.max_steps = batch_size, max_steps
+    def __init__(self, settings: TrainerConfig):
+        self.settings = settings
         self.pace, self._first = Pace(), 0
         self._bar: tqdm | None = None
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self.pace, self._first = Pace(), trainer.global_step
         if trainer.is_global_zero and sys.stderr.isatty():
-            total = trainer.global_step + _steps_left(trainer, self.max_steps)
+            total = trainer.global_step + _steps_left(trainer, self.settings.max_steps)
             self._bar = tqdm(total=total, initial=trainer.global_step, bar_format=self.BAR, dynamic_ncols=True)
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
@@ -120,9 +117,9 @@ class StepProgress(pl.Callback):
         if not trainer.is_global_zero or step == self._first:
             return
         if self._bar is not None:
-            per_step = self.batch_size * trainer.accumulate_grad_batches * trainer.world_size
             if _is_logged(trainer):  # to read a loss is to wait for the device
-                speed = f"{per_step * (step - self._first) / self.pace.seconds:.3g} samples/s"
+                samples = _samples_a_step(trainer, self.settings) * (step - self._first)
+                speed = f"{samples / self.pace.seconds:.3g} samples/s"
                 self._bar.set_postfix_str(", ".join([*_losses(trainer), speed]), refresh=False)
             self._bar.update(step - self._bar.n)
         elif self.pace.due():
@@ -133,7 +130,7 @@ class StepProgress(pl.Callback):
             self._bar.close()
 
     def _log(self, trainer: pl.Trainer, step: int) -> None:
-        total = step + _steps_left(trainer, self.max_steps)
+        total = step + _steps_left(trainer, self.settings.max_steps)
         left = self.pace.seconds / (step - self._first) * (total - step)
         done = f"step {step} of {total} ({step / total:.0%})"
         epoch = f"epoch {trainer.current_epoch + 1} of {trainer.max_epochs}"
@@ -248,6 +245,10 @@ def peak_memory_gb(device: torch.device) -> float:
 def _loader(trainer: pl.Trainer) -> Any:
     """The `WatchedLoader` of the training."""
     return trainer.train_dataloader
+
+
+def _samples_a_step(trainer: pl.Trainer, settings: TrainerConfig) -> int:
+    return settings.batch_size * trainer.accumulate_grad_batches * trainer.world_size
 
 
 def _steps_left(trainer: pl.Trainer, max_steps: int) -> int:

@@ -19,6 +19,7 @@ from lightning_fabric.plugins import CheckpointIO
 from mindvis.common.files import link, write_json
 from mindvis.common.tensor_files import load_tensors, save_tensors
 from mindvis.config.invocation import this_command
+from mindvis.config.schemas import TrainerConfig
 from mindvis.training.base_weights import BaseWriter, with_base
 from mindvis.training.logging import MetricsFile
 from mindvis.training.runs import Run
@@ -57,7 +58,7 @@ class WholeCheckpointIO(CheckpointIO):
         Path(path).unlink(missing_ok=True)
 
 
-class Judge(Protocol):
+class CheckpointJudge(Protocol):
     """Scores the weights in place of val/loss; larger is better."""
 
     def take(self) -> float | None:
@@ -75,28 +76,27 @@ class Checkpoints(pl.Callback):
         run: Run,
         metrics: MetricsFile,
         signals: SignalWatch,
+        settings: TrainerConfig,
         *,
-        every_steps: int,
-        every_minutes: float,
-        keep_best: int,
-        judge: Judge | None = None,
+        judge: CheckpointJudge | None = None,
         check: Callable[[pl.Trainer], None] = lambda trainer: None,
-        clock: Callable[[], float] = time.monotonic,
     ):
         self.run, self.metrics, self.signals = run, metrics, signals
-        self.every_steps, self.every_seconds, self.keep_best = every_steps, 60 * every_minutes, keep_best
+        self.every_steps, self.every_seconds = settings.checkpoint_every_steps, 60 * settings.checkpoint_every_minutes
+        self.keep_best = settings.keep_best
         self.judge = judge
         self.best: dict[str, float] = {}  # file name -> score, the best first
         self.check = check  # raises for a state that must not be kept
-        self.clock, self.saved_at = clock, clock()
-        self._ask_at, self._asked = 0, (0, clock())  # of several processes: step of the next question; last step, time
-        self.saved_step = 0
+        self.clock = time.monotonic
+        self.saved_step, self.saved_at = 0, self.clock()
+        self._ask_at = 0  # of several processes: step at which they ask each other next
+        self._asked = 0, self.clock()  # step and time of the last question
         self.finished = False
         self._score: float | None = None
         self._next_batch = 0
         # Without a whole `last`, `previous` is what the run stands on and must not be replaced by it.
         self._last_is_whole = run.continues and run.resume_from is not None and run.resume_from.name == run.last.name
-        self._begun, self._seconds_before = clock(), run.manifest.get("wall_seconds", 0.0)
+        self._begun, self._seconds_before = self.clock(), run.manifest.get("wall_seconds", 0.0)
 
     def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         if not self.run.continues and trainer.is_global_zero:
@@ -133,15 +133,15 @@ class Checkpoints(pl.Callback):
         self._ask_judge()
         stop = self.signals.status is not None
         late = bool(self.every_seconds) and self.clock() - self.saved_at >= self.every_seconds
-        due = late or self._improves()
+        due = late or _best_name(trainer.global_step) in self._ranked(trainer.global_step)
         if trainer.world_size > 1:
             stop, due = self._agree(trainer, stop, due, epoch_begins=next_batch == 0)
         by_step = bool(self.every_steps) and trainer.global_step % self.every_steps == 0
         if trainer.global_step > self.saved_step and (stop or due or by_step):
             self._save(trainer, next_batch)
         if stop:
-            said = f"stopped by a signal at step {trainer.global_step}, which is saved in {self.run.last}"
-            log.warning("%s; to go on: %s", said, this_command())
+            stopped = f"stopped by a signal at step {trainer.global_step}, which is saved in {self.run.last}"
+            log.warning("%s; to go on: %s", stopped, this_command())
             raise SystemExit(self.signals.status or INTERRUPTED)
 
     def _agree(self, trainer: pl.Trainer, stop: bool, due: bool, *, epoch_begins: bool) -> tuple[bool, bool]:
@@ -155,30 +155,25 @@ class Checkpoints(pl.Callback):
             return False, False
         steps = step - self._asked[0]
         seconds = (self.clock() - self._asked[1]) / max(1, steps)
-        said = torch.tensor([stop, due, seconds], dtype=torch.float32, device=trainer.strategy.root_device)
-        any_stop, any_due, slowest = trainer.strategy.reduce(said, reduce_op="max").tolist()
+        own = torch.tensor([stop, due, seconds], dtype=torch.float32, device=trainer.strategy.root_device)
+        any_stop, any_due, slowest = trainer.strategy.reduce(own, reduce_op="max").tolist()
         self._asked = (step, self.clock())
         self._ask_at = step + (max(1, min(ASK_STEPS, int(ASK_SECONDS / max(slowest, 1e-6)))) if steps else 1)
         return bool(any_stop), bool(any_due)
 
-    def _improves(self) -> bool:
+    def _ranked(self, step: int) -> dict[str, float]:
+        """The best checkpoints, with that of this step if its score is among them; of equal ones the first stays."""
         if self._score is None or not math.isfinite(self._score):
-            return False
-        rank = self._rank(self._score)
-        return len(self.best) < self.keep_best or any(rank < self._rank(score) for score in self.best.values())
-
-    def _rank(self, score: float) -> float:
-        return score if self.judge is None else -score
+            return self.best
+        scores = self.best | {_best_name(step): self._score}
+        ranked = sorted(scores.items(), key=lambda item: item[1], reverse=self.judge is not None)
+        return dict(ranked[: self.keep_best])
 
     def _save(self, trainer: pl.Trainer, next_batch: int) -> None:
         self.check(trainer)
         self._next_batch = next_batch
         step = trainer.global_step
-        if self._score is not None and self._improves():
-            scores = self.best | {f"best-{step:08d}.ckpt": self._score}
-            ranked = sorted(scores.items(), key=lambda item: self._rank(item[1]))
-            self.best = dict(ranked[: self.keep_best])
-        self._score = None
+        self.best, self._score = self._ranked(step), None
         if trainer.is_global_zero:
             self.metrics.sync()
             if self._last_is_whole:
@@ -212,7 +207,7 @@ class Checkpoints(pl.Callback):
 
     def _settle_best(self, step: int) -> None:
         """Make the files of the best checkpoints agree with `best`, also after a kill between two of these lines."""
-        folder, newest = self.run.checkpoints, f"best-{step:08d}.ckpt"
+        folder, newest = self.run.checkpoints, _best_name(step)
         if newest in self.best and not (folder / newest).exists():
             link(self.run.last if self._last_is_whole else cast(Path, self.run.resume_from), folder / newest)
         self.best = {name: score for name, score in self.best.items() if (folder / name).exists()}
@@ -220,6 +215,10 @@ class Checkpoints(pl.Callback):
         for path in folder.glob("best-*.ckpt"):
             if path.name not in self.best:
                 path.unlink()
+
+
+def _best_name(step: int) -> str:
+    return f"best-{step:08d}.ckpt"
 
 
 def _settle_counters(fit_loop: dict, next_batch: int) -> None:

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 def check_trainer(settings: TrainerConfig) -> None:
-    """Raises `InputError` for a setting that cannot be, and for a GPU that is asked for and not there."""
+    """Raises `InputError` for an impossible setting, and for a GPU that is not there."""
     check_values(settings, prefix="trainer.")
     check_count(settings.devices * settings.num_nodes)
     if settings.accelerator == "gpu" and not num_gpus():
@@ -69,11 +69,15 @@ def make_engine(settings: TrainerConfig, run: Run, *, clip: float, loggers: list
     """The Trainer for a run; `clip` is the largest gradient norm, 0 for any."""
     on_gpu_in_half = settings.precision == "16-mixed" and is_on_gpu(settings)
     scaled = [ScaledPrecision("16-mixed", "cuda")] if on_gpu_in_half else []
+    strategy: str | Strategy = "auto"
+    if settings.strategy == "ddp" or settings.devices * settings.num_nodes > 1:
+        # what a forward pass does not use is frozen, so nobody need look for it in every step
+        strategy = DDPStrategy(find_unused_parameters=False)
     return pl.Trainer(
         accelerator=settings.accelerator,
         devices=settings.devices,
         num_nodes=settings.num_nodes,
-        strategy=_strategy(settings),
+        strategy=strategy,
         precision=None if scaled else settings.precision,  # type: ignore[arg-type]
         max_epochs=settings.max_epochs,
         accumulate_grad_batches=settings.accumulate,
@@ -163,13 +167,6 @@ def _environment() -> list[ClusterEnvironment]:
     if started_by_slurm():
         return [SLURMEnvironment(auto_requeue=False)]
     return [LightningEnvironment()] if SLURMEnvironment.detect() else []
-
-
-def _strategy(settings: TrainerConfig) -> str | Strategy:
-    if settings.strategy == "ddp" or settings.devices * settings.num_nodes > 1:
-        # what a forward pass does not use is frozen, so nobody need look for it in every step
-        return DDPStrategy(find_unused_parameters=False)
-    return "auto"
 
 
 def _outermost(module: nn.Module) -> Iterator[nn.Module]:

@@ -15,10 +15,10 @@ from mindvis.common.errors import InputError
 from mindvis.common.launched import global_rank
 from mindvis.config.invocation import now
 from mindvis.config.loading import plain
-from mindvis.config.schemas import FinetuneLDMConfig, FinetuneMBMConfig, LoggingConfig, PretrainMBMConfig, TrainerConfig
+from mindvis.config.schemas import FinetuneLDMConfig, FinetuneMBMConfig, PretrainMBMConfig, TrainerConfig
 from mindvis.training import on_cpu
 from mindvis.training.callbacks import Assembly, LossWatch, Speed, StepLimit, StepProgress, peak_memory_gb
-from mindvis.training.checkpointing import Checkpoints, Judge
+from mindvis.training.checkpointing import CheckpointJudge, Checkpoints
 from mindvis.training.engine import check_trainer, compile_networks, is_on_gpu, kernels, largest_batch_size, make_engine
 from mindvis.training.loaders import Loaders, check_samples
 from mindvis.training.logging import MetricsFile, make_loggers
@@ -26,7 +26,7 @@ from mindvis.training.runs import Run, create_run
 from mindvis.training.signals import SignalWatch
 from mindvis.training.wandb_runs import check_logging
 
-TrainingConfig = PretrainMBMConfig | FinetuneMBMConfig | FinetuneLDMConfig
+StageSettings = PretrainMBMConfig | FinetuneMBMConfig | FinetuneLDMConfig
 
 # Warnings of Lightning that do not apply here: about resuming, workers and logging, and about its own use of torch.
 _NO_CONCERN = (
@@ -63,46 +63,47 @@ class FitResult:
 
 
 def fit(
-    module: pl.LightningModule,
-    train_set: Dataset,
-    val_set: Dataset | None,
+    config: StageSettings,
     run: Run,
-    *,
-    seed: int,
-    trainer: TrainerConfig,
-    logging: LoggingConfig,
-    clip: float,
+    module: pl.LightningModule,
+    datasets: tuple[Dataset, Dataset | None],
     callbacks: Sequence[pl.Callback] = (),
-    judge: Judge | None = None,
-) -> FitResult:
-    """Train `module`, from the checkpoint the run resumes from if there is one, and leave complete checkpoints.
+    judge: CheckpointJudge | None = None,
+) -> FitResult | None:
+    """Train a module on (training, validation) data in its run folder, as the settings of its stage say.
 
-    The best of these are judged by val/loss, or by `judge`, which is one of the `callbacks`.
+    It goes on from the checkpoint the run resumes from, if there is one, and leaves complete checkpoints. The best of
+    these are judged by val/loss, or by `judge`, which is one of the `callbacks`. The data gives samples for keys (seed,
+    epoch, index). Of several processes the first one returns where it ended, the others None.
 
-    `train_set` gives samples for keys (seed, epoch, index); `clip` is the largest gradient norm. Raises `InputError`
-    for settings that cannot be met, a full disk, and a loss that is no number; on SIGTERM and SIGUSR1 it saves and
-    raises SystemExit(75).
+    Raises `InputError` for settings that cannot be met, a full disk, and a loss that is no number; on SIGTERM and
+    SIGUSR1 it saves and raises SystemExit(75).
     """
+    trainer = config.trainer
     check_trainer(trainer)
     _quiet_lightning()
     _prepare(module, trainer)
     if trainer.find_batch_size:
-        trainer = replace(trainer, batch_size=_find_batch_size(module, train_set, run, trainer))
-    data = Loaders(train_set, val_set, seed=seed, settings=trainer, draw=getattr(module, "draw", None))
+        trainer = replace(trainer, batch_size=_find_batch_size(module, datasets[0], run, trainer))
+    data = Loaders(*datasets, seed=config.seed, settings=trainer, draw=getattr(module, "draw", None))
     with SignalWatch() as signals, kernels(trainer):
-        metrics = MetricsFile(run.path)
-        loggers = [] if trainer.fast_dev_run else make_loggers(run, logging, metrics)
-        watchers = _callbacks(run, trainer, metrics, signals, data.batch_size, judge)
+        metrics, losses = MetricsFile(run.path), LossWatch(run.last)
+        loggers = [] if trainer.fast_dev_run else make_loggers(run, config.logging, metrics)
         assembly = Assembly(trainer.devices, trainer.num_nodes)
-        callbacks = [assembly, *callbacks, *watchers]
-        engine = make_engine(trainer, run, clip=clip, loggers=loggers, callbacks=callbacks)
+        # StepLimit before LossWatch: the last step of all is logged
+        watchers: list[pl.Callback] = [assembly, *callbacks, StepLimit(trainer.max_steps), losses]
+        if not trainer.fast_dev_run:  # the last one saves, after all others have done their part of a step
+            saving = Checkpoints(run, metrics, signals, trainer, judge=judge, check=losses.check)
+            watchers += [Speed(run.path, trainer), StepProgress(trainer), saving]
+        engine = make_engine(trainer, run, clip=config.optim.clip, loggers=loggers, callbacks=watchers)
         if engine.strategy.root_device.type == "cpu" and not trainer.compile:
             on_cpu.attach(module, mixed=trainer.precision != "32-true")
         facts = describe_arithmetic(engine.strategy.root_device, trainer.precision, trainer.matmul_precision)
         run.record(machine=facts | {"processes": engine.world_size, "deterministic": trainer.deterministic})
         with assembly.waiting():
             _fit_quietly(engine, module, data, run)
-    return _finish(engine, run, fast=trainer.fast_dev_run)
+    result = _finish(engine, run, fast=trainer.fast_dev_run)
+    return result if global_rank() == 0 else None
 
 
 def _prepare(module: pl.LightningModule, settings: TrainerConfig) -> None:
@@ -134,34 +135,6 @@ def _find_batch_size(module: pl.LightningModule, train_set: Any, run: Run, setti
     size = largest_batch_size(module, attempt, start=settings.batch_size, most=len(train_set))
     run.record(batch_size=size)
     return size
-
-
-def _callbacks(
-    run: Run,
-    settings: TrainerConfig,
-    metrics: MetricsFile,
-    signals: SignalWatch,
-    batch_size: int,
-    judge: Judge | None,
-) -> list[pl.Callback]:
-    """The last one saves, after all others have done their part of a step."""
-    losses = LossWatch(run.last)
-    watchers = [StepLimit(settings.max_steps), losses]  # in this order: the last step of all is logged
-    if settings.fast_dev_run:
-        return watchers
-    speed = Speed(run.path, batch_size=batch_size, every_steps=settings.log_every_steps, max_steps=settings.max_steps)
-    checkpoints = Checkpoints(
-        run,
-        metrics,
-        signals,
-        every_steps=settings.checkpoint_every_steps,
-        every_minutes=settings.checkpoint_every_minutes,
-        keep_best=settings.keep_best,
-        judge=judge,
-        check=losses.check,
-    )
-    progress = StepProgress(batch_size=batch_size, max_steps=settings.max_steps)
-    return [*watchers, speed, progress, checkpoints]
 
 
 def _fit_quietly(engine: pl.Trainer, module: pl.LightningModule, data: Loaders, run: Run) -> None:
@@ -197,7 +170,7 @@ def _finish(engine: pl.Trainer, run: Run, *, fast: bool) -> FitResult:
     return FitResult(run.last, run.checkpoint("best"), num_steps, engine.current_epoch, metrics, before)
 
 
-def begin_run(config: TrainingConfig, stage: str, datasets: Sequence[Sized | None] = ()) -> Run:
+def begin_run(config: StageSettings, stage: str, datasets: Sequence[Sized | None] = ()) -> Run:
     """The run folder of a training, new or resumed as the settings say; none is made for settings that cannot be.
 
     Nor for `datasets`, training and validation, of fewer samples than the processes that share them.
@@ -211,29 +184,3 @@ def begin_run(config: TrainingConfig, stage: str, datasets: Sequence[Sized | Non
     return create_run(
         config.run_dir, stage=stage, settings=settings, resume=config.resume, resume_override=config.resume_override
     )
-
-
-def train(
-    config: TrainingConfig,
-    run: Run,
-    module: pl.LightningModule,
-    datasets: tuple[Dataset, Dataset | None],
-    callbacks: Sequence[pl.Callback],
-    judge: Judge | None = None,
-) -> FitResult | None:
-    """Train a module on (training, validation) data in its run folder, as the settings of its stage say.
-
-    Of several processes the first one returns where it ended, the others None.
-    """
-    result = fit(
-        module,
-        *datasets,
-        run,
-        seed=config.seed,
-        trainer=config.trainer,
-        logging=config.logging,
-        clip=config.optim.clip,
-        callbacks=callbacks,
-        judge=judge,
-    )
-    return result if global_rank() == 0 else None

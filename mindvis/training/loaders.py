@@ -162,7 +162,7 @@ class Loaders(pl.LightningDataModule):
     ):
         super().__init__()
         self.train_set, self.val_set, self.seed, self.settings = train_set, val_set, seed, settings
-        self.batch_size, self.draw = settings.batch_size, draw
+        self.draw = draw
 
     def train_dataloader(self) -> WatchedLoader:
         loop = self.trainer.fit_loop
@@ -170,13 +170,14 @@ class Loaders(pl.LightningDataModule):
         def position() -> tuple[int, int]:
             return loop.epoch_progress.current.processed, loop.epoch_loop.batch_progress.current.completed
 
-        sampler = TrainSampler(len(self.train_set), self.batch_size, seed=self.seed, position=position, **self._ranks())
+        size = self.settings.batch_size
+        sampler = TrainSampler(len(self.train_set), size, seed=self.seed, position=position, **self._ranks())
         return self._loader("train", self.train_set, sampler)
 
     def val_dataloader(self) -> WatchedLoader | list:
         if self.val_set is None:
             return []
-        sampler = EvalSampler(len(self.val_set), self.batch_size, **self._ranks())
+        sampler = EvalSampler(len(self.val_set), self.settings.batch_size, **self._ranks())
         return self._loader("validation", self.val_set, sampler)
 
     def _ranks(self) -> dict[str, int]:

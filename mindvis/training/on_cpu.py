@@ -24,7 +24,9 @@ def attach(network: nn.Module, *, mixed: bool) -> None:
     if mixed:
         split_attention(network)
     elif has_onednn():
-        _use_onednn(network)
+        for module in network.modules():
+            if type(module) is nn.Linear and min(module.weight.shape) >= WIDE:
+                module.__class__ = OneDNNLinear
 
 
 def split_attention(network: nn.Module) -> None:
@@ -75,9 +77,3 @@ class _Product(torch.autograd.Function):
             gradient.t() @ rows if of_weight else None,  # a sum over rows, which torch's own does as fast
             gradient.sum(0) if of_bias else None,
         )
-
-
-def _use_onednn(network: nn.Module) -> None:
-    for module in network.modules():
-        if type(module) is nn.Linear and min(module.weight.shape) >= WIDE:
-            module.__class__ = OneDNNLinear

@@ -5,7 +5,6 @@ be: `choice(*words)`. Of settings that do not go together a schema says so in it
 """
 
 import copy
-import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import Field, dataclass, field, fields, is_dataclass
@@ -138,33 +137,33 @@ def _dotted(schema: type, prefix: str = "") -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers from `least` to `most`, above `above` and below `below`, and `words`."""
+    """Numbers from `least` to `most`, and `words`; `open_low` and `open_high` leave out the ends."""
 
     least: float
     most: float
-    above: float
-    below: float
-    words: tuple[str, ...]
-    length: int | None  # of a list; None: one number at least
+    open_low: bool = False
+    open_high: bool = False
+    words: tuple[str, ...] = ()
+    length: int | None = None  # of a list; None: one number at least
 
     def __contains__(self, value: float | str) -> bool:
         if isinstance(value, str):
             return value in self.words
-        return self.least <= value <= self.most and self.above < value < self.below  # never true of NaN
+        above = value > self.least if self.open_low else value >= self.least
+        return above and (value < self.most if self.open_high else value <= self.most)  # never true of NaN
 
     def __str__(self) -> str:
-        low = f"at least {self.least}" if self.least > -math.inf else f"more than {self.above}"
-        high = f"at most {self.most}" if self.below == math.inf else f"less than {self.below}"
-        return ", or ".join([f"{low} and {high}", *self.words])
+        low, high = "more than" if self.open_low else "at least", "less than" if self.open_high else "at most"
+        return ", or ".join([f"{low} {self.least} and {high} {self.most}", *self.words])
 
 
 def number(
     default: Any,
-    least: float = -math.inf,
+    least: float | None = None,
     most: float = LARGE,
     *,
-    above: float = -math.inf,
-    below: float = math.inf,
+    above: float | None = None,
+    below: float | None = None,
     words: tuple[str, ...] = (),
     length: int | None = None,
 ) -> Any:
@@ -173,9 +172,11 @@ def number(
     None is allowed where the type of the field allows it; a list has `length` numbers, or one at least; `words` in the
     place of a number where that is `float | str`.
     """
-    if max(least, above) == -math.inf:
+    low = above if least is None else least
+    if low is None:
         raise TypeError("a number needs least or above")
-    allowed = Range(least, most, above, below, words, length)
+    high = most if below is None else below
+    allowed = Range(low, high, open_low=least is None, open_high=below is not None, words=words, length=length)
     if isinstance(default, list | dict):
         return field(default_factory=lambda: copy.copy(default), metadata={KEY: allowed})
     return field(default=default, metadata={KEY: allowed})
@@ -201,7 +202,7 @@ def choice(*words: str, default: Any = _FIRST) -> Any:
 
 def words_of(schema: type, name: str) -> tuple[str, ...]:
     """The words that a field made by `choice` may be."""
-    return schema.__dataclass_fields__[name].metadata[WORDS]
+    return next(item.metadata[WORDS] for item in fields(schema) if item.name == name)
 
 
 def check_values(settings: Any, source: str = "", prefix: str = "") -> None:

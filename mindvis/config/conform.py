@@ -54,27 +54,24 @@ class Conform:
 
     def _value(self, hint: Any, value: Any, name: str) -> Any:
         kind, entry = kind_of(hint)
-        if kind is Any or (value is None and type(None) in get_args(hint)):
+        if kind is Any or (isinstance(value, str) and ("${" in value or value == "???")):
             return value
-        if isinstance(value, str) and ("${" in value or value == "???"):
+        if value is None and type(None) in get_args(hint):
             return value
-        nested = dataclass_of(hint)
-        if nested is not None and value is not None:
-            return self._group(nested, value, name + ".")
-        if kind in (list, dict) and isinstance(value, kind):
-            return self._entries(entry, value, name)
-        if value is None or kind in (list, dict) or isinstance(value, dict | list):
-            example = f"a list, such as [{value}]" if kind is list and value is not None else _NEEDED.get(kind)
-            raise self._unfit(name, value, example or "nested settings")
-        return self._scalar(hint, value, name)
-
-    def _entries(self, entry: Any, value: Any, name: str) -> list | dict:
-        if isinstance(value, list):
+        if isinstance(kind, type) and is_dataclass(kind) and value is not None:
+            return self._group(kind, value, name + ".")
+        if kind is list and isinstance(value, list):
             return [self._value(entry, one, f"{name}[{index}]") for index, one in enumerate(value)]
-        return {key: self._value(entry, one, f"{name}.{key}") for key, one in value.items()}
+        if kind is dict and isinstance(value, dict):
+            return {key: self._value(entry, one, f"{name}.{key}") for key, one in value.items()}
+        return self._scalar(hint, value, name)
 
     def _scalar(self, hint: Any, value: Any, name: str) -> Any:
         kind, _ = kind_of(hint)
+        if kind is list and value is not None:
+            raise self._unfit(name, value, f"a list, such as [{value}]")
+        if value is None or kind is dict or isinstance(value, dict | list):
+            raise self._unfit(name, value, _NEEDED.get(kind, "nested settings"))
         if kind is float and str in get_args(hint):  # a number, or a word that its range knows
             return float(value) if not isinstance(value, str) or _DECIMAL.fullmatch(value) else value
         return self._text(kind, value, name) if isinstance(value, str) else value

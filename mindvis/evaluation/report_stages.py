@@ -9,9 +9,9 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from mindvis.common.plots import ACCENT, INK, png_bytes
-from mindvis.config.loading import read_yaml
 from mindvis.evaluation.pictures import DecodedSet
 from mindvis.evaluation.report import Report
+from mindvis.training.runs import read_run_settings
 from mindvis.training.wandb_runs import runs_behind
 
 FACTS = (
@@ -71,7 +71,7 @@ def num_trials(stage: Mapping[str, Any]) -> str:
 def _stage(path: Path) -> dict[str, Any]:
     manifest = json.loads((path / "manifest.json").read_text())
     facts = {name: manifest.get(name) for name in FACTS}
-    settings = read_yaml(path / "config.yaml") if (path / "config.yaml").is_file() else {}
+    settings = read_run_settings(path) if (path / "config.yaml").is_file() else {}
     return {"stage": manifest["stage"], "folder": str(path), **facts, "settings": settings}
 
 

@@ -137,7 +137,7 @@ def open_run(path: str | Path, *, stages: Sequence[str]) -> Run:
     stage = _stage(path)
     if stage not in stages:
         raise InputError(f"{path}: a run of {stage}; needed: one of {' or '.join(stages)}")
-    run = Run(path, stage, read_yaml(path / "config.yaml"))
+    run = Run(path, stage, read_run_settings(path))
     run.checkpoint("last")
     return run
 
@@ -196,7 +196,7 @@ def _check_unchanged(run: Run, start: Path | None, override: bool) -> None:
         return
     if _stage(begun) != run.stage:
         raise InputError(f"{begun}: a run of {_stage(begun)}; needed: another run_dir for {run.stage}")
-    changes = changed_settings(read_yaml(begun / "config.yaml"), run.settings)
+    changes = changed_settings(read_run_settings(begun), run.settings)
     if changes and not override and start is not None:
         raise InputError(
             f"{begun}: begun with other settings: {', '.join(changes)}; "
@@ -227,6 +227,11 @@ def _write_settings(run: Run, resume: str, resumed: bool) -> None:
         versions={"python": sys.version.split()[0]} | {name: _version(name) for name in _PACKAGES},
         git_revision=git_revision(),
     )
+
+
+def read_run_settings(path: Path) -> dict:
+    """The settings a run was begun with. Raises `InputError` for a damaged file."""
+    return read_yaml(path / "config.yaml")
 
 
 def _stage(path: Path) -> str:

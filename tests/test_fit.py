@@ -91,9 +91,8 @@ def test_four_batches_of_eight_make_the_step_of_one_of_32(tmp_path, samples):
         torch.testing.assert_close(four[name], one[name], rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
-def test_mixed_precision_trains_near_float32_and_resumes_exactly(tmp_path, precision):
-    options = {"max_epochs": 1, "precision": precision}
+def test_mixed_precision_trains_near_float32_and_resumes_exactly(tmp_path):
+    options = {"max_epochs": 1, "precision": "bf16-mixed"}
     train(tmp_path / "whole", **options)
     with pytest.raises(Killed):
         train(tmp_path / "killed", callbacks=[die("on_train_batch_end", 4)], **options)
@@ -102,6 +101,14 @@ def test_mixed_precision_trains_near_float32_and_resumes_exactly(tmp_path, preci
     train(tmp_path / "float", max_epochs=1)
     for name, value in weights(tmp_path / "float").items():
         assert (weights(tmp_path / "whole")[name] - value).abs().max() < 0.05
+
+
+def test_16_bit_floats_are_refused_on_a_cpu(tmp_path):
+    """Lightning would train in bfloat16 in their place."""
+    with pytest.raises(
+        InputError, match="trainer.precision is 16-mixed on a CPU; needed: a GPU, bf16-mixed or 32-true"
+    ):
+        train(tmp_path, precision="16-mixed")
 
 
 def test_max_steps_ends_the_run_and_holds_when_resumed(tmp_path):

@@ -126,6 +126,11 @@ def from_envelope(content: object, said: object, where: Path) -> Weights:
         said = as_settings(said)
     if not isinstance(said, dict) or said.get("kind") not in KINDS or not isinstance(said.get("settings"), dict):
         raise InputError(f"{where}: does not say which model it is; needed: a kind ({', '.join(KINDS)}) and settings")
+    for name, kind in {"prefix": str, "config": dict, "data": dict}.items():
+        if said.get(name) is not None and not isinstance(said[name], kind):
+            raise InputError(f"{where}: {name} is {str(said[name])[:60]!r}; needed: as this program wrote it")
+    if said["kind"] == "ldm" and not {"encoder", "ldm_config"} <= said["settings"].keys():
+        raise InputError(f"{where}: its settings lack encoder or ldm_config; needed: as this program wrote them")
     state = part(check_state(content, f"{where}: state_dict"), said.get("prefix") or "")
     config = dict(said.get("config") or {})
     if said.get("data") and not config.keys() & {"data", "dataset"}:  # named when the model was exported
@@ -178,7 +183,7 @@ def safetensors_weights(path: Path) -> Weights:
     state, metadata = read_safetensors(path)
     try:
         said = json.loads(metadata[ENVELOPE]) if ENVELOPE in metadata else read_yaml(path.parent / EXPORTED[1])
-    except ValueError as error:  # InputError is one
+    except (ValueError, RecursionError) as error:  # InputError is a ValueError
         raise InputError(f"{path}: its settings ({EXPORTED[1]} or metadata) are absent or not readable") from error
     return from_envelope(state, said, path)
 

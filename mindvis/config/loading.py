@@ -182,7 +182,7 @@ def _parse_item(item: str) -> dict:
     elif content[0] in "[{\"'":
         try:
             content = yaml.load(content, _TextLoader)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise InputError(f"command line: {item!r} cannot be read: {one_line(error)}") from error
     for name in reversed(key.strip().split(".")):
         content = {name: content}

@@ -28,6 +28,7 @@ from mindvis.decoding.output import GRID, TRAINING_GRID, ControlledFMRI, control
 from mindvis.training.logging import show_pictures
 from mindvis.training.wandb_runs import check_logging
 
+MOST_PIXELS = 4096  # of a side: more is a slip, and fills the memory
 # how test fMRI was scaled, as evaluation.checks explains it
 NORMALISATION = {"bold5000": "joint", "npz": "train", "mosaic": "train", "nsd": "session"}
 
@@ -85,6 +86,8 @@ def picture_size(setting: object, ldm: LatentDiffusion) -> tuple[int, int]:
     except ValueError as error:
         needed = "needed: a side in pixels, or [height, width]"
         raise InputError(f"setting image_size is {setting!r}; {needed}") from error
+    if max(height, width) > MOST_PIXELS:
+        raise InputError(f"setting image_size is {setting!r}; needed: sides of {MOST_PIXELS} pixels at most")
     latent_shape_of(ldm, (height, width))
     return height, width
 

@@ -58,5 +58,5 @@ def read_ridge(file: Path) -> tuple[Ridge, dict]:
         arrays = {name: state[name].numpy() for name in ARRAYS}
         errors = {float(alpha): float(error) for alpha, error in said["errors"]}
         return Ridge(**arrays, alpha=float(said["alpha"]), errors=errors), said["origin"]
-    except (KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise InputError(f"{file}: no ridge regression in it; needed: remove it, and generate fits it again") from error

@@ -69,7 +69,8 @@ class UNet(nn.Module):
     layers. `use_checkpoint` may be switched at any time: it trades a second forward pass for memory.
     """
 
-    input_blocks: Any  # ModuleList of UNetBlock, which its type does not say
+    time_embed: Any  # Sequential of Linear layers, which its type does not say
+    input_blocks: Any  # ModuleList of UNetBlock
     output_blocks: Any
 
     def __init__(
@@ -101,7 +102,7 @@ class UNet(nn.Module):
         residual = partial(ResidualBlock, embedding_dim=embedding_dim, dropout=dropout)
 
         def transformer(level: int) -> SpatialTransformer:
-            options = {"context_dim": context_dim, "linear": use_linear_in_transformer}
+            options: dict[str, Any] = {"context_dim": context_dim, "linear": use_linear_in_transformer}
             return SpatialTransformer(widths[level], num_heads=heads[level], depth=depths[level], **options)
 
         def block(width: int, level: int) -> UNetBlock:

@@ -23,16 +23,16 @@ def noise_ceilings(test: PairedDataset, seed: int) -> list[Finding]:
     if len(single) == 0:
         raise InputError("the test data has no single trials")
     subject = np.zeros(test.num_rows, int) if test.subject is None else np.asarray(test.subject)
-    shares, areas = [], []
+    of_subjects, areas = [], []
     for name in np.unique(subject[single]):
         rows = single[subject[single] == name]
         trials, stimulus = np.asarray(test.fmri[rows]), np.asarray(test.stimulus)[rows]
-        shares.append(voxel_noise_ceiling(trials, stimulus))
+        of_subjects.append(voxel_noise_ceiling(trials, stimulus))
         areas.append(half_identification(trials, stimulus, seed))
     value, low, high = np.mean([(area.value, area.low, area.high) for area in areas], axis=0).tolist()
     n = areas[0].n
     halves = Finding("noise_ceiling/fmri_halves", value, low, high, 0.5, d_prime=d_prime(value, n), n=n)
-    return [_voxel_correlation(np.concatenate(shares)), halves]
+    return [_voxel_correlation(np.concatenate(of_subjects)), halves]
 
 
 def _voxel_correlation(shares: np.ndarray) -> Finding:

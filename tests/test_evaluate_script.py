@@ -101,7 +101,7 @@ def test_a_process_that_is_missing_is_named(folder, monkeypatch, capsys):
     [
         (["decoded=/nowhere"], "no such folder"),
         (["decoded=RUN", "num_ways=[50]"], "num_ways: found 50"),
-        (["decoded=RUN", "metrics=[psnr]"], "metrics: found 'psnr'"),
+        (["decoded=RUN", "metrics=[psnr]"], "setting metrics names 'psnr'"),
         (["decoded=RUN", "clasifier=tiny"], "classifier"),
         (["decoded=RUN", "device=warp"], "setting device"),
         (["decoded=RUN", "matmul_precision=low"], "setting matmul_precision is 'low'; needed: one of highest"),

@@ -1,6 +1,7 @@
 """How time and memory grow with what a user can choose: batch size, voxels, stimuli, subjects; as one plot."""
 
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -93,8 +94,9 @@ def growth_plot(points: dict[str, list[Point]]) -> Figure:
 
 def _measure(config: Filled, curve: Curve) -> Iterator[Point]:
     for size in curve.sizes:
-        variant = Variant(curve.work)
-        found = measure_variants(replace(config, **{curve.setting: size}), [variant])[variant]
+        variant, varied = Variant(curve.work), copy(config)
+        setattr(varied, curve.setting, size)
+        found = measure_variants(varied, [variant])[variant]
         yield Point(size, found.timing.median, found.usage.peak_bytes)
 
 

@@ -27,9 +27,9 @@ from mindvis.training.runs import FREE_SETTINGS, changed_settings
 RECORD, FILES, LOCK = "chain.json", "files.json", ".chain.lock"
 SCHEMA = "mindvis.chain/1"
 # Where things lie or how fast they run: no part of a result. Files count by what is in them.
-FREE = (*FREE_SETTINGS, "out", "output", "overwrite", "device", "num_threads", "batch_size")
+FREE: tuple[str, ...] = (*FREE_SETTINGS, "out", "output", "overwrite", "device", "num_threads", "batch_size")
 FREE += ("data.root", "data.cache_dir", "extra_data.root", "extra_data.cache_dir")
-FILE_SETTINGS = ("pretrained", "encoder", "start", "ldm", "run", "decoded", "images", "fmri_encoder")
+FILE_SETTINGS: tuple[str, ...] = ("pretrained", "encoder", "start", "ldm", "run", "decoded", "images", "fmri_encoder")
 FILE_SETTINGS += ("training_images", "classifier_weights", "lpips_weights", "fid_weights")
 FILE_SETTINGS += ("features", "controls", "baselines")
 RESULTS = {"score_mbm": SCORE_FILE, "generate": "decoded.npz", "baseline_ridge": "decoded.npz"}

@@ -15,7 +15,14 @@ from mindvis.checkpoints.weights import IMAGE_DECODER, State, Weights, context_f
 from mindvis.common.errors import InputError
 from mindvis.common.loading import LoadReport, load_state
 from mindvis.config.loading import plain
-from mindvis.config.schemas import FinetuneLDMConfig, MaskConfig, ModelConfig, OptimConfig, PretextConfig
+from mindvis.config.schemas import (
+    FinetuneLDMConfig,
+    LDMOptimConfig,
+    MaskConfig,
+    ModelConfig,
+    OptimConfig,
+    PretextConfig,
+)
 from mindvis.dc_ldm import LatentDiffusion, build_ldm
 from mindvis.dc_ldm.context_losses import ContextLosses
 from mindvis.dc_ldm.module import LDMModule
@@ -131,7 +138,7 @@ def build_mbm_module(network: MaskedBrainModel, mask: MaskConfig, optim: OptimCo
     )
 
 
-def _rates(optim: OptimConfig) -> dict[str, Any]:
+def _rates(optim: OptimConfig | LDMOptimConfig) -> dict[str, Any]:
     """What a training module takes of them: all but `clip`, which is the Trainer's."""
     return {name: value for name, value in asdict(optim).items() if name != "clip"}
 

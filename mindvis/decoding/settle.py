@@ -92,13 +92,14 @@ def settle_sampling(config: GenerateConfig, ldm: LatentDiffusion, process: Proce
         facts["chosen"] = choose_sampling(config, ldm, training_pairs(config, ldm), ridge, process)
         chosen = {name: facts["chosen"][name] for name in ("strength", "guidance") if name in facts["chosen"]}
         config = replace(config, **chosen)
-    strength: Any = config.strength
+    strength: Any = config.strength  # a number now, as is the guidance
+    guidance: Any = config.guidance
     if ridge is not None:
         inside = 0 < strength < 1  # else it starts from noise, or nothing is sampled
         schedule = ldm.schedule.alphas_cumprod
         start = nearest_start(config.sampler, schedule, config.num_steps, strength) if inside else None
         facts["ridge"] = {"alpha": ridge.alpha, "start_step": start}
-    return SettledSampling(strength, config.guidance, ridge, facts)
+    return SettledSampling(strength, guidance, ridge, facts)
 
 
 def how_decoded(generated: Mapping[str, Any]) -> str:

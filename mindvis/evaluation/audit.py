@@ -94,8 +94,8 @@ def audit_pictures(
     )
     evidence, per_stimulus = _measure(rows, known)
     verdict, steps = judge(evidence, has_training=training is not None)
-    facts = {"num_stimuli": len(leaked), "num_leaked": int(leaked.sum()), "num_samples": int(decoded.shape[1])}
-    facts["num_training"] = None if training is None else len(training)
+    facts: dict[str, int | None] = {"num_stimuli": len(leaked), "num_leaked": int(leaked.sum())}
+    facts |= {"num_samples": decoded.shape[1], "num_training": None if training is None else len(training)}
     return Audit(
         verdict=UNDECIDED if few else verdict,
         steps=[_too_few(leaked), *steps] if few else steps,

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from mindvis.checkpoints import read_ldm, read_weights
 from mindvis.checkpoints.weights import ENVELOPE, envelope
+from mindvis.common.errors import InputError
 from mindvis.common.files import write_json
 from mindvis.common.tensor_files import save_tensors
 from mindvis.evaluation.report import SCHEMA
@@ -125,6 +127,26 @@ def test_export_states_data_training_figures_limits_licence_and_citation(tmp_pat
     assert "96 voxels" in card and "Generic Object Decoding: the terms" in card and "Nature Communications" in card
     assert "$" not in card and "_path" not in card
     assert read_ldm(tmp_path / "shared")[1]["num_heads"] == 4
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"prefix": 3}, "prefix is '3'; needed"),
+        ({"config": [1]}, r"config is '\[1\]'; needed"),
+        ({"data": "god"}, "data is 'god'; needed"),
+        ({"settings": {}}, "its settings lack encoder, ldm_config; needed"),
+        ({"settings": 7}, "does not say which model it is; needed"),
+        ({"kind": "other"}, "does not say which model it is; needed"),
+    ],
+)
+def test_an_exported_folder_with_settings_of_another_kind_is_refused(tmp_path, export, change, words):
+    """One line that names the file and what it holds."""
+    assert export(DECODER, tmp_path / "shared", "--data", "mine") == 0
+    file = tmp_path / "shared" / "settings.yaml"
+    file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | change))
+    with pytest.raises(InputError, match=rf"shared/model.safetensors: {words}"):
+        read_weights(tmp_path / "shared")
 
 
 def test_a_card_without_a_report_says_so(tmp_path, export):

@@ -298,7 +298,7 @@ def _read_json(path: Path) -> dict:
 def _conditioner(folder: Path) -> Weights:
     path = folder / CONDITIONER / EXPORTED[0]
     state: State = read_safetensors(path)[0]
-    own = from_envelope(state, read_yaml(path.with_name(EXPORTED[1])), path)
+    own = from_envelope(state, read_yaml(path.with_name(EXPORTED[1])), path, needed=())
     needed = ("encoder", "global_pool", "use_time_condition")
     absent = [name for name in needed if name not in own.settings]
     if absent or "conditioner.dim_mapper.weight" not in own.state_dict:

@@ -6,7 +6,7 @@ the run.
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ IMAGE_DECODER = "image_decoder."  # prefix of the pretext of image features in a
 DEFAULT_HEADS = 16  # of the published encoder and decoder, which no shape tells
 # What a decoder's settings say of its context, and the published values, which hold where a file is silent.
 CONTEXT = {"global_pool": False, "use_time_condition": True, "context_tokens": 77, "ridge": "none"}
+LDM_SETTINGS = ("encoder", "ldm_config")  # which a decoder cannot do without
 ENVELOPE = "weights"  # key of {kind, settings, config, prefix} beside `state_dict` in our checkpoints
 EXPORTED = ("model.safetensors", "settings.yaml")  # files of an exported folder
 RIDGE_FILE = "ridge.safetensors"  # the regression that sampling can start from, in a run folder or an exported one
@@ -120,8 +121,11 @@ def envelope(weights: Weights, prefix: str = "") -> dict:
     return {"kind": weights.kind, "settings": weights.settings, "config": weights.config, "prefix": prefix}
 
 
-def from_envelope(content: object, said: object, where: Path) -> Weights:
-    """Weights from a state dict and its envelope. Raises InputError, naming `where`, for one that is incomplete."""
+def from_envelope(content: object, said: object, where: Path, needed: Collection[str] = LDM_SETTINGS) -> Weights:
+    """Weights from a state dict and its envelope. Raises InputError, naming `where`, for one that is incomplete.
+
+    `needed` are settings that weights of an LDM must have beside them.
+    """
     with reading(where):
         said = as_settings(said)
     if not isinstance(said, dict) or said.get("kind") not in KINDS or not isinstance(said.get("settings"), dict):
@@ -129,8 +133,9 @@ def from_envelope(content: object, said: object, where: Path) -> Weights:
     for name, kind in {"prefix": str, "config": dict, "data": dict}.items():
         if said.get(name) is not None and not isinstance(said[name], kind):
             raise InputError(f"{where}: {name} is {str(said[name])[:60]!r}; needed: as this program wrote it")
-    if said["kind"] == "ldm" and not {"encoder", "ldm_config"} <= said["settings"].keys():
-        raise InputError(f"{where}: its settings lack encoder or ldm_config; needed: as this program wrote them")
+    lacking = [name for name in needed if said["kind"] == "ldm" and name not in said["settings"]]
+    if lacking:
+        raise InputError(f"{where}: its settings lack {', '.join(lacking)}; needed: as this program wrote them")
     state = part(check_state(content, f"{where}: state_dict"), said.get("prefix") or "")
     config = dict(said.get("config") or {})
     if said.get("data") and not config.keys() & {"data", "dataset"}:  # named when the model was exported

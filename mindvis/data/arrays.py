@@ -100,10 +100,7 @@ def check_arrays(
     read: Callable[[str], Any] | None = None,
     **sizes: tuple[int, str],
 ) -> dict[str, Any]:
-    """Those of the declared arrays that are there: all shapes are checked first, then the values, by `read` if given.
-
-    Raises InputError.
-    """
+    """Those of the declared arrays that are there, by `read` if given: shapes first, then values. Raises InputError."""
     known = check_shapes(arrays, declared, where, sizes)
     read = read or arrays.__getitem__
     there = [item for item in declared if item.name in arrays]

@@ -280,12 +280,15 @@ def test_narrow_frames_are_scaled_like_wide_ones(root):
     assert abs(fmri.std() - 1) < 0.05
 
 
-def test_a_damaged_cache_is_made_again(root, caplog):
+@pytest.mark.parametrize(
+    ("name", "content"), [("rows.npy", b"\x93NUMPY"), ("facts.json", b"[1]"), ("facts.json", b"[" * 10**5)]
+)
+def test_a_damaged_cache_is_made_again(root, caplog, name, content):
     """A cache that a full disk or a crash cut short is no reason to stop."""
     before = load_hcp(root)
     folder = Path(before.fmri.filename).parent
     rows = np.array(before.fmri)
-    (folder / "rows.npy").write_bytes(b"\x93NUMPY")
+    (folder / name).write_bytes(content)
     assert np.array_equal(load_hcp(root).fmri, rows)
     assert "a damaged cache, made again" in caplog.text
 

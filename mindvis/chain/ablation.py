@@ -3,7 +3,6 @@
 The results are rewritten after each, so that a stopped run leaves them.
 """
 
-import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +23,7 @@ from mindvis.chain.record import Record
 from mindvis.common.errors import InputError, check_setting
 from mindvis.config.loading import load_config
 from mindvis.config.tools import AblateConfig
+from mindvis.data.reading import read_json
 from mindvis.evaluation import similarity_matrix
 from mindvis.evaluation.compare import read_report
 from mindvis.evaluation.pictures import DecodedSet, read_controls, read_decoded
@@ -166,7 +166,7 @@ def read_figures(measures: Sequence[str], scale: str, steps: Sequence[Step]) -> 
     figures = []
     for measure in measures:
         if measure == "hidden_voxels":
-            score = json.loads((folders["score_mbm"] / SCORE_FILE).read_text())
+            score = read_json(folders["score_mbm"] / SCORE_FILE)
             figures.append(Figure("hidden voxels, r", score["model"]))
         elif measure == "hard":
             figures += hard_figures(folders["evaluate"])

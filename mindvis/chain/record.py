@@ -64,7 +64,7 @@ class Record:
         folder = step.folder
         if step.stage in TRAININGS:
             manifest = folder / "manifest.json"
-            if not manifest.is_file() or not json.loads(manifest.read_text()).get("finished"):
+            if not manifest.is_file() or not read_json(manifest).get("finished"):
                 return None
             files = _run_files(folder)
         elif step.stage == "simulate":
@@ -107,7 +107,7 @@ class FileHashes:
 
     def __init__(self, cache: Path):
         self.cache, self.lock = cache, threading.Lock()
-        self.known: dict[str, list] = json.loads(cache.read_text()) if cache.is_file() else {}
+        self.known: dict[str, list] = read_json(cache) if cache.is_file() else {}
 
     def of_file(self, path: Path) -> str:
         """Digest of a file."""

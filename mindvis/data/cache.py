@@ -17,6 +17,7 @@ from mindvis.common.errors import InputError
 from mindvis.common.files import TEMPORARY, digest
 from mindvis.common.progress import Progress
 from mindvis.data.arrays import load_npy
+from mindvis.data.reading import read_json
 from mindvis.data.rows import MappedArray
 from mindvis.data.voxels import ABSURD
 
@@ -48,10 +49,10 @@ class RowCache:
             if not (folder / "facts.json").is_file():
                 continue
             try:
-                facts = json.loads((folder / "facts.json").read_text())
+                facts = dict(read_json(folder / "facts.json"))  # a TypeError or ValueError for anything else
                 names = [_part(start) for start in facts["starts"]] if "starts" in facts else [WHOLE]
                 return [MappedArray.of(load_npy(folder / name, mmap=True)) for name in names], facts
-            except (ValueError, KeyError) as error:
+            except (ValueError, KeyError, TypeError) as error:
                 log.warning("%s: a damaged cache, made again (%s)", folder, error)
                 shutil.rmtree(folder, ignore_errors=True)
         return None

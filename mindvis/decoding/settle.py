@@ -240,7 +240,8 @@ def once(
 
 
 def _kept(file: Path) -> dict[str, Any]:
-    with unreadable(f"{file}: not readable as JSON", (ValueError,), "needed: remove it, and generate chooses again"):
+    needed = "needed: remove it, and generate chooses again"
+    with unreadable(f"{file}: not readable as JSON", (ValueError, RecursionError), needed):
         return json.loads(file.read_text()) if file.is_file() else {}
 
 

@@ -1,7 +1,6 @@
 """What was run for a report, from the first training on: command, date, revision, settings, data and loss curves."""
 
 import csv
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from mindvis.common.plots import ACCENT, INK, png_bytes
+from mindvis.data.reading import read_json
 from mindvis.evaluation.pictures import DecodedSet
 from mindvis.evaluation.report import Report
 from mindvis.training.runs import read_run_settings
@@ -69,7 +69,7 @@ def num_trials(stage: Mapping[str, Any]) -> str:
 
 
 def _stage(path: Path) -> dict[str, Any]:
-    manifest = json.loads((path / "manifest.json").read_text())
+    manifest = read_json(path / "manifest.json")
     facts = {name: manifest.get(name) for name in FACTS}
     settings = read_run_settings(path) if (path / "config.yaml").is_file() else {}
     return {"stage": manifest["stage"], "folder": str(path), **facts, "settings": settings}

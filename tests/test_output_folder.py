@@ -82,3 +82,38 @@ def test_the_folder_says_whose_fmri_was_decoded(tmp_path):
         shown = control_fmri(data, data, control, 0)
         write_decoded(tmp_path / control, decoded, data, range(4), {}, fmri_rows=shown.rows)
         assert np.load(tmp_path / control / "decoded.npz")["fmri_rows"].tolist() == wanted
+
+
+@pytest.mark.parametrize("held", ["checkpoints/last.ckpt", "notes.txt", "model.safetensors", "sbj_1.npz"])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_of_other_things_is_refused(tmp_path, held, overwrite):
+    """A run's, an exported model's, data or the working directory: nothing in it is ever removed."""
+    (tmp_path / held).parent.mkdir(exist_ok=True)
+    (tmp_path / held).write_text("kept")
+    with pytest.raises(InputError, match=f"holds {held.split('/')[0]}, which is none of decoded pictures"):
+        check_output(tmp_path, overwrite)
+
+
+def test_a_file_in_the_place_of_the_folder_is_refused_before_the_work(tmp_path):
+    """The file itself as output, and a folder below it."""
+    (tmp_path / "file").write_text("kept")
+    for output in (tmp_path / "file", tmp_path / "file" / "decoded"):
+        with pytest.raises(InputError, match="file is no folder that may be written"):
+            check_output(output, overwrite=True)
+
+
+def test_overwriting_leaves_what_is_not_of_the_earlier_pictures(tmp_path):
+    """Controls and somebody's own files stay; earlier pictures and the report about them go."""
+    data, folder = pairs(range(4)), tmp_path / "decoded"
+    for name in ("shuffled/decoded.npz", "notes.txt"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("kept")
+    for count, name in ((4, "report.json"), (2, "audit.html")):
+        write_decoded(folder, np.zeros((count, 1, 8, 8, 3), np.uint8), data, range(count), {})
+        assert len(list((folder / "pictures").iterdir())) == count
+        (folder / name).write_text("{}")
+    check_output(folder, overwrite=True)
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "audit.html", "decoded.npz", "generate.json", "grid.png", "notes.txt", "pictures", "shuffled",
+    ]  # fmt: skip
+    assert (folder / "notes.txt").read_text() == "kept"

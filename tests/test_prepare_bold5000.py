@@ -169,7 +169,7 @@ BAD = {
     "response_rows": (response(np.zeros((7, 3))), "float64 [7, 3]; needs [8 voxels]"),
     "response_swapped": (response(np.zeros((3, 8))), "float64 [3, 8]; needs [8 voxels]"),
     "response_axes": (response(np.zeros(8)), "float64 [8]; needs"),
-    "response_pickled": (response(np.array([{}] * 8, dtype=object)), "no readable .npy file"),
+    "response_pickled": (response(np.array([{}] * 8, dtype=object)), "holds Python objects"),
     "response_cut": (cut_response, "no readable .npy file"),
 }
 

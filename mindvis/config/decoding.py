@@ -64,7 +64,8 @@ class GenerateConfig(DecodingConfig):
             return f"setting strength is {self.strength}, but init is none; needed: init=ridge, or no strength"
         if self.fmri is None:
             return None
-        for name, found, needed in (("control", self.control, "none"), ("split", self.split, "test")):
+        needs = ("control", self.control, "none"), ("split", self.split, "test"), ("num_training", self.num_training, 0)
+        for name, found, needed in needs:
             if found != needed:
                 return f"setting {name} is {found!r}, but fmri={self.fmri} has no pictures; needed: {needed}"
         return None if self.data is None else "settings fmri and data name two sources; needed: one of them"

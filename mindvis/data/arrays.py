@@ -275,12 +275,15 @@ def read_npz(path: str | Path) -> dict[str, np.ndarray]:
 
 def load_npy(path: str | Path, mmap: bool = False) -> np.ndarray:
     """The array of one .npy file, mapped or read, never unpickled. Raises InputError when missing or broken."""
-    require_file(path)
-    with unreadable(f"{path}: no readable .npy file", READ_ERRORS):
-        array = np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False)
-    if not isinstance(array, np.ndarray):
+    path = require_file(path)
+    if zipfile.is_zipfile(path):
         raise InputError(f"{path}: an archive of arrays, needs a single .npy array")
-    return array
+    with unreadable(f"{path}: no readable .npy file", READ_ERRORS):
+        with path.open("rb") as file:
+            dtype = _read_header(file)[2]
+        if dtype.hasobject:
+            raise InputError(f"{path}: holds Python objects, needs numbers or text")
+        return np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False)
 
 
 def load_object_npy(path: str | Path) -> object:

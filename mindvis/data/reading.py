@@ -67,7 +67,8 @@ def require_folder(path: str | Path, what: str) -> Path:
 def require_file(path: str | Path, what: str | None = None) -> Path:
     """The file as a Path. Raises InputError when it is missing, saying `what` is needed."""
     if not Path(path).is_file():
-        raise InputError(f"{path}: no such file" + (f", needs {what}" if what else ""))
+        found = "a folder, no file" if Path(path).is_dir() else "no such file"
+        raise InputError(f"{path}: {found}" + (f", needs {what}" if what else ""))
     return Path(path)
 
 

@@ -114,7 +114,7 @@ class Decoder:
         if scaling not in SCALINGS:
             raise InputError(f"scaling is {scaling!r}; needed: one of {', '.join(SCALINGS)}")
         rows = check_array(np.asarray(fmri), FMRI, label)
-        names = self._subjects_of(len(rows), subject)
+        names = self._subjects_of(len(rows), subject, label)
         num_input = self.ldm.conditioner.encoder.num_voxels
         given = np.empty((len(rows), num_input), np.float32)
         for name in dict.fromkeys(names):
@@ -123,7 +123,7 @@ class Decoder:
             given[own] = form.to_input(rows[own], num_input, scaled=scaling == "none", label=label)
         return given
 
-    def _subjects_of(self, num_rows: int, subject: str | Sequence[str] | None) -> list[str]:
+    def _subjects_of(self, num_rows: int, subject: str | Sequence[str] | None, label: str) -> list[str]:
         """Whose each row is."""
         known = self.subjects
         if not known:
@@ -133,7 +133,7 @@ class Decoder:
         names = known * num_rows if subject is None else [subject] * num_rows if isinstance(subject, str) else subject
         unknown = [name for name in names if name not in known]
         if unknown or len(names) != num_rows:
-            found = f"subject is {subject!r} for {num_rows} rows"
+            found = f"{label}: subject is {subject!r} for {num_rows} rows"
             raise InputError(f"{found}; needed: one of {', '.join(known)}, or one for each row")
         return list(names)
 

@@ -50,7 +50,7 @@ def open_rows(config: GenerateConfig, decoder: Decoder) -> FMRIDataset:
     if path.suffix == ".npz":
         with NpzReader(path) as npz:
             rows = npz.raw("fmri")
-            if "subject" in npz and subjects is None and len(decoder.subjects) > 1:
+            if "subject" in npz and subjects is None:
                 subjects = npz.raw("subject").astype(str).tolist()
     else:
         rows = load_npy(path)

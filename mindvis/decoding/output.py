@@ -11,6 +11,7 @@ pictures/       <stimulus>/stimulus.png and <stimulus>/<sample>.png
 Rows of fMRI without pictures have no `stimuli`, no stimulus.png and no first column in the grid.
 """
 
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -25,10 +26,14 @@ from mindvis.common.files import write_json
 from mindvis.common.plots import image_grid, reconstruction_grid, save_png
 from mindvis.config.invocation import made_now
 from mindvis.data import FMRIDataset, PairedDataset
-from mindvis.evaluation.pictures import ARRAYS, SETTINGS, read_generated
+from mindvis.evaluation.pictures import ARRAYS, PICTURES, SETTINGS, read_generated
 
 CONTROLS = ("none", "shuffled", "mean_fmri")
 GRID, TRAINING_GRID = "grid.png", "training.png"
+# what new pictures replace: earlier ones, and the reports of these
+REPLACED = (ARRAYS, SETTINGS, GRID, TRAINING_GRID, PICTURES, "grid_sorted.png")
+REPLACED += ("report.json", "report.csv", "report.html", "audit.json", "audit.html", "summary.txt")
+KEPT = (*CONTROLS[1:], "wandb", "tensorboard")
 GRID_ROWS = 25  # stimuli in grid.png
 
 
@@ -90,11 +95,20 @@ def shuffled_rows(dataset: PairedDataset, seed: int) -> np.ndarray:
 
 
 def check_output(folder: Path, overwrite: bool, control: str = "none") -> None:
-    """Refuse a folder that already holds pictures, unless these may be overwritten and are of the same control.
+    """Refuse a folder in which pictures cannot be put without loss, before they are decoded.
 
-    Raises `InputError`.
+    Taken are a new or empty folder, one with reports or controls alone, and, where they may be overwritten, earlier
+    pictures of the same control. Raises `InputError`.
     """
+    place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK):
+        raise InputError(f"{folder}: {place} is no folder that may be written; needed: another output")
     if not (folder / ARRAYS).exists():
+        names = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+        foreign = [name for name in names if not name.startswith(".") and name not in {*REPLACED, *KEPT}]
+        if foreign:
+            found = f"{folder}: holds {foreign[0]}, which is none of decoded pictures"
+            raise InputError(f"{found}; needed: a new or empty folder as output")
         return
     if not overwrite:
         raise InputError(f"{folder}: pictures are there already; needed: another output, or overwrite=true")
@@ -113,7 +127,9 @@ def write_decoded(
     fmri_rows: np.ndarray | None = None,
     training: np.ndarray | None = None,
 ) -> Path:
-    """Write the whole folder beside its place, then put it there; controls inside an older one are kept.
+    """Write the whole folder beside its place, then put it there.
+
+    Of an older one, controls and whatever else lies in it are kept.
 
     `fmri_rows`: the row of the data set whose fMRI each picture was decoded from, where that is not its own.
     `training`: the grid of some training stimuli, uint8 [h w 3].
@@ -134,7 +150,7 @@ def write_decoded(
     np.savez(staging / ARRAYS, **arrays)
     write_json(staging / SETTINGS, provenance | {"made": made_now()})
     for place, row in enumerate(rows):
-        folder = staging / "pictures" / f"{row:04d}"
+        folder = staging / PICTURES / f"{row:04d}"
         folder.mkdir(parents=True)
         if shown:
             save_png(arrays["stimuli"][place], folder / "stimulus.png")
@@ -148,8 +164,12 @@ def write_decoded(
 
 
 def _put(staging: Path, output: Path) -> Path:
-    for control in CONTROLS[1:]:
-        if (output / control).is_dir():
-            (output / control).replace(staging / control)
-    shutil.rmtree(output, ignore_errors=True)
-    return staging.replace(output)
+    """Move a whole folder to its place: earlier pictures and what was said of them go, anything else in it stays."""
+    if not output.exists():
+        return staging.replace(output)
+    for path in [output / name for name in REPLACED]:  # the arrays first: without them it counts as unfinished
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    for path in sorted(staging.iterdir(), key=lambda path: path.name == ARRAYS):
+        path.replace(output / path.name)
+    staging.rmdir()
+    return output

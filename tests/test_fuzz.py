@@ -22,13 +22,13 @@ from scipy.io import savemat
 
 from mindvis.checkpoints.torch_files import load_torch
 from mindvis.common.errors import InputError
+from mindvis.common.texts import read_json, read_lines, read_table
 from mindvis.config import decoding, schemas, tools
 from mindvis.config.conform import dataclass_of
 from mindvis.config.loading import load_config, read_yaml
 from mindvis.data.arrays import load_npy, load_object_npy, read_npz
 from mindvis.data.images import read_picture
 from mindvis.data.own import load_npz, save_npz
-from mindvis.data.reading import read_json, read_lines, read_table
 from mindvis.evaluation.audit_folders import read_images
 from mindvis.evaluation.networks import read_tensors
 from mindvis.prepare.bdata import is_bdata, read_bdata

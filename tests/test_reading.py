@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
 from mindvis.common.errors import InputError
+from mindvis.common.texts import read_json, read_lines, read_record, read_table, read_text
 from mindvis.data.images import read_picture, read_square
 from mindvis.data.reading import (
     Names,
@@ -14,10 +15,6 @@ from mindvis.data.reading import (
     files_below,
     list_folder,
     original_of,
-    read_json,
-    read_lines,
-    read_table,
-    read_text,
     without_twins,
 )
 
@@ -137,6 +134,14 @@ def test_json_with_a_mark(tmp_path):
     """As PowerShell writes it."""
     (tmp_path / "a.json").write_bytes(b'\xef\xbb\xbf["a"]\r\n')
     assert read_json(tmp_path / "a.json") == ["a"]
+
+
+@pytest.mark.parametrize("content", ["[1]", "3", "null", "{", "[" * 10**5, "\0", ""])
+def test_a_record_is_an_object_with_names(tmp_path, content):
+    """What a step noted, when a crash or an editor has made something else of it."""
+    (tmp_path / "record.json").write_text(content)
+    with pytest.raises(InputError, match="record.json: "):
+        read_record(tmp_path / "record.json")
 
 
 def test_names_are_found_where_that_is_certain():

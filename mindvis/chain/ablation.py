@@ -21,9 +21,9 @@ from mindvis.chain.plan import SCHEMAS, ChainConfig, StageConfig, Step, plan_cha
 from mindvis.chain.processes import Launch
 from mindvis.chain.record import Record
 from mindvis.common.errors import InputError, check_setting
+from mindvis.common.texts import read_record
 from mindvis.config.loading import load_config
 from mindvis.config.tools import AblateConfig
-from mindvis.data.reading import read_json
 from mindvis.evaluation import similarity_matrix
 from mindvis.evaluation.compare import read_report
 from mindvis.evaluation.pictures import DecodedSet, read_controls, read_decoded
@@ -166,7 +166,7 @@ def read_figures(measures: Sequence[str], scale: str, steps: Sequence[Step]) -> 
     figures = []
     for measure in measures:
         if measure == "hidden_voxels":
-            score = read_json(folders["score_mbm"] / SCORE_FILE)
+            score = read_record(folders["score_mbm"] / SCORE_FILE)
             figures.append(Figure("hidden voxels, r", score["model"]))
         elif measure == "hard":
             figures += hard_figures(folders["evaluate"])

@@ -17,9 +17,9 @@ from mindvis.checkpoints import find_ldm, is_diffusers
 from mindvis.checkpoints.published import published_source
 from mindvis.common.errors import InputError
 from mindvis.common.files import digest, sha256, write_json
+from mindvis.common.texts import read_record
 from mindvis.config.loading import flatten
 from mindvis.data.hcp import FILE_NAME as HCP_FILE
-from mindvis.data.reading import read_json
 from mindvis.evaluation.classifiers import check_classifier_weights
 from mindvis.inspection.hidden_voxels import SCORE_FILE
 from mindvis.training.runs import FREE_SETTINGS, changed_settings
@@ -64,7 +64,7 @@ class Record:
         folder = step.folder
         if step.stage in TRAININGS:
             manifest = folder / "manifest.json"
-            if not manifest.is_file() or not read_json(manifest).get("finished"):
+            if not manifest.is_file() or not read_record(manifest).get("finished"):
                 return None
             files = _run_files(folder)
         elif step.stage == "simulate":
@@ -107,7 +107,7 @@ class FileHashes:
 
     def __init__(self, cache: Path):
         self.cache, self.lock = cache, threading.Lock()
-        self.known: dict[str, list] = read_json(cache) if cache.is_file() else {}
+        self.known: dict[str, list] = read_record(cache) if cache.is_file() else {}
 
     def of_file(self, path: Path) -> str:
         """Digest of a file."""
@@ -210,7 +210,7 @@ def _check_networks(step: Step) -> None:
 def _read(path: Path) -> dict:
     if not path.is_file():
         return {}
-    content = read_json(path)
+    content = read_record(path)
     if content.get("schema") != SCHEMA:
         raise InputError(f"{path}: schema {content.get('schema')!r}; needed: {SCHEMA}, or another root")
     return content["steps"]

@@ -35,8 +35,8 @@ from mindvis.checkpoints.weights import (
 from mindvis.common.errors import InputError, beside, joined
 from mindvis.common.files import write_json, write_text
 from mindvis.common.loading import load_state
+from mindvis.common.texts import read_json
 from mindvis.config.loading import read_yaml
-from mindvis.data.reading import read_json
 from mindvis.dc_ldm import FMRIConditioner, LatentDiffusion, build_autoencoder, build_unet
 from mindvis.dc_ldm.conditioner import ridge_like
 from mindvis.dc_ldm.unet import time_condition

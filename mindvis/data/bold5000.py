@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from mindvis.common.errors import InputError
+from mindvis.common.texts import read_json, read_lines
 from mindvis.data.arrays import FMRI, IMAGES, Array, check_array, check_arrays, load_npy, load_object_npy, require_rows
 from mindvis.data.datasets import PairedDataset
-from mindvis.data.reading import Names, PassedOver, list_folder, read_json, read_lines, require_folder
+from mindvis.data.reading import Names, PassedOver, list_folder, require_folder
 from mindvis.data.regions import masks_within, region_columns
 from mindvis.data.row_format import subject_format
 from mindvis.data.rows import rows_by

@@ -16,8 +16,8 @@ import numpy as np
 from mindvis.common.errors import InputError
 from mindvis.common.files import TEMPORARY, digest
 from mindvis.common.progress import Progress
+from mindvis.common.texts import read_json
 from mindvis.data.arrays import load_npy
-from mindvis.data.reading import read_json
 from mindvis.data.rows import MappedArray
 from mindvis.data.voxels import ABSURD
 

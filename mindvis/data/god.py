@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from mindvis.common.errors import InputError
+from mindvis.common.texts import read_json, read_table
 from mindvis.data.arrays import Array, NpzReader, require_choice, require_rows
 from mindvis.data.datasets import PairedDataset
-from mindvis.data.reading import PassedOver, list_folder, read_json, read_table, require_folder, without_twins
+from mindvis.data.reading import PassedOver, list_folder, require_folder, without_twins
 from mindvis.data.regions import masks_within, region_columns
 from mindvis.data.row_format import FAR, subject_format
 from mindvis.data.subjects import SubjectRows, averages_then_trials, chosen_files, chosen_share, join_subjects

@@ -16,8 +16,9 @@ import numpy as np
 
 from mindvis.common.errors import InputError
 from mindvis.common.progress import Progress
+from mindvis.common.texts import read_json
 from mindvis.data.hdf5 import open_hdf5, require_member, text_of
-from mindvis.data.reading import PassedOver, list_folder, read_json, require_folder
+from mindvis.data.reading import PassedOver, list_folder, require_folder
 from mindvis.data.regions import NUM_GRAYORDINATES
 
 SPLITS = ("train", "test", "artificial")

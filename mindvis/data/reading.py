@@ -1,27 +1,16 @@
-"""Folders and texts as other systems leave them: searched whole, read as meant or refused in one line."""
+"""Folders as other systems leave them: searched whole, and what is passed over is said."""
 
-import csv
 import filecmp
-import json
 import logging
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
-from mindvis.common.errors import InputError, beside, joined, unreadable
+from mindvis.common.errors import InputError, beside, joined
 
 log = logging.getLogger(__name__)
 
-BYTE_ORDER_MARKS = {
-    b"\xef\xbb\xbf": "utf-8-sig",
-    b"\xff\xfe\x00\x00": "utf-32",
-    b"\x00\x00\xfe\xff": "utf-32",
-    b"\xff\xfe": "utf-16",
-    b"\xfe\xff": "utf-16",
-}
-LINE_ENDS = re.compile(r"\r\n|\r|\n")
 SYSTEM_FILES = {"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir", "#recycle", "$recycle.bin"}
 SYSTEM_FILES |= {"lost+found", "system volume information", "icon\r"}
 COPY = re.compile(
@@ -144,45 +133,6 @@ def without_twins(paths: Sequence[Path], passed: PassedOver, names: Sequence[str
         kept.append((name, path))
     found = {path for _, path in kept}
     return [path for path in paths if path in found]
-
-
-def read_text(path: str | Path) -> str:
-    """A text in UTF-8, or with a byte-order mark in UTF-16 or UTF-32. Raises InputError for anything else."""
-    try:
-        content = Path(path).read_bytes()
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    encoding = next((code for mark, code in BYTE_ORDER_MARKS.items() if content.startswith(mark)), "utf-8")
-    try:
-        text = content.decode(encoding)
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: no text in {encoding} ({error.reason}), needs to be saved as UTF-8") from None
-    if "\0" in text:
-        raise InputError(f"{path}: holds binary data, needs text in UTF-8")
-    return text
-
-
-def read_lines(path: str | Path) -> list[str]:
-    """The lines of a text that are not blank, without blanks at their ends. Raises InputError as `read_text`."""
-    lines = [line.strip("\ufeff\x1a \t").strip() for line in LINE_ENDS.split(read_text(path))]
-    return [line for line in lines if line]
-
-
-def read_table(path: str | Path) -> list[list[str]]:
-    """Rows of a table separated by commas, semicolons or tabs, blanks stripped. Raises InputError as `read_text`."""
-    lines = read_lines(path)
-    first = lines[0] if lines else ""
-    separator = next((mark for mark in ";\t" if mark in first), ",")
-    with unreadable(f"{path}: no readable table", (csv.Error,)):
-        return [[word.strip() for word in row] for row in csv.reader(lines, delimiter=separator)]
-
-
-def read_json(path: str | Path) -> Any:
-    """What a JSON file holds. Raises InputError as `read_text`, and for what is no JSON."""
-    with unreadable(f"{path}: not readable as JSON", (ValueError, RecursionError)):
-        return json.loads(read_text(path).lstrip("\ufeff").rstrip("\x1a"))
 
 
 class Names:

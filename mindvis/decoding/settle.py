@@ -23,10 +23,11 @@ import numpy as np
 
 from mindvis.checkpoints import read_weights
 from mindvis.checkpoints.weights import RIDGE_FILE
-from mindvis.common.errors import InputError, unreadable
+from mindvis.common.errors import InputError
 from mindvis.common.files import digest, write_json
 from mindvis.common.ridge import Ridge
 from mindvis.common.shares import POLL_SECONDS, Process
+from mindvis.common.texts import read_record
 from mindvis.config.decoding import GenerateConfig
 from mindvis.config.loading import plain
 from mindvis.config.schemas import FinetuneLDMConfig, TrainerConfig
@@ -240,9 +241,10 @@ def once(
 
 
 def _kept(file: Path) -> dict[str, Any]:
-    needed = "needed: remove it, and generate chooses again"
-    with unreadable(f"{file}: not readable as JSON", (ValueError, RecursionError), needed):
-        return json.loads(file.read_text()) if file.is_file() else {}
+    try:
+        return read_record(file) if file.is_file() else {}
+    except InputError as error:
+        raise InputError(f"{error}; needed: remove it, and generate chooses again") from error
 
 
 def _choice_key(config: GenerateConfig, ldm: LatentDiffusion) -> str:

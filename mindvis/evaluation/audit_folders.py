@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from mindvis.common.errors import InputError, reading
+from mindvis.common.texts import read_table
 from mindvis.data.images import LazyImages, PictureFiles
-from mindvis.data.reading import read_table
 from mindvis.evaluation.audit import Audit, audit_pictures
 from mindvis.evaluation.audit_features import Pictures, Space
 from mindvis.evaluation.audit_verdict import Finding

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from mindvis.common.errors import InputError
-from mindvis.data.reading import read_json
+from mindvis.common.texts import read_json
 from mindvis.evaluation.report import SCHEMA, aligned
 from mindvis.evaluation.statistics import paired_difference
 

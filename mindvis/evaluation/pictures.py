@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from mindvis.common.errors import InputError
+from mindvis.common.texts import read_record
 from mindvis.data.images import SUFFIXES, is_picture, read_picture
-from mindvis.data.reading import PassedOver, list_folder, read_json
+from mindvis.data.reading import PassedOver, list_folder
 
 Array = np.ndarray | Tensor
 
@@ -177,7 +178,7 @@ def _ids(path: Path, name: str, array: np.ndarray | None, n: int) -> list | None
 
 def read_generated(folder: Path) -> dict:
     """Content of the generate.json of a folder, {} without one. Raises InputError for a damaged one."""
-    return read_json(folder / SETTINGS) if (folder / SETTINGS).is_file() else {}
+    return read_record(folder / SETTINGS) if (folder / SETTINGS).is_file() else {}
 
 
 def _from_pictures(path: Path, stimuli: str | Path | None) -> DecodedSet:

@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from mindvis.common.plots import ACCENT, INK, png_bytes
-from mindvis.data.reading import read_json
+from mindvis.common.texts import read_record
 from mindvis.evaluation.pictures import DecodedSet
 from mindvis.evaluation.report import Report
 from mindvis.training.runs import read_run_settings
@@ -69,7 +69,7 @@ def num_trials(stage: Mapping[str, Any]) -> str:
 
 
 def _stage(path: Path) -> dict[str, Any]:
-    manifest = read_json(path / "manifest.json")
+    manifest = read_record(path / "manifest.json")
     facts = {name: manifest.get(name) for name in FACTS}
     settings = read_run_settings(path) if (path / "config.yaml").is_file() else {}
     return {"stage": manifest["stage"], "folder": str(path), **facts, "settings": settings}

@@ -13,10 +13,11 @@ import numpy as np
 
 from mindvis.common.errors import InputError
 from mindvis.common.progress import Progress
+from mindvis.common.texts import read_table
 from mindvis.config.tools import BadVoxels
 from mindvis.data.images import check_side, read_square
 from mindvis.data.own import SPLITS, save_npz
-from mindvis.data.reading import PassedOver, read_table
+from mindvis.data.reading import PassedOver
 from mindvis.prepare.bad_voxels import bad_voxels, check_bad
 from mindvis.prepare.parcellation import Regions
 

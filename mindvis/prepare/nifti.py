@@ -21,8 +21,9 @@ from nibabel.imageglobals import logger
 from nibabel.spatialimages import HeaderDataError
 
 from mindvis.common.errors import InputError, unreadable
+from mindvis.common.texts import read_lines
 from mindvis.data.hdf5 import H5_ERRORS
-from mindvis.data.reading import read_lines, require_file
+from mindvis.data.reading import require_file
 from mindvis.data.regions import bare_name
 
 CHUNK = 2048  # grayordinates: as many series of 1200 float32 frames are 10 MB

@@ -6,7 +6,6 @@ checkpoints/    last, previous, best-<step>    figures/       pictures made on t
 """
 
 import atexit
-import json
 import logging
 import shutil
 import sys
@@ -23,6 +22,7 @@ from mindvis.common.errors import InputError, beside, joined
 from mindvis.common.files import remove_temporaries, write_json, write_text
 from mindvis.common.launched import global_rank
 from mindvis.common.tensor_files import find_fault
+from mindvis.common.texts import read_record
 from mindvis.config.invocation import git_revision, now, this_command
 from mindvis.config.loading import flatten, read_yaml
 
@@ -79,7 +79,7 @@ class Run:
     def manifest(self) -> dict:
         """Contents of manifest.json, empty before it is written."""
         path = self.path / "manifest.json"
-        return json.loads(path.read_text()) if path.is_file() else {}
+        return read_record(path) if path.is_file() else {}
 
     def record(self, **facts: Any) -> None:
         """Add facts (data hashes, seeds, what fMRI was seen ...) to manifest.json; only the first process writes."""
@@ -95,7 +95,7 @@ class Run:
         selects = self.settings.get("selection", "last") != "last"
         if which == "best" or (which == "selected" and selects):
             scores = self.checkpoints / "best.json"
-            ranked = json.loads(scores.read_text()) if scores.is_file() else []  # names, the best first
+            ranked = read_record(scores) if scores.is_file() else {}  # the best first
             for name in ranked:
                 if find_fault(self.checkpoints / name) is None:
                     return self.checkpoints / name
@@ -236,8 +236,8 @@ def read_run_settings(path: Path) -> dict:
 
 def _stage(path: Path) -> str:
     try:
-        return json.loads((path / "manifest.json").read_text())["stage"]
-    except (OSError, ValueError, KeyError) as error:
+        return str(read_record(path / "manifest.json")["stage"])
+    except (InputError, KeyError) as error:
         raise InputError(f"{path / 'manifest.json'}: missing or unreadable; needed: a folder of a training") from error
 
 

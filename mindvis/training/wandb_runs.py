@@ -3,7 +3,6 @@
 wandb itself is imported only where a run is opened.
 """
 
-import json
 import logging
 import netrc
 import os
@@ -15,6 +14,7 @@ from typing import Any
 from urllib.parse import urlparse
 
 from mindvis.common.errors import InputError
+from mindvis.common.texts import read_record
 from mindvis.config.conform import check_values
 from mindvis.config.loading import read_yaml
 from mindvis.config.schemas import LoggingConfig
@@ -132,7 +132,7 @@ def source_runs(folder: str | Path | None) -> list[dict[str, str]]:
     """
     found = []
     for path in runs_behind(folder):
-        manifest = json.loads((path / "manifest.json").read_text())
+        manifest = read_record(path / "manifest.json")
         if "wandb" in manifest:
             found.append({"stage": manifest["stage"], **manifest["wandb"]})
     return found

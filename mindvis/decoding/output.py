@@ -31,8 +31,8 @@ from mindvis.evaluation.pictures import ARRAYS, PICTURES, SETTINGS, read_generat
 CONTROLS = ("none", "shuffled", "mean_fmri")
 GRID, TRAINING_GRID = "grid.png", "training.png"
 # what new pictures replace: earlier ones, and the reports of these
-REPLACED = (ARRAYS, SETTINGS, GRID, TRAINING_GRID, PICTURES, "grid_sorted.png")
-REPLACED += ("report.json", "report.csv", "report.html", "audit.json", "audit.html", "summary.txt")
+REPORTS = ("report.json", "report.csv", "report.html", "grid_sorted.png", "audit.json", "audit.html", "summary.txt")
+REPLACED = (ARRAYS, SETTINGS, GRID, TRAINING_GRID, PICTURES, *REPORTS)
 KEPT = (*CONTROLS[1:], "wandb", "tensorboard")
 GRID_ROWS = 25  # stimuli in grid.png
 

@@ -13,6 +13,7 @@ import numpy as np
 from mindvis.common.errors import InputError
 from mindvis.common.files import write_npz, write_text
 from mindvis.common.progress import Progress
+from mindvis.common.texts import read_lines
 from mindvis.config.tools import BadVoxels, Scaling
 from mindvis.data.god import IMAGE_FILE, INDEX_FILE, LABEL_TABLES, read_class_index, read_labels, wnid_of
 from mindvis.data.images import is_picture, read_square
@@ -21,7 +22,6 @@ from mindvis.data.reading import (
     files_below,
     list_folder,
     original_of,
-    read_lines,
     require_folder,
     without_twins,
 )

@@ -2,6 +2,7 @@
 
 import json
 import runpy
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -103,7 +104,12 @@ def test_a_process_that_is_missing_is_named(folder, monkeypatch, capsys):
         (["decoded=RUN", "num_ways=[50]"], "num_ways: found 50"),
         (["decoded=RUN", "metrics=[psnr]"], "setting metrics names 'psnr'"),
         (["decoded=RUN", "clasifier=tiny"], "classifier"),
-        (["decoded=RUN", "device=warp"], "setting device"),
+        (["decoded=RUN", "device=warp"], "setting device is 'warp'; needed: auto, cpu, or cuda"),
+        (["decoded=RUN", "images=RUN"], "decoded.npz holds the true pictures; needed: none"),
+        (["decoded=RUN", "lpips_weights=absent.pth"], "lpips_weights: absent.pth: no such file"),
+        (["decoded=RUN", "features={alexnet: absent.pth}"], "alexnet: absent.pth: no such file"),
+        (["decoded=RUN", "controls=[RUN/../mine]"], "holds pictures of control=none"),
+        (["decoded=RUN", "training_images=RUN/../rows.npy"], "rows.npy: found float64 [4], need uint8 [n h w 3]"),
         (["decoded=RUN", "matmul_precision=low"], "setting matmul_precision is 'low'; needed: one of highest"),
         (["decoded=RUN", "training_images=absent.npy"], "absent.npy"),
         (["decoded=RUN", "output=/proc/none"], "/proc/none: cannot be written"),
@@ -113,6 +119,9 @@ def test_a_process_that_is_missing_is_named(folder, monkeypatch, capsys):
 )
 def test_bad_input_is_one_line_and_status_two(folder, arguments, message, capsys):
     """No traceback, and no report half-written."""
+    shutil.copytree(folder, folder.parent / "mine")
+    (folder.parent / "mine" / "generate.json").write_text(json.dumps({"settings": {"control": "none"}}))
+    np.save(folder.parent / "rows.npy", np.zeros(4))
     arguments = [argument.replace("RUN", str(folder)) for argument in arguments]
     given = {argument.split("=")[0] for argument in arguments}
     rest = [] if "compare" in arguments else [s for s in SETTINGS if s.split("=")[0] not in given]
@@ -130,3 +139,10 @@ def test_images_of_own_files(tmp_path):
     assert read_images(tmp_path / "a.npz").shape == images.shape
     with pytest.raises(InputError, match="found other, need one of train_images"):
         read_images(tmp_path / "b.npz")
+
+
+def test_a_top_k_that_identifies_every_picture_is_said_to_be_left_out(folder, capsys):
+    """Top-2 of two ways is no score."""
+    assert run(f"decoded={folder}", "top_k=[1,2]", *(line for line in SETTINGS if not line.startswith("top_k"))) == 0
+    printed = capsys.readouterr().out
+    assert "2-way top-2 skipped: every picture would be identified" in printed and "2_way_top_2" not in printed

@@ -23,10 +23,15 @@ def choose_device(name: str, rank: int = 0) -> torch.device:
     """
     if name == "auto":
         name = f"cuda:{rank % num_gpus()}" if num_gpus() else "cpu"
+    needed = "needed: auto, cpu, or cuda where there is a GPU"
     try:
-        return torch.zeros(1, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"setting device is {name!r}: {str(error).splitlines()[0]}") from error
+        device = torch.device(name)
+    except RuntimeError as error:  # its message lists all that torch has ever known
+        raise InputError(f"setting device is {name!r}; {needed}") from error
+    try:
+        return torch.zeros(1, device=device).device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise InputError(f"setting device is {name!r}: {str(error).splitlines()[0]}; {needed}") from error
 
 
 @contextmanager

@@ -65,7 +65,7 @@ def usable_targets(ldm: LatentDiffusion, train: PairedDataset, targets: Sequence
     skipped = [target for target in targets if reason and target in NEED_CLASSES]
     usable = [target for target in targets if target not in skipped]
     if not usable:
-        raise InputError(f"setting targets is {list(targets)}: {reason}; needed: [latent]")
+        raise InputError(f"setting targets is {list(targets)}: {reason or 'none is named'}; needed: [latent]")
     return usable, [f"{target} skipped: {reason}" for target in skipped]
 
 

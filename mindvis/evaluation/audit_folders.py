@@ -14,7 +14,7 @@ from mindvis.evaluation.audit import Audit, audit_pictures
 from mindvis.evaluation.audit_features import Pictures, Space
 from mindvis.evaluation.audit_verdict import Finding
 from mindvis.evaluation.checks import kept_rows, leakage_statements
-from mindvis.evaluation.pictures import DecodedSet, check_same_stimuli, list_pictures
+from mindvis.evaluation.pictures import DecodedSet, check_pictures, check_same_stimuli, list_pictures
 from mindvis.evaluation.statistics import paired_difference
 
 IMAGE_ARRAYS = ("train_images", "images")  # in an .npz of pictures
@@ -161,11 +161,13 @@ def read_images(path: str | Path) -> "np.ndarray | MappedPictures":
     with reading(path):
         found = np.load(path, mmap_mode="r", allow_pickle=False)
         if isinstance(found, np.ndarray):
-            return MappedPictures(path, len(found)) if found.ndim == 4 else found
+            check_pictures(found, str(path), "[n h w 3]")
+            return MappedPictures(path, len(found))
         with found:
             name = next((name for name in IMAGE_ARRAYS if name in found), None)
             if name is None:
                 raise InputError(f"{path}: found {', '.join(found.files)}, need one of {', '.join(IMAGE_ARRAYS)}")
+            check_pictures(found[name], f"{path}: {name}", "[n h w 3]")
             return found[name]
 
 

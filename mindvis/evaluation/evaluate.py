@@ -53,7 +53,7 @@ def evaluate_folder(
     Of several processes (`shares`) the first one gets the report, the others None once they have done their share.
     """
     pictures = read_decoded(path, stimuli)
-    others = read_controls(path) if controls is None else {k: read_decoded(p, stimuli) for k, p in controls.items()}
+    others = read_controls(path) if controls is None else {k: _read_control(p, stimuli) for k, p in controls.items()}
     found, notes = find_baselines(pictures) if baselines is None else (read_baselines(pictures, baselines), [])
     report = evaluate_sets(
         pictures,
@@ -67,6 +67,13 @@ def evaluate_folder(
     if report is not None:
         report.skipped += notes
     return report
+
+
+def _read_control(path: str | Path, stimuli: str | Path | None) -> DecodedSet:
+    found = read_decoded(path, stimuli)
+    if found.settings.get("settings", {}).get("control") == "none":
+        raise InputError(f"{path}: holds pictures of control=none; needed: those of shuffled or mean_fmri as controls")
+    return found
 
 
 def evaluate_sets(

@@ -189,7 +189,8 @@ class Judge:
         table = n_way_table(judged.logits, target, num_ways=protocol.num_ways, top_k=protocol.top_k)
         for (w, ways), (j, k) in product(enumerate(protocol.num_ways), enumerate(protocol.top_k)):
             if k >= ways:
-                continue  # every picture would be identified
+                self._skip(f"{ways}-way top-{k}", InputError("every picture would be identified"))
+                continue
             name = f"{ways}_way_top_{k}"
             yield Scores(f"{name}/{self.classifier.name}", by_stimulus(table[:, w, j], n), chance_level(ways, k))
             if protocol.num_trials:

@@ -25,7 +25,7 @@ from mindvis.evaluation.audit_features import choose_spaces
 from mindvis.evaluation.audit_folders import Audited, Training, audit_sets, pooled, read_training, with_classes
 from mindvis.evaluation.audit_verdict import Finding
 from mindvis.evaluation.noise_ceiling import noise_ceilings
-from mindvis.evaluation.pictures import DecodedSet, read_controls, read_decoded
+from mindvis.evaluation.pictures import DecodedSet, read_controls, read_decoded, read_scored
 from mindvis.evaluation.report_page import write_audit
 from mindvis.evaluation.report_stages import stage_curves, stages_of
 from mindvis.training.wandb_runs import check_logging, open_wandb, source_runs, staged_in
@@ -38,12 +38,13 @@ def evaluate(config: EvaluateConfig) -> tuple[Report, Path] | None:
     """
     output, process = Path(config.output or config.decoded), Process.from_environment()
     check_logging(config.logging)
+    _check_weights(config)
     device = choose_device(config.device, process.rank)
     classifier = load_classifier(config.classifier, config.classifier_weights, device)
     protocol = part(Protocol, config)
     parts = parts_folder(output, [asdict(protocol), classifier.weights_sha256], process)
     shares = Shares() if process.count == 1 else Shares(parts, process, config.wait_minutes)
-    training = audit_training(config.training_images or "none", read_decoded(config.decoded, config.images))
+    training = audit_training(config.training_images or "none", read_scored(config.decoded, config.images))
     with matmul_precision(config.matmul_precision, device):
         report = evaluate_folder(
             config.decoded,
@@ -64,6 +65,14 @@ def evaluate(config: EvaluateConfig) -> tuple[Report, Path] | None:
     page = write_report(report, output, masked_reconstruction=stage_a, curves=curves)
     send_to_wandb(report, output, config.logging)
     return report, page
+
+
+def _check_weights(config: EvaluateConfig) -> None:
+    """Raise InputError for weights that are named and absent: a measure is skipped only where none are named."""
+    given = {"lpips_weights": config.lpips_weights, "fid_weights": config.fid_weights, **config.features}
+    for setting, path in given.items():
+        if path is not None and not Path(path).exists():
+            raise InputError(f"{setting}: {path}: no such file; needed: weights, or the setting left out")
 
 
 def masked_reconstruction(report: Report) -> bytes | None:
@@ -128,7 +137,7 @@ def audit(config: AuditConfig) -> tuple[Audited, Path]:
     Raises InputError.
     """
     check_logging(config.logging)
-    pictures = read_decoded(config.decoded, config.images)
+    pictures = read_scored(config.decoded, config.images)
     controls = {Path(folder).name: read_decoded(folder, config.images) for folder in config.controls}
     controls = controls or read_controls(config.decoded)
     if config.other_subjects:

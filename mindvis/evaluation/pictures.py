@@ -111,6 +111,16 @@ def read_decoded(path: str | Path, stimuli: str | Path | None = None) -> Decoded
     return found
 
 
+def read_scored(path: str | Path, stimuli: str | None) -> DecodedSet:
+    """The pictures to score, as `read_decoded`. Raises InputError also for `stimuli` that would be passed over."""
+    found = read_decoded(path, stimuli)
+    if stimuli is not None and (found.path / ARRAYS).is_file() and "fmri" not in read_generated(found.path):
+        raise InputError(
+            f"setting images is {stimuli}, but {found.path / ARRAYS} holds the true pictures; needed: none"
+        )
+    return found
+
+
 def read_controls(path: str | Path) -> dict[str, DecodedSet]:
     """The control sets in the folder of decoded pictures (`shuffled/`, `mean_fmri/`), where they exist."""
     folders = {name: Path(path) / name for name in CONTROLS}

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from mosaic_files import needs_glasser, write_mosaic
 
+from mindvis.common.errors import InputError
 from mindvis.config.schemas import DataConfig
 from mindvis.data import PairedDataset
 from mindvis.data.open import open_extra, open_pairs
@@ -73,3 +74,10 @@ def test_imagery_is_scaled_as_the_test_rows_are(tmp_path):
     settings = {**GOD, "root": str(tmp_path), "subjects": ["sbj_3"], "fraction": 0.4}
     imagined = open_extra(DataConfig(**settings), "imagery", 16)
     np.testing.assert_array_equal(imagined.fmri, open_pairs(DataConfig(**settings), 16)[1].fmri)
+
+
+def test_a_share_of_less_than_a_picture_is_refused():
+    """One picture would be no training; the line says which share is."""
+    with pytest.raises(InputError, match="fraction is 0.001 of 40 training pictures, which leaves none; needed: 0.025"):
+        chosen_share(np.arange(40), 0.001)
+    assert chosen_share(np.arange(40), 0.025).sum() == 1

@@ -297,6 +297,10 @@ CONFLICTS = {
     "a rate without its range": (PretrainMBMConfig, ["mask.focus_rate=.5"], "focus_range is None and"),
     "a subject twice": (PretrainMBMConfig, ["extra_data.subjects=[a,b,a]"], "extra_data.subjects names 'a' twice"),
     "a region twice": (PretrainMBMConfig, ["data.roi=[V1,V1]"], "data.roi names 'V1' twice; needed: each once"),
+    "a setting of other data": (PretrainMBMConfig, ["data.name=god", "data.num_subjects=3"], "name=god has not"),
+    "repeats of god": (FinetuneLDMConfig, ["data.average=false"], "data.name=mosaic or nsd, or the setting left out"),
+    "rest has no pictures": (PretrainMBMConfig, ["data.name=hcp", "data.fraction=.5"], "fraction is 0.5, which data.n"),
+    "a map into nobody's voxels": (FinetuneLDMConfig, ["data.adapter_steps=9"], "without data.reference; needed: both"),
     "a metric twice": (EvaluateConfig, ["decoded=d", "metrics=[pcc,pcc]"], "metrics names 'pcc' twice"),
     "a width that no head divides": (
         PretrainMBMConfig,

@@ -14,6 +14,12 @@ from mindvis.config.conform import choice, number, seed_field
 
 DATASETS = ("god", "bold5000", "mosaic", "nsd", "hcp", "npz")
 SAMPLERS = ("plms", "ddim", "dpm_solver", "unipc", "unipc_averaged", "euler")
+PAIRED = ("god", "bold5000", "mosaic", "nsd", "npz")
+# settings of data that only some data sets have
+ONLY_OF = {"scale_test": ("god",), "scale": ("npz",), "splits": ("mosaic",)}
+ONLY_OF |= dict.fromkeys(("num_subjects", "frames_per_window"), ("hcp",))
+ONLY_OF |= dict.fromkeys(("average", "stimuli", "min_noise_ceiling"), ("mosaic", "nsd"))
+ONLY_OF |= dict.fromkeys(("reference", "fraction", "include_single_trials", "test_category"), PAIRED)
 METRICS = ("mse", "pcc", "ssim", "lpips")
 MATMUL_PRECISIONS = ("highest", "high", "medium")
 
@@ -52,6 +58,14 @@ class DataConfig:
             twice = [one for one in given if given.count(one) > 1] if isinstance(given, list) else []
             if twice:
                 return f"setting {prefix}{name} names {twice[0]!r} twice; needed: each once"
+        usual = DataConfig()
+        for name, known in ONLY_OF.items():
+            given = getattr(self, name)
+            if self.name not in known and given != getattr(usual, name):
+                found = f"setting {prefix}{name} is {given}, which {prefix}name={self.name} has not"
+                return f"{found}; needed: {prefix}name={' or '.join(known)}, or the setting left out"
+        if self.reference is None and self.adapter_steps:
+            return f"setting {prefix}adapter_steps is {self.adapter_steps} without {prefix}reference; needed: both"
         return None
 
 

@@ -81,8 +81,6 @@ def _open_swapped(config: DataConfig, patch_size: int) -> Parts:
 
 
 def _open_parts(config: DataConfig, patch_size: int) -> Parts:
-    if config.min_noise_ceiling is not None and config.name not in ("mosaic", "nsd"):
-        raise InputError(f"setting data.min_noise_ceiling: data.name={config.name} has no noise ceilings; needed: null")
     options = _options(config, patch_size)
     if config.name == "god":
         return *load_god(config.root, config.subjects, config.roi, scale_test=config.scale_test, **options), None

@@ -99,14 +99,19 @@ def averages_then_trials(
 
 
 def chosen_share(stimulus: np.ndarray, fraction: float, seed: int = 0) -> np.ndarray:
-    """Boolean [n] of the rows whose stimulus [n] is in a share of all stimuli, drawn from the seed; one at least.
+    """Boolean [n] of the rows whose stimulus [n] is in a share of all stimuli, drawn from the seed.
 
-    All rows of a stimulus stay together, and a smaller share is part of a larger one.
+    All rows of a stimulus stay together, and a smaller share is part of a larger one. Raises InputError for a share
+    that is less than half a stimulus.
     """
     if fraction == 1:
         return np.ones(len(stimulus), dtype=bool)
     distinct = np.random.default_rng(seed).permutation(np.unique(stimulus))
-    return np.isin(stimulus, distinct[: max(1, round(fraction * len(distinct)))])
+    count = round(fraction * len(distinct))
+    if not count:
+        found = f"setting data.fraction is {fraction:g} of {len(distinct)} training pictures, which leaves none"
+        raise InputError(f"{found}; needed: {1 / len(distinct):.2g} or more")
+    return np.isin(stimulus, distinct[:count])
 
 
 @dataclass(frozen=True)

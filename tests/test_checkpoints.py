@@ -2,6 +2,7 @@
 
 import copy
 import gzip
+import resource
 import types
 from dataclasses import replace
 from pathlib import Path
@@ -40,6 +41,7 @@ from mindvis.checkpoints import (
 from mindvis.checkpoints.builders import NOT_IN_LABEL2IMG
 from mindvis.checkpoints.torch_files import load_torch
 from mindvis.checkpoints.weights import ENVELOPE, envelope
+from mindvis.common.errors import InputError
 from mindvis.dc_ldm import build_ldm
 from mindvis.sc_mbm import FMRIEncoder, MaskedBrainModel
 
@@ -328,3 +330,15 @@ def test_safetensors_part_shared_memory(tmp_path):
     save_safetensors(tmp_path / "x.safetensors", {"a": base, "b": base[2:], "c": base.view(2, 3).t()}, {"k": "v"})
     state, metadata = read_safetensors(tmp_path / "x.safetensors")
     assert torch.equal(state["b"], base[2:]) and torch.equal(state["c"], base.view(2, 3).t()) and metadata == {"k": "v"}
+
+
+def test_safetensors_that_do_not_fit_are_one_line(tmp_path):
+    """The library speaks of a full disk, or a limit of the size, with an error of its own."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+        with pytest.raises(InputError, match="w.safetensors: File too large"):
+            save_safetensors(tmp_path / "w.safetensors", {"a": torch.zeros(1000)}, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list(tmp_path.iterdir())

@@ -117,3 +117,15 @@ def test_overwriting_leaves_what_is_not_of_the_earlier_pictures(tmp_path):
         "audit.html", "decoded.npz", "generate.json", "grid.png", "notes.txt", "pictures", "shuffled",
     ]  # fmt: skip
     assert (folder / "notes.txt").read_text() == "kept"
+
+
+def test_pictures_that_cannot_be_written_leave_nothing(tmp_path, monkeypatch):
+    """The disk is full in the middle of the folder."""
+
+    def refuse(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("mindvis.common.plots.png_bytes", refuse)
+    with pytest.raises(InputError, match="stimulus.png: No space left on device"):
+        write_decoded(tmp_path / "decoded", np.zeros((2, 1, 8, 8, 3), np.uint8), pairs(range(2)), range(2), {})
+    assert not list(tmp_path.iterdir())

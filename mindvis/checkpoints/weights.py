@@ -6,10 +6,12 @@ the run.
 
 import json
 import math
+import os
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytorch_lightning as pl
 from safetensors import SafetensorError, safe_open
@@ -168,7 +170,15 @@ def save_safetensors(path: str | Path, state: Mapping[str, Tensor], metadata: Ma
         memory = tensor.untyped_storage().data_ptr()
         apart[name] = (tensor.detach().clone() if memory in seen else tensor.detach()).contiguous()
         seen.add(memory)
-    write_atomic(Path(path), lambda file: save_file(apart, file.name, dict(metadata)))  # it writes to names only
+
+    def save(file: BinaryIO) -> None:
+        try:
+            save_file(apart, file.name, dict(metadata))  # it writes to names only
+        except SafetensorError as error:
+            code = re.search(r"os error (\d+)", str(error))  # of a full disk it speaks in words alone
+            raise OSError(int(code[1]), os.strerror(int(code[1]))) if code else error from error
+
+    write_atomic(Path(path), save)
 
 
 def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:

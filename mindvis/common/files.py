@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -87,6 +87,18 @@ def to_csv(columns: Sequence[str], rows: Iterable[Mapping], header: bool = True)
         writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
+
+
+@contextlib.contextmanager
+def staged_folder(folder: Path) -> Iterator[Path]:
+    """An empty folder to fill, made anew; where that fails, it is removed again."""
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        folder.mkdir(parents=True)
+        yield folder
+    except BaseException:  # a signal may end the program here
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def link(source: Path, target: Path) -> None:

@@ -16,10 +16,10 @@ DATASETS = ("god", "bold5000", "mosaic", "nsd", "hcp", "npz")
 SAMPLERS = ("plms", "ddim", "dpm_solver", "unipc", "unipc_averaged", "euler")
 PAIRED = ("god", "bold5000", "mosaic", "nsd", "npz")
 # settings of data that only some data sets have
-ONLY_OF = {"scale_test": ("god",), "scale": ("npz",), "splits": ("mosaic",)}
-ONLY_OF |= dict.fromkeys(("num_subjects", "frames_per_window"), ("hcp",))
-ONLY_OF |= dict.fromkeys(("average", "stimuli", "min_noise_ceiling"), ("mosaic", "nsd"))
-ONLY_OF |= dict.fromkeys(("reference", "fraction", "include_single_trials", "test_category"), PAIRED)
+ONLY_OF: dict[str, tuple[str, ...]] = {"scale_test": ("god",), "scale": ("npz",), "splits": ("mosaic",)}
+ONLY_OF |= {name: ("hcp",) for name in ("num_subjects", "frames_per_window")}
+ONLY_OF |= {name: ("mosaic", "nsd") for name in ("average", "stimuli", "min_noise_ceiling")}
+ONLY_OF |= {name: PAIRED for name in ("reference", "fraction", "include_single_trials", "test_category")}
 METRICS = ("mse", "pcc", "ssim", "lpips")
 MATMUL_PRECISIONS = ("highest", "high", "medium")
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from mindvis.common.draws import derangement
 from mindvis.common.errors import InputError
-from mindvis.common.files import write_json
+from mindvis.common.files import staged_folder, write_json, write_npz
 from mindvis.common.plots import image_grid, reconstruction_grid, save_png
 from mindvis.config.invocation import made_now
 from mindvis.data import FMRIDataset, PairedDataset
@@ -134,9 +134,6 @@ def write_decoded(
     `fmri_rows`: the row of the data set whose fMRI each picture was decoded from, where that is not its own.
     `training`: the grid of some training stimuli, uint8 [h w 3].
     """
-    staging = output.with_name(f".{output.name}.partial")
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
     ids = np.asarray(rows, np.int64)
     fmri_rows = ids if fmri_rows is None else np.asarray(fmri_rows, np.int64)
     arrays: dict[str, Any] = {"decoded": decoded, "stimulus_ids": ids, "fmri_rows": fmri_rows}
@@ -147,20 +144,21 @@ def write_decoded(
         class_ids = [] if dataset.class_ids is None else [dataset.class_ids[row] for row in rows]
         arrays["stimuli"] = dataset.stimuli[dataset.stimulus[rows]]
         arrays["class_ids"] = np.asarray(class_ids, np.int64)
-    np.savez(staging / ARRAYS, **arrays)
-    write_json(staging / SETTINGS, provenance | {"made": made_now()})
-    for place, row in enumerate(rows):
-        folder = staging / PICTURES / f"{row:04d}"
-        folder.mkdir(parents=True)
-        if shown:
-            save_png(arrays["stimuli"][place], folder / "stimulus.png")
-        for k, sample in enumerate(decoded[place]):
-            save_png(sample, folder / f"{k}.png")
-    few = decoded[:GRID_ROWS]
-    save_png(reconstruction_grid(arrays["stimuli"][:GRID_ROWS], few) if shown else image_grid(few), staging / GRID)
-    if training is not None:
-        save_png(training, staging / TRAINING_GRID)
-    return _put(staging, output)
+    with staged_folder(output.with_name(f".{output.name}.partial")) as staging:
+        write_npz(staging / ARRAYS, arrays)
+        write_json(staging / SETTINGS, provenance | {"made": made_now()})
+        for place, row in enumerate(rows):
+            folder = staging / PICTURES / f"{row:04d}"
+            folder.mkdir(parents=True)
+            if shown:
+                save_png(arrays["stimuli"][place], folder / "stimulus.png")
+            for k, sample in enumerate(decoded[place]):
+                save_png(sample, folder / f"{k}.png")
+        few = decoded[:GRID_ROWS]
+        save_png(reconstruction_grid(arrays["stimuli"][:GRID_ROWS], few) if shown else image_grid(few), staging / GRID)
+        if training is not None:
+            save_png(training, staging / TRAINING_GRID)
+        return _put(staging, output)
 
 
 def _put(staging: Path, output: Path) -> Path:

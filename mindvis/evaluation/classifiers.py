@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision.models import ViT_H_14_Weights, vit_h_14
 
+from mindvis.checkpoints.weights import save_safetensors
 from mindvis.common.errors import InputError, one_line
 from mindvis.common.files import sha256
 from mindvis.common.progress import Progress
@@ -219,7 +219,7 @@ def load_demo_classifier(path: str | Path = DEMO_CLASSIFIER) -> DemoClassifier:
 def save_demo_classifier(model: DemoClassifier, path: str | Path) -> None:
     """Write weights in half precision, with the class names beside them."""
     state = {name: (x.half() if x.is_floating_point() else x).contiguous() for name, x in model.state_dict().items()}
-    save_file(state, path, metadata={"class_names": "|".join(model.class_names)})
+    save_safetensors(path, state, {"class_names": "|".join(model.class_names)})
 
 
 def _stage(in_channels: int, out_channels: int) -> nn.Sequential:

@@ -12,7 +12,7 @@ import numpy as np
 
 from mindvis.common.draws import generator
 from mindvis.common.errors import InputError
-from mindvis.common.files import write_json, write_npz
+from mindvis.common.files import staged_folder, write_json, write_npz, write_text
 from mindvis.common.progress import Progress
 from mindvis.data.hcp import FILE_NAME, VISUAL_CORTEX
 from mindvis.simulation.cortex import AREAS, EARLY, OBJECT_AREAS
@@ -35,15 +35,13 @@ def simulate(out_dir: str | Path, experiment: Experiment) -> None:
     out_dir = Path(out_dir)
     if out_dir.exists() and not (out_dir / RECORD).is_file() and (out_dir.is_file() or any(out_dir.iterdir())):
         raise InputError(f"{out_dir}: is in use and holds no {RECORD}; needed: a new folder, or an earlier simulation")
-    staging = out_dir.with_name(out_dir.name + ".partial")
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)  # where nothing can be written, that is found before the work
-    stimuli = draw_experiment(experiment)
-    _write_viewing(staging / "Kamitani" / "npz", experiment, stimuli)
-    _write_resting(staging / "HCP" / "npz", experiment, stimuli)
-    write_json(staging / RECORD, {"classes": CLASS_NAMES, **asdict(experiment)})
-    shutil.rmtree(out_dir, ignore_errors=True)
-    staging.replace(out_dir)
+    with staged_folder(out_dir.with_name(out_dir.name + ".partial")) as staging:  # not only after the work
+        stimuli = draw_experiment(experiment)
+        _write_viewing(staging / "Kamitani" / "npz", experiment, stimuli)
+        _write_resting(staging / "HCP" / "npz", experiment, stimuli)
+        write_json(staging / RECORD, {"classes": CLASS_NAMES, **asdict(experiment)})
+        shutil.rmtree(out_dir, ignore_errors=True)
+        staging.replace(out_dir)
 
 
 def _write_viewing(root: Path, experiment: Experiment, stimuli: Stimuli) -> None:
@@ -55,7 +53,7 @@ def _write_viewing(root: Path, experiment: Experiment, stimuli: Stimuli) -> None
     splits = np.split(stimuli.class_ids, [stimuli.num_train])
     for name, class_ids in zip(("training", "testing"), splits, strict=True):
         rows = (f"{FIRST_WNID + class_id}.{image:06d},1\n" for image, class_id in enumerate(class_ids.tolist()))
-        (root / f"imagenet_{name}_label.csv").write_text("".join(rows), encoding="utf-8")
+        write_text(root / f"imagenet_{name}_label.csv", "".join(rows))
     for subject in Progress(range(1, experiment.num_subjects + 1), desc="viewing subjects"):
         viewing = view(experiment, stimuli, subject)
         write_npz(root / f"sbj_{subject}.npz", _god_arrays(viewing, experiment))

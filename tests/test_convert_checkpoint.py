@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 
-from mindvis.checkpoints import read_ldm, read_weights
+from mindvis.checkpoints import build_ldm_from, read_ldm, read_weights
 from mindvis.checkpoints.weights import ENVELOPE, envelope
 from mindvis.common.errors import InputError
 from mindvis.common.files import write_json
@@ -137,6 +137,8 @@ def test_export_states_data_training_figures_limits_licence_and_citation(tmp_pat
         ({"data": "god"}, "data is 'god'; needed"),
         ({"settings": {}}, "its settings lack encoder, ldm_config; needed"),
         ({"settings": 7}, "does not say which model it is; needed"),
+        ({"config": {"stage_a": 3}}, "config.stage_a is '3'; needed"),
+        ({"config": {"stage_a": {"data": "god"}}}, "config.stage_a.data is 'god'; needed"),
         ({"kind": "other"}, "does not say which model it is; needed"),
     ],
 )
@@ -147,6 +149,21 @@ def test_an_exported_folder_with_settings_of_another_kind_is_refused(tmp_path, e
     file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | change))
     with pytest.raises(InputError, match=rf"shared/model.safetensors: {words}"):
         read_weights(tmp_path / "shared")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("patch_size", "x"), ("embed_dim", -1), ("depth", [1]), ("num_voxels", 1e30), ("num_heads", None)],
+)
+def test_settings_that_describe_no_network_are_refused(tmp_path, export, name, value):
+    """Whatever Python or torch says of them, in one line that names the folder."""
+    assert export(DECODER, tmp_path / "shared", "--data", "mine") == 0
+    file = tmp_path / "shared" / "settings.yaml"
+    said = yaml.safe_load(file.read_text())
+    said["settings"]["encoder"][name] = value
+    file.write_text(yaml.safe_dump(said))
+    with pytest.raises(InputError, match=r"shared: its settings describe no network \(.+\); needed: those it was"):
+        build_ldm_from(tmp_path / "shared")
 
 
 def test_a_card_without_a_report_says_so(tmp_path, export):

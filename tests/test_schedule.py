@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from mindvis.common.errors import InputError
 from mindvis.dc_ldm import NoiseSchedule
 
 
@@ -58,3 +59,10 @@ def test_level_weights_raise_the_high_noise_levels():
     assert weights.mean().item() == pytest.approx(1.0, rel=1e-5)
     assert (weights.diff() >= 0).all()
     assert weights[-1] / weights[0] == pytest.approx(305 / 5, rel=0.01)
+
+
+@pytest.mark.parametrize("ends", [{"linear_end": 1e30}, {"linear_start": 0.0}, {"linear_end": float("nan")}])
+def test_variances_lie_between_0_and_1(ends):
+    """Others leave no signal, or none that has a root."""
+    with pytest.raises(InputError, match="needed: variances between 0 and 1"):
+        NoiseSchedule(**ends)

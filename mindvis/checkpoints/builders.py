@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mindvis.checkpoints.formats import complete_ldm, read_kind, read_label2img_config, read_mbm, read_weights
 from mindvis.checkpoints.weights import IMAGE_DECODER, State, Weights, context_flags
-from mindvis.common.errors import InputError
+from mindvis.common.errors import InputError, unreadable
 from mindvis.common.loading import LoadReport, load_state
 from mindvis.config.loading import plain
 from mindvis.config.schemas import (
@@ -35,6 +35,8 @@ DEMO_LDM = Path(__file__).resolve().parents[1] / "assets" / "demo" / "model.ckpt
 ENCODER_SETTINGS = ("patch_size", "embed_dim", "depth", "num_heads", "mlp_ratio")
 # What a label-to-image LDM does not bring: the fMRI conditioner and the time-step condition.
 NOT_IN_LABEL2IMG = ("conditioner.", "unet.time_embed_condtion.")
+# of Python and torch, for sizes and names of a wrong kind
+SETTINGS_ERRORS = (TypeError, ValueError, KeyError, IndexError, AttributeError, ArithmeticError, RuntimeError)
 EXPECTED_MISSING = {"mbm": (), "label2img": NOT_IN_LABEL2IMG, "ldm": ()}
 
 
@@ -45,7 +47,8 @@ def build_encoder(path: str | Path, *, num_voxels: int | None = None, global_poo
     """
     settings, state = read_mbm(path)
     shape = {name: settings[name] for name in ENCODER_SETTINGS}
-    encoder = FMRIEncoder(num_voxels=num_voxels or settings["num_voxels"], **shape, global_pool=global_pool)
+    with _from_settings(path):
+        encoder = FMRIEncoder(num_voxels=num_voxels or settings["num_voxels"], **shape, global_pool=global_pool)
     encoder.load_pretrained(state)
     return encoder
 
@@ -60,7 +63,8 @@ def build_mbm(
     settings, state = read_mbm(path, checkpoint)
     kept = {name: tensor for name, tensor in state.items() if not name.startswith(IMAGE_DECODER)}
     settings = {name: value for name, value in settings.items() if name not in ("image_features", "image_weight")}
-    model = MaskedBrainModel(**settings | {"num_voxels": num_voxels or settings["num_voxels"]})
+    with _from_settings(path):
+        model = MaskedBrainModel(**settings | {"num_voxels": num_voxels or settings["num_voxels"]})
     report = load_state(model, kept, resize=resize_positions, source=str(path))
     return model, replace(report, dropped=[name for name in state if name not in kept])
 
@@ -71,7 +75,8 @@ def build_label2img(path: str | Path, encoder: FMRIEncoder, **flags: Any) -> tup
     A text- or layout-to-image model serves as well, its config.yaml beside it. `flags` are as of `build_ldm`.
     """
     weights = read_kind(path, "label2img")
-    ldm = build_ldm(weights.settings, encoder, **flags)
+    with _from_settings(path):
+        ldm = build_ldm(weights.settings, encoder, **flags)
     report = load_state(ldm, weights.state_dict, expected_missing=NOT_IN_LABEL2IMG, source=str(path))
     return ldm, replace(report, dropped=weights.dropped)
 
@@ -86,8 +91,14 @@ def build_ldm_from(
     """A tuned decoder from anything `read_ldm` takes, and what matched."""
     weights = read_kind(path, "ldm", checkpoint)
     weights = complete_ldm(weights, path, fmri_encoder=fmri_encoder, label2img=label2img)
-    ldm = _decoder(weights.settings)
+    with _from_settings(path):
+        ldm = _decoder(weights.settings)
     return ldm, load_state(ldm, weights.state_dict, source=str(path))
+
+
+def _from_settings(path: str | Path) -> AbstractContextManager[None]:
+    """While a network is made of settings that a file holds: whatever they break is their fault."""
+    return unreadable(f"{path}: its settings describe no network", SETTINGS_ERRORS, "needed: those it was saved with")
 
 
 def _decoder(settings: dict) -> LatentDiffusion:

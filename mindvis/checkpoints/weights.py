@@ -24,10 +24,12 @@ from mindvis.common.files import write_atomic
 from mindvis.common.loading import unwrapped
 from mindvis.common.safe_pickle import as_settings
 from mindvis.common.tensor_files import save_tensors
+from mindvis.common.texts import require_groups
 from mindvis.config.loading import read_yaml
 
 State = dict[str, Tensor]
 
+GROUPS = ("data", "stage_a", "logging")  # of the settings of a run, those that are read when it is used
 KINDS = ("mbm", "label2img", "ldm")
 IMAGE_DECODER = "image_decoder."  # prefix of the pretext of image features in a masked brain model
 DEFAULT_HEADS = 16  # of the published encoder and decoder, which no shape tells
@@ -140,6 +142,8 @@ def from_envelope(content: object, said: object, where: Path, needed: Collection
         raise InputError(f"{where}: its settings lack {', '.join(lacking)}; needed: as this program wrote them")
     state = part(check_state(content, f"{where}: state_dict"), said.get("prefix") or "")
     config = dict(said.get("config") or {})
+    require_groups(config, GROUPS, f"{where}: config.")
+    require_groups(config.get("stage_a", {}), GROUPS, f"{where}: config.stage_a.")
     if said.get("data") and not config.keys() & {"data", "dataset"}:  # named when the model was exported
         config["data"] = said["data"]
     return Weights(said["kind"], state, said["settings"], config)

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,3 +64,11 @@ def read_record(path: str | Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise InputError(f"{path}: holds a {type(found).__name__}, needs an object with names, as the step wrote it")
     return found
+
+
+def require_groups(record: Mapping[str, Any], names: Iterable[str], where: str) -> None:
+    """Raise InputError for an entry of a record, named `where` and by its name, that should hold entries of its own."""
+    for name in names:
+        if name in record and not isinstance(record[name], Mapping):
+            found = f"{where}{name} is {str(record[name])[:60]!r}"
+            raise InputError(f"{found}; needed: entries by name, as this program wrote them")

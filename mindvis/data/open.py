@@ -10,6 +10,7 @@ import numpy as np
 
 from mindvis.common.errors import InputError
 from mindvis.common.files import digest
+from mindvis.config.conform import Conform, check_values
 from mindvis.config.schemas import DATASETS, DataConfig, FinetuneLDMConfig, PretextConfig
 from mindvis.data import (
     FMRIDataset,
@@ -140,9 +141,14 @@ def open_extra(config: DataConfig, split: str, patch_size: int) -> PairedDataset
 
 
 def saved_data(settings: Mapping[str, Any]) -> DataConfig:
-    """The data settings that an earlier run kept; own data had one mean and deviation a subject before `scale` came."""
+    """The data settings that an earlier run kept; own data had one mean and deviation a subject before `scale` came.
+
+    Raises InputError for what no run can have kept.
+    """
     earlier = {"scale": "subject"} if settings.get("name") == "npz" else {}
-    return DataConfig(**{**earlier, **settings})
+    kept = DataConfig(**Conform(DataConfig, "data settings that the run kept").settings({**earlier, **settings}))
+    check_values(kept, "data settings that the run kept: ", "data.")
+    return kept
 
 
 def _of_trials(config: DataConfig, names: tuple[str, ...]) -> dict[str, Any]:

@@ -111,6 +111,8 @@ class NoiseSchedule(nn.Module):
 
 
 def _betas(beta_schedule: str, start: float, end: float, num_timesteps: int) -> Tensor:
+    if not (0 < start < 1 and 0 < end < 1):
+        raise InputError(f"linear_start is {start:g}, linear_end {end:g}; needed: variances between 0 and 1")
     if beta_schedule == "linear":
         return torch.linspace(start**0.5, end**0.5, num_timesteps, dtype=torch.float64, device="cpu") ** 2
     if beta_schedule == "sqrt_linear":

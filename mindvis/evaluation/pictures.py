@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from mindvis.common.errors import InputError
-from mindvis.common.texts import read_record
+from mindvis.common.texts import read_record, require_groups
 from mindvis.data.images import SUFFIXES, is_picture, read_picture
 from mindvis.data.reading import PassedOver, list_folder
 
@@ -188,7 +188,10 @@ def _ids(path: Path, name: str, array: np.ndarray | None, n: int) -> list | None
 
 def read_generated(folder: Path) -> dict:
     """Content of the generate.json of a folder, {} without one. Raises InputError for a damaged one."""
-    return read_record(folder / SETTINGS) if (folder / SETTINGS).is_file() else {}
+    said = read_record(folder / SETTINGS) if (folder / SETTINGS).is_file() else {}
+    require_groups(said, ("settings", "data", "test_set_use"), f"{folder / SETTINGS}: ")
+    require_groups(said.get("data", {}), ("settings",), f"{folder / SETTINGS}: data.")
+    return said
 
 
 def _from_pictures(path: Path, stimuli: str | Path | None) -> DecodedSet:

@@ -1,6 +1,6 @@
 """Ablation tables of the paper, row by row: embed_dim, mask_ratio, patch_size, depth, pretraining, focus, padding,
-pretext, resting (Stage A); condition, crop, ldm, selection (Stage B); and a curve of our own, new_subject. Several with
-commas between.
+pretext, resting (Stage A); condition, crop, ldm, selection (Stage B); and tables of our own, objective, new_subject,
+hard, recipe. Several with commas between.
 
 Examples:
   python scripts/ablate.py embed_dim                               # GOD subject 3, as in the paper

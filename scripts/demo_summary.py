@@ -9,6 +9,7 @@ Prints them, and writes them to summary.txt beside report.json.
 from collections.abc import Sequence
 from pathlib import Path
 
+from mindvis.common.errors import InputError
 from mindvis.common.files import write_text
 from mindvis.config.command_line import entry_point, read_settings
 from mindvis.config.decoding import EvaluateConfig
@@ -26,13 +27,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     folder, ways = Path(config.output or config.decoded), config.num_ways[0]
     report = read_report(folder)
     figures = [figure for figure in report["figures"] if figure["name"].startswith(f"{ways}_way_top_1/")]
-    decoded, shuffled = (next(f for f in figures if f["set"] == name) for name in ("decoded", "shuffled"))
+    by_set = {figure["set"]: figure for figure in figures}
+    generated = report["settings"].get("generate", {})
+    if not {"decoded", "shuffled"} <= by_set.keys() or "data" not in generated:
+        needed = f"the scores of decoded and shuffled pictures of generate, with num_ways=[{ways}]"
+        raise InputError(f"{folder}: its report is not that of the demo; needed: {needed}")
+    decoded, shuffled = by_set["decoded"], by_set["shuffled"]
     parts = [each for each in report.get("by_training", []) if each["name"] == decoded["name"]]
     apart = {(each["classes"], each["set"]): each for each in parts}
     if apart:  # the first line is that of new pictures of trained classes
         chance = {"chance": decoded["chance"]}
         decoded, shuffled = apart["trained", "decoded"] | chance, apart["trained", "shuffled"]
-    generated = report["settings"]["generate"]
     pairwise = {each["name"]: each["value"] for each in report["figures"] if each["set"] == "decoded"}
     train, test, _ = open_pairs(saved_data(generated["data"]["settings"]), generated["patch_size"])
     known = set(train.class_ids or ())  # of the others ridge has no example

@@ -26,6 +26,7 @@ from mindvis.evaluation.audit import json_text
 from mindvis.evaluation.audit_folders import Training
 from mindvis.evaluation.checks import leakage_statements
 from mindvis.evaluation.classifiers import Classifier
+from mindvis.evaluation.compare import read_report
 from mindvis.evaluation.networks import Preprocess
 from mindvis.evaluation.report_page import report_html
 from mindvis.evaluation.report_stages import num_trials, stage_curves, stages_behind
@@ -352,6 +353,26 @@ def test_a_run_is_compared_with_its_controls(run, classifier):
     assert lines["mse"]["run"] == str(run / "shuffled") and "consistency_ssim" not in lines
     with pytest.raises(InputError, match="absent.*run evaluate first"):
         compare_reports([run, run / "absent"])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("figures", None),
+        ("figures", [3]),
+        ("per_stimulus", None),
+        ("per_stimulus", [{"stimulus_id": "0", "scores": {"mse": "low"}}]),
+        ("per_stimulus", [{"stimulus_id": "0", "scores": {"mse": [1]}}]),
+        ("per_control", {"shuffled": 3}),
+        ("provenance", -1),
+        ("settings", []),
+    ],
+)
+def test_a_report_with_entries_of_another_kind_is_refused(tmp_path, name, value):
+    """Edited by hand, or cut short: the line names the file and the entry."""
+    (tmp_path / "report.json").write_text(json.dumps({"schema": "mindvis.report/1", name: value}))
+    with pytest.raises(InputError, match=rf"report.json: entry {name}\S* is not that of a report"):
+        read_report(tmp_path)
 
 
 def test_the_columns_of_a_comparison_lie_under_each_other(run, classifier):

@@ -1,15 +1,18 @@
 """Comparison of runs on the same stimuli: paired bootstrap of every figure that all reports share."""
 
+import copy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from mindvis.common.errors import InputError
-from mindvis.common.texts import read_json
+from mindvis.common.texts import read_record
 from mindvis.evaluation.report import SCHEMA, aligned
 from mindvis.evaluation.statistics import paired_difference
 
 REPORT = "report.json"
+EMPTY: dict[str, Any] = {"figures": [], "per_stimulus": [], "per_control": {}, "provenance": {}, "settings": {}}
 
 
 def compare_reports(folders: list[str | Path], *, seed: int = 2022) -> list[dict]:
@@ -52,10 +55,36 @@ def read_report(folder: str | Path) -> dict:
 
 
 def _read(file: Path) -> dict:
-    report = read_json(file)
-    if not isinstance(report, dict) or report.get("schema") != SCHEMA:
+    report = {**copy.deepcopy(EMPTY), **read_record(file)}
+    if report.get("schema") != SCHEMA:
         raise InputError(f"{file}: not a report of schema {SCHEMA}")
+    wrong = _wrong_entry(report)
+    if wrong:
+        raise InputError(f"{file}: entry {wrong} is not that of a report; needed: the file as evaluate wrote it")
     return report
+
+
+def _wrong_entry(report: dict) -> str | None:
+    """The first entry that cannot be of a report, by its name: what is no list, no figure, no number."""
+    other = next((name for name, empty in EMPTY.items() if not isinstance(report[name], type(empty))), None)
+    if other:
+        return other
+    if not all(isinstance(each, dict) and {"name", "set", "value"} <= each.keys() for each in report["figures"]):
+        return "figures"
+    scored = {"per_stimulus": report["per_stimulus"]}
+    scored |= {f"per_control.{name}": rows for name, rows in report["per_control"].items()}
+    return next((name for name, rows in scored.items() if not _are_scores(rows)), None)
+
+
+def _are_scores(rows: object) -> bool:
+    """Rows of a stimulus and its scores; what is no number in JSON is null there."""
+    return isinstance(rows, list) and all(
+        isinstance(row, dict)
+        and isinstance(row.get("stimulus_id"), str | int)
+        and isinstance(row.get("scores"), dict)
+        and all(isinstance(score, int | float | None) for score in row["scores"].values())
+        for row in rows
+    )
 
 
 def _compare(reference: dict, other: dict, seed: int) -> list[dict]:
@@ -66,12 +95,15 @@ def _compare(reference: dict, other: dict, seed: int) -> list[dict]:
     if len(shared) < 2:
         raise InputError(f"{other['path']}: {len(shared)} stimuli in common with {reference['path']}, need two or more")
     own, theirs = reference["provenance"], other["provenance"]
-    if own["classifier"] == theirs["classifier"] and own["classifier_sha256"] != theirs["classifier_sha256"]:
-        found = f"classifier {theirs['classifier']} has other weights than in {reference['path']}"
+    same = own.get("classifier") == theirs.get("classifier")
+    if same and own.get("classifier_sha256") != theirs.get("classifier_sha256"):
+        found = f"classifier {theirs.get('classifier')} has other weights than in {reference['path']}"
         raise InputError(f"{other['path']}: {found}")
     lines = []
     for name in (name for name in first[shared[0]] if name in second[shared[0]]):
-        values, reference_values = [np.array([scores[s][name] for s in shared]) for scores in (second, first)]
+        values, reference_values = [
+            np.array([scores[s].get(name) for s in shared], np.float64) for scores in (second, first)
+        ]
         difference, low, high, p = paired_difference(values, reference_values, seed)
         means = {"value": float(values.mean()), "reference": float(reference_values.mean())}
         span = {"difference": difference, "low": low, "high": high, "p": p}

@@ -146,7 +146,7 @@ def origin(settings: Mapping[str, Any]) -> str | None:
 def runs_behind(folder: str | Path | None) -> list[Path]:
     """Run folders from `folder` back to the first stage, as far as they are still there."""
     path, chain = folder, []
-    while path is not None and (Path(path) / "manifest.json").is_file() and Path(path) not in chain:
+    while isinstance(path, str | Path) and (Path(path) / "manifest.json").is_file() and Path(path) not in chain:
         chain.append(Path(path))
         config = Path(path) / "config.yaml"
         path = origin(read_yaml(config)) if config.is_file() else None

@@ -46,15 +46,9 @@ from mindvis.checkpoints.published import (
 )
 from mindvis.checkpoints.sharing import export_model
 from mindvis.checkpoints.torch_files import load_torch
-from mindvis.checkpoints.weights import (
-    DescribeWeights,
-    Weights,
-    read_checkpoint,
-    read_safetensors,
-    save_checkpoint,
-    save_safetensors,
-)
+from mindvis.checkpoints.weights import DescribeWeights, Weights, read_checkpoint, save_checkpoint
 from mindvis.common.loading import LoadReport, compare, load_state
+from mindvis.common.tensor_files import read_safetensors, save_safetensors
 
 __all__ = [
     "DEMO_LDM",

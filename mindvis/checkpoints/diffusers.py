@@ -29,12 +29,11 @@ from mindvis.checkpoints.weights import (
     envelope,
     from_envelope,
     part,
-    read_safetensors,
-    save_safetensors,
 )
 from mindvis.common.errors import InputError, beside, joined
 from mindvis.common.files import write_json, write_text
 from mindvis.common.loading import load_state
+from mindvis.common.tensor_files import read_safetensors, save_safetensors
 from mindvis.common.texts import read_json
 from mindvis.config.loading import read_yaml
 from mindvis.dc_ldm import FMRIConditioner, LatentDiffusion, build_autoencoder, build_unet

@@ -26,9 +26,9 @@ from mindvis.checkpoints.weights import (
     from_envelope,
     safetensors_weights,
     save_checkpoint,
-    save_safetensors,
 )
 from mindvis.common.errors import InputError, beside, check_setting, joined
+from mindvis.common.tensor_files import save_safetensors
 from mindvis.config.tools import CHECKPOINTS, FORMATS, FORMS
 from mindvis.training.base_weights import with_base
 from mindvis.training.runs import STAGES, open_run

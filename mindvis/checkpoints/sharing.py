@@ -8,17 +8,10 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from omegaconf import OmegaConf
 
-from mindvis.checkpoints.weights import (
-    EXPORTED,
-    RIDGE_FILE,
-    Weights,
-    context_flags,
-    envelope,
-    read_safetensors,
-    save_safetensors,
-)
+from mindvis.checkpoints.weights import EXPORTED, RIDGE_FILE, Weights, context_flags, envelope
 from mindvis.common.errors import InputError
 from mindvis.common.files import write_text
+from mindvis.common.tensor_files import read_safetensors, save_safetensors
 from mindvis.config.loading import flatten
 
 CARD = Path(__file__).resolve().parents[1] / "assets" / "model_card.md"

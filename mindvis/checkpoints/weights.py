@@ -6,24 +6,19 @@ the run.
 
 import json
 import math
-import os
-import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import pytorch_lightning as pl
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from mindvis.checkpoints.torch_files import load_torch
-from mindvis.common.errors import InputError, one_line, reading
-from mindvis.common.files import write_atomic
+from mindvis.common.errors import InputError, reading
 from mindvis.common.loading import unwrapped
 from mindvis.common.safe_pickle import as_settings
-from mindvis.common.tensor_files import save_tensors
+from mindvis.common.tensor_files import read_safetensors, save_tensors
 from mindvis.common.texts import require_groups
 from mindvis.config.loading import read_yaml
 
@@ -164,37 +159,6 @@ def read_checkpoint(path: str | Path) -> dict:
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds a {type(content).__name__}, a checkpoint is a dict")
     return content
-
-
-def save_safetensors(path: str | Path, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write tensors as a safetensors file; those that share memory are written apart. Raises as `save_checkpoint`."""
-    seen: set[int] = set()
-    apart = {}
-    for name, tensor in state.items():
-        memory = tensor.untyped_storage().data_ptr()
-        apart[name] = (tensor.detach().clone() if memory in seen else tensor.detach()).contiguous()
-        seen.add(memory)
-
-    def save(file: BinaryIO) -> None:
-        try:
-            save_file(apart, file.name, dict(metadata))  # it writes to names only
-        except SafetensorError as error:
-            code = re.search(r"os error (\d+)", str(error))  # of a full disk it speaks in words alone
-            raise OSError(int(code[1]), os.strerror(int(code[1]))) if code else error from error
-
-    write_atomic(Path(path), save)
-
-
-def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors, mapped from the file, and metadata. Raises InputError for a missing or damaged file."""
-    if not Path(path).is_file():
-        raise InputError(f"{path}: no such safetensors file")
-    try:
-        with safe_open(path, framework="pt") as opened:
-            state = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict
-            return state, dict(opened.metadata() or {})
-    except (SafetensorError, ValueError, OSError) as error:
-        raise InputError(f"{path}: not a readable safetensors file ({one_line(error)})") from error
 
 
 def safetensors_weights(path: Path) -> Weights:

@@ -2,14 +2,18 @@
 
 import hashlib
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
 
-from mindvis.common.errors import InputError
+from mindvis.common.errors import InputError, one_line
 from mindvis.common.files import sha256_of, write_atomic
 
 _SEAL = b"mindvis-sha256:"
@@ -104,3 +108,34 @@ class _Sink:
         if self.error is not None:
             raise self.error
         self.file.write(_seal(self.digest))
+
+
+def save_safetensors(path: str | Path, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write tensors as a safetensors file; those that share memory are written apart. Raises as `write_atomic`."""
+    seen: set[int] = set()
+    apart = {}
+    for name, tensor in state.items():
+        memory = tensor.untyped_storage().data_ptr()
+        apart[name] = (tensor.detach().clone() if memory in seen else tensor.detach()).contiguous()
+        seen.add(memory)
+
+    def save(file: BinaryIO) -> None:
+        try:
+            save_file(apart, file.name, dict(metadata))  # it writes to names only
+        except SafetensorError as error:
+            code = re.search(r"os error (\d+)", str(error))  # of a full disk it speaks in words alone
+            raise OSError(int(code[1]), os.strerror(int(code[1]))) if code else error from error
+
+    write_atomic(Path(path), save)
+
+
+def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors, mapped from the file, and metadata. Raises InputError for a missing or damaged file."""
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such safetensors file")
+    try:
+        with safe_open(path, framework="pt") as opened:
+            state = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict
+            return state, dict(opened.metadata() or {})
+    except (SafetensorError, ValueError, OSError) as error:
+        raise InputError(f"{path}: not a readable safetensors file ({one_line(error)})") from error

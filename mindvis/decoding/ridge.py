@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mindvis.checkpoints.weights import read_safetensors, save_safetensors
 from mindvis.common.errors import InputError
 from mindvis.common.ridge import ALPHAS, Ridge, fit_ridge
+from mindvis.common.tensor_files import read_safetensors, save_safetensors
 from mindvis.data import PairedDataset
 from mindvis.dc_ldm import LatentDiffusion
 from mindvis.dc_ldm.latents import encode_batches

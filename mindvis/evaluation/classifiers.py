@@ -15,10 +15,10 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from torchvision.models import ViT_H_14_Weights, vit_h_14
 
-from mindvis.checkpoints.weights import save_safetensors
 from mindvis.common.errors import InputError, one_line
 from mindvis.common.files import sha256
 from mindvis.common.progress import Progress
+from mindvis.common.tensor_files import save_safetensors
 from mindvis.evaluation.networks import Preprocess, find_weights, load_into, read_tensors
 from mindvis.evaluation.pictures import Array, as_images
 from mindvis.evaluation.similarity import mean_of_pairs

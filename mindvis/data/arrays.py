@@ -278,10 +278,8 @@ def load_npy(path: str | Path, mmap: bool = False) -> np.ndarray:
     path = require_file(path)
     if zipfile.is_zipfile(path):
         raise InputError(f"{path}: an archive of arrays, needs a single .npy array")
-    with unreadable(f"{path}: no readable .npy file", READ_ERRORS):
-        with path.open("rb") as file:
-            dtype = _read_header(file)[2]
-        if dtype.hasobject:
+    with unreadable(f"{path}: no readable .npy file", READ_ERRORS), path.open("rb") as file:
+        if _read_header(file)[2].hasobject:
             raise InputError(f"{path}: holds Python objects, needs numbers or text")
         return np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False)
 

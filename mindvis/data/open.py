@@ -11,7 +11,8 @@ import numpy as np
 from mindvis.common.errors import InputError
 from mindvis.common.files import digest
 from mindvis.config.conform import Conform, check_values
-from mindvis.config.schemas import DATASETS, DataConfig, FinetuneLDMConfig, PretextConfig
+from mindvis.config.data import DATASETS, DataConfig
+from mindvis.config.schemas import FinetuneLDMConfig, PretextConfig
 from mindvis.data import (
     FMRIDataset,
     PairedDataset,

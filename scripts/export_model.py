@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from mindvis.common.errors import InputError
 from mindvis.config.command_line import Parser, entry_point
 from mindvis.config.tools import CHECKPOINTS, EXPORTS, SELECTED
 
@@ -38,10 +39,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     file = checkpoints.weights_file(arguments.source, arguments.checkpoint)
     weights = checkpoints.complete_ldm(checkpoints.read_weights(file), arguments.source, **files)
     given = {"name": arguments.data, "subjects": arguments.subjects, "roi": arguments.roi}
+    known = checkpoints.decoder_data(weights)
+    kept = (weights.settings.get("fmri") or {}).get("formats") or {}  # a published file keeps none, and may say less
+    for subject in arguments.subjects or []:
+        if kept and subject not in kept:
+            raise InputError(f"--subjects names {subject!r}; needed: some of {', '.join(kept)}, whose fMRI it decodes")
     written = checkpoints.exporter(arguments.format)(
         arguments.folder,
         weights,
-        data=checkpoints.decoder_data(weights) | {name: value for name, value in given.items() if value},
+        data=known | {name: value for name, value in given.items() if value},
         report=read_report(arguments.report) if arguments.report else None,
         source=arguments.source,
     )

@@ -73,6 +73,13 @@ def test_what_a_decoder_says_of_its_rows(folder, test_rows):
     assert np.array_equal(decoder.prepare(test_rows[:, :35]), decoder.prepare(test_rows))
 
 
+def test_a_card_names_no_subject_whom_the_decoder_does_not_know(folder, generated, tmp_path):
+    """It would mislead whoever decodes with it; nothing is written."""
+    outcome = run("export_model", folder / "run", tmp_path / "shared", "--subjects", "ben")
+    assert outcome.status == 2 and "--subjects names 'ben'; needed: some of own" in outcome.err
+    assert not (tmp_path / "shared").exists()
+
+
 def test_an_exported_model_needs_nothing_else(folder, generated, test_rows, tmp_path):
     """The folder alone, moved away: the same pictures; its card shows the two lines and what rows it takes."""
     outcome = run("export_model", folder / "run", tmp_path / "shared")

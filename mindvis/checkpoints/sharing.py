@@ -39,9 +39,9 @@ def export_model(
     """
     folder = check_shareable(folder, weights, {*EXPORTED, RIDGE_FILE, "README.md"})
     settings = {**envelope(weights), "data": dict(data or {})}
+    save_safetensors(folder / EXPORTED[0], weights.state_dict, {"format": "pt"})  # what may not fit comes first
     write_text(folder / EXPORTED[1], OmegaConf.to_yaml(OmegaConf.create(settings)))
     write_text(folder / "README.md", model_card(weights, data or {}, report or {}))
-    save_safetensors(folder / EXPORTED[0], weights.state_dict, {"format": "pt"})
     return [*EXPORTED, *copy_ridge(folder, source), "README.md"]
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from mindvis.common.errors import InputError
 from mindvis.common.files import TEMPORARY, digest
 from mindvis.common.progress import Progress
-from mindvis.common.texts import read_json
+from mindvis.common.texts import read_record
 from mindvis.data.arrays import load_npy
 from mindvis.data.rows import MappedArray
 from mindvis.data.voxels import ABSURD
@@ -49,7 +49,7 @@ class RowCache:
             if not (folder / "facts.json").is_file():
                 continue
             try:
-                facts = dict(read_json(folder / "facts.json"))  # a TypeError or ValueError for anything else
+                facts = read_record(folder / "facts.json")
                 names = [_part(start) for start in facts["starts"]] if "starts" in facts else [WHOLE]
                 return [MappedArray.of(load_npy(folder / name, mmap=True)) for name in names], facts
             except (ValueError, KeyError, TypeError) as error:

@@ -147,8 +147,9 @@ def saved_data(settings: Mapping[str, Any]) -> DataConfig:
     Raises InputError for what no run can have kept.
     """
     earlier = {"scale": "subject"} if settings.get("name") == "npz" else {}
-    kept = DataConfig(**Conform(DataConfig, "data settings that the run kept").settings({**earlier, **settings}))
-    check_values(kept, "data settings that the run kept: ", "data.")
+    source = "data settings that the run kept"
+    kept = DataConfig(**Conform(DataConfig, source).settings({**earlier, **settings}))
+    check_values(kept, f"{source}: ", "data.")
     return kept
 
 

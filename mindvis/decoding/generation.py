@@ -120,7 +120,7 @@ def generation_provenance(config: GenerateConfig, dataset: FMRIDataset, ldm: Lat
     about = {
         "settings": plain(config),
         "patch_size": ldm.conditioner.encoder.patch_size,
-        "stage_a_run": (run.get("stage_a") or {}).get("run_dir"),
+        "stage_a_run": run.get("stage_a", {}).get("run_dir"),
         "ridge_context": ldm.conditioner.ridge is not None,  # the context began as a ridge regression
         "machine": machine,
     }
@@ -146,10 +146,10 @@ def _tuning_fmri(run: dict) -> str | None:
     """Which fMRI Stage A was tuned on; None where the settings of the run are not known."""
     if not run:
         return None
-    stage_a = run.get("stage_a") or {}
+    stage_a = run.get("stage_a", {})
     seen = stage_a.get("fmri", "test" if "dataset" in run else "none")
     # runs from before this setting saw the averages, unless their data said otherwise
-    single_trials = stage_a.get("single_trials", (stage_a.get("data") or {}).get("include_single_trials", True))
+    single_trials = stage_a.get("single_trials", stage_a.get("data", {}).get("include_single_trials", True))
     return seen if single_trials or seen != "test" else "test averages"
 
 

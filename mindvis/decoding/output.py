@@ -26,14 +26,14 @@ from mindvis.common.files import staged_folder, write_json, write_npz
 from mindvis.common.plots import image_grid, reconstruction_grid, save_png
 from mindvis.config.invocation import made_now
 from mindvis.data import FMRIDataset, PairedDataset
-from mindvis.evaluation.pictures import ARRAYS, PICTURES, SETTINGS, read_generated
+from mindvis.evaluation.pictures import ARRAYS, OUTPUT_FOLDERS, PICTURES, SETTINGS, read_generated
 
 CONTROLS = ("none", "shuffled", "mean_fmri")
 GRID, TRAINING_GRID = "grid.png", "training.png"
 # what new pictures replace: earlier ones, and the reports of these
 REPORTS = ("report.json", "report.csv", "report.html", "grid_sorted.png", "audit.json", "audit.html", "summary.txt")
 REPLACED = (ARRAYS, SETTINGS, GRID, TRAINING_GRID, PICTURES, *REPORTS)
-KEPT = (*CONTROLS[1:], "wandb", "tensorboard")
+KEPT = (*OUTPUT_FOLDERS, "tensorboard")
 GRID_ROWS = 25  # stimuli in grid.png
 
 
@@ -127,9 +127,9 @@ def write_decoded(
     fmri_rows: np.ndarray | None = None,
     training: np.ndarray | None = None,
 ) -> Path:
-    """Write the whole folder beside its place, then put it there.
+    """Write pictures `decoded` uint8 [n k h w 3] of the data set's `rows` [n], the whole folder, then put it in place.
 
-    Of an older one, controls and whatever else lies in it are kept.
+    Of an older one, controls and whatever else lies in it are kept. Raises `InputError` where a file does not fit.
 
     `fmri_rows`: the row of the data set whose fMRI each picture was decoded from, where that is not its own.
     `training`: the grid of some training stimuli, uint8 [h w 3].

@@ -70,6 +70,7 @@ def evaluate_folder(
 
 
 def _read_control(path: str | Path, stimuli: str | Path | None) -> DecodedSet:
+    """As `read_decoded`. Raises InputError also for pictures that generate says are no control."""
     found = read_decoded(path, stimuli)
     if found.settings.get("settings", {}).get("control") == "none":
         raise InputError(f"{path}: holds pictures of control=none; needed: those of shuffled or mean_fmri as controls")

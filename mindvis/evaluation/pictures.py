@@ -114,10 +114,9 @@ def read_decoded(path: str | Path, stimuli: str | Path | None = None) -> Decoded
 def read_scored(path: str | Path, stimuli: str | None) -> DecodedSet:
     """The pictures to score, as `read_decoded`. Raises InputError also for `stimuli` that would be passed over."""
     found = read_decoded(path, stimuli)
-    if stimuli is not None and (found.path / ARRAYS).is_file() and "fmri" not in read_generated(found.path):
-        raise InputError(
-            f"setting images is {stimuli}, but {found.path / ARRAYS} holds the true pictures; needed: none"
-        )
+    arrays = found.path / ARRAYS
+    if stimuli is not None and arrays.is_file() and "fmri" not in read_generated(found.path):
+        raise InputError(f"setting images is {stimuli}, but {arrays} holds the true pictures; needed: none")
     return found
 
 

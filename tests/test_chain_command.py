@@ -13,7 +13,7 @@ from fake_stages import FakeStages
 from omegaconf import OmegaConf
 
 from mindvis.chain.execute import Runner, describe_plan, run_subjects
-from mindvis.chain.overview import read_summaries, write_overview
+from mindvis.chain.overview import markdown_table, read_summaries, write_overview
 from mindvis.chain.plan import TRAININGS, plan_chain
 from mindvis.chain.processes import visible_devices
 from mindvis.chain.record import Record, absent_inputs, locked
@@ -314,6 +314,14 @@ def test_overview_sets_subjects_side_by_side(config, tmp_path):
     assert "| sbj_1 | 0.200 [0.100, 0.400], shuffled 0.090 |" in table and "| mean | 0.250 |" in table
     assert "| chance | 0.100 |" in table and "paper" not in table
     assert len((Path(config.root) / "chain.csv").read_text().splitlines()) == 5
+
+
+def test_overview_shows_n_way_and_pairwise_identification_once_each():
+    """Docs tell users of few classes to judge by pairwise identification; sampled n-way repeats the exact one."""
+    names = ["10_way_top_1/demo", "10_way_top_1_sampled_1000/demo", "pairwise_pcc", "pcc", "two_way_alexnet_2"]
+    figures = [{"name": name, "set": "decoded", "value": 0.5, "low": None, "chance": None} for name in names]
+    head = markdown_table({"mine": figures}).splitlines()[0]
+    assert head == "| subject | 10_way_top_1/demo | pairwise_pcc | two_way_alexnet_2 |"
 
 
 @pytest.mark.parametrize(

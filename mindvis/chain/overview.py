@@ -9,7 +9,9 @@ from mindvis.evaluation.compare import read_report
 from mindvis.evaluation.report import short_number
 
 COLUMNS = ("subject", "figure", "set", "value", "low", "high", "deviation", "best", "chance", "n", "num_samples")
-MAIN = ("_way_top_", "fid")  # parts of the names of the figures that the Markdown table shows
+# Parts of the names of the figures that the Markdown table shows; sampled n-way says the same as exact n-way.
+MAIN = ("_way_top_", "pairwise_", "two_way_", "fid")
+SAMPLED = "_sampled_"
 PAPER_CLASSIFIER = "vit_h_14"
 # Chen et al. 2023: subject -> figure -> value; top-5 is read off a bar chart
 PAPER_BEST = {
@@ -56,7 +58,7 @@ def markdown_table(reports: dict[str, list[dict]], in_the_paper: Iterable[str] =
     Below them the mean, the paper's values of those subjects that are `in_the_paper`, and chance.
     """
     every_name = dict.fromkeys(figure["name"] for figures in reports.values() for figure in figures)
-    names = [name for name in every_name if any(part in name for part in MAIN)]
+    names = [name for name in every_name if SAMPLED not in name and any(part in name for part in MAIN)]
     lines = [["subject", *names], ["---"] * (1 + len(names))]
     lines += [[subject, *(_cell(figures, name) for name in names)] for subject, figures in reports.items()]
     every = [figure for figures in reports.values() for figure in figures if figure["set"] == "decoded"]

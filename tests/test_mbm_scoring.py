@@ -4,8 +4,14 @@ import numpy as np
 import torch
 from sklearn.linear_model import Ridge
 
-from mindvis.sc_mbm import MaskedBrainModel
-from mindvis.sc_mbm.scoring import VisibleRidge, choose_penalty, nearest_visible, score_hidden_voxels
+from mindvis.sc_mbm import MaskedBrainModel, scoring
+from mindvis.sc_mbm.scoring import (
+    Products,
+    VisibleRidge,
+    fit_visible_ridge,
+    nearest_visible,
+    score_hidden_voxels,
+)
 
 
 def test_nearest_visible_patch_against_a_loop(rng):
@@ -44,7 +50,7 @@ def test_ridge_on_visible_voxels_is_scikit_learns(rng):
         row, hidden = rng.standard_normal(32) + 3, rng.random(32) < 0.6
         fitted = Ridge(alpha=10.0).fit(x[:, ~hidden], x[:, hidden])
         wanted = fitted.predict(((row - train.mean(axis=0)) / scale)[None, ~hidden])[0]
-        found = VisibleRidge(train, 10.0).predict(row, hidden)
+        found = VisibleRidge(Products.of(train, train.mean(axis=0)), 10.0).predict(row, hidden)
         np.testing.assert_allclose(found, wanted * scale[hidden] + train.mean(axis=0)[hidden], rtol=1e-6, atol=1e-9)
 
 
@@ -52,9 +58,9 @@ def test_penalty_suits_the_rows(rng):
     """Rows of a few sources without noise want a small penalty, rows of noise a large one; it never sees other rows."""
     sources = rng.standard_normal((120, 3)) @ rng.standard_normal((3, 64))
     penalties = [0.1, 1e5]
-    assert choose_penalty(sources + 0.01 * rng.standard_normal((120, 64)), 8, 0.75, 0, penalties) == 0.1
+    assert fit_visible_ridge(sources + 0.01 * rng.standard_normal((120, 64)), 8, 0.75, 0, penalties).penalty == 0.1
     shared = rng.standard_normal(64) + 2 * rng.standard_normal((40, 64))  # a mean, and noise that predicts nothing
-    assert choose_penalty(shared, 8, 0.75, 0, penalties) == 1e5
+    assert fit_visible_ridge(shared, 8, 0.75, 0, penalties).penalty == 1e5
 
 
 def test_ridge_is_reported_beside_the_others(rng):
@@ -65,4 +71,33 @@ def test_ridge_is_reported_beside_the_others(rng):
                                decoder_depth=1, decoder_num_heads=2)  # fmt: skip
     score = score_hidden_voxels(network.eval(), rows[:50], rows[50:], num_masks=4)
     assert score.ridge > 0.95 > 0.5 > abs(score.model)
-    assert score.ridge_penalty == choose_penalty(rows[:50], 8, 0.75, 0)
+    assert score.ridge_penalty == fit_visible_ridge(rows[:50], 8, 0.75, 0).penalty
+
+
+def test_products_are_summed_in_blocks_and_taken_apart_again(rng, monkeypatch):
+    """Folds add up to all rows, and all rows without a fold are the others; a constant voxel stays one, far from 0."""
+    monkeypatch.setattr(scoring, "BLOCK", 7)
+    rows = (1e4 + rng.standard_normal((40, 12))).astype(np.float32)
+    rows[:, 3] = 12345.678
+    centre = rows.mean(axis=0, dtype=np.float64)
+    some, others = Products.of(rows[:15], centre), Products.of(rows[15:], centre)
+    ridge = VisibleRidge(some + others - some, 1.0)
+    wanted = rows[15:].astype(np.float64)
+    np.testing.assert_allclose(ridge.mean, wanted.mean(axis=0), rtol=1e-12)
+    changing = np.arange(12) != 3
+    np.testing.assert_allclose(ridge.scale[changing], wanted.std(axis=0)[changing], rtol=1e-9)
+    assert ridge.scale[3] == 1.0
+    between = np.corrcoef(wanted[:, changing].T) * len(wanted)
+    np.testing.assert_allclose(ridge.products[np.ix_(changing, changing)], between, atol=1e-8)
+
+
+def test_penalty_of_many_rows_costs_no_more_than_voxels(rng, monkeypatch):
+    """Nothing of the size rows by rows is ever made: a resting data set has 100 000 rows."""
+    monkeypatch.setattr(scoring, "MOST_PREDICTED", 5)
+    shapes, whole = [], scoring.eigh
+    monkeypatch.setattr(scoring, "eigh", lambda matrix: shapes.append(matrix.shape) or whole(matrix))
+    predicted = []
+    correlate = scoring._row_correlation
+    monkeypatch.setattr(scoring, "_row_correlation", lambda *a: predicted.append(len(a[0])) or correlate(*a))
+    fit_visible_ridge(rng.standard_normal((503, 32)), 8, 0.75, 0, [1.0])
+    assert set(shapes) == {(8, 8)} and max(predicted) == 5

@@ -1,8 +1,8 @@
 """What Stage A has learned, on hidden voxels, beside two predictions that need no training and a linear one.
 
 The linear rival is a ridge regression of hidden voxels on the visible ones, for any mask. Which voxels are hidden
-changes with every row and mask, so it is solved anew for each, from products of the training rows that are computed
-once.
+changes with every row and mask, so it is solved anew for each, from products of the voxels over the training rows.
+These are summed once, however many rows there are.
 """
 
 from collections.abc import Sequence
@@ -20,6 +20,9 @@ from mindvis.sc_mbm.module import pearson
 
 PENALTIES = tuple(10.0**power for power in range(-1, 7))
 NUM_FOLDS, NUM_MASKS = 5, 3  # of the cross-validation
+MOST_PREDICTED = 500  # rows of a fold, evenly spaced, by which the penalty is chosen
+BLOCK = 1000  # rows that are in memory in double precision at a time
+BATCH = 100  # rows that go through the network at a time
 
 
 @dataclass(frozen=True)
@@ -33,25 +36,52 @@ class HiddenVoxelScore:
     ridge_penalty: float  # chosen by cross-validation on the training rows
 
 
-class VisibleRidge:
-    """Training rows [n v], standardised a voxel, and the penalty of the regression between them."""
+@dataclass
+class Products:
+    """Sums over rows [n v], a `centre` [v] taken from each: all that a regression between voxels needs."""
 
-    def __init__(self, train: np.ndarray, penalty: float):
-        train = np.asarray(train, np.float64)
-        self.mean, self.scale = train.mean(axis=0), train.std(axis=0)
-        self.scale[self.scale == 0] = 1.0  # a constant voxel says nothing, whatever its scale
-        self.x, self.penalty = (train - self.mean) / self.scale, penalty
-        self._products = self.x.T @ self.x if len(self.x) > self.x.shape[1] // 4 else None  # [v v]
+    centre: np.ndarray  # [v]
+    count: int
+    sums: np.ndarray  # [v]
+    products: np.ndarray  # [v v]
+
+    @classmethod
+    def of(cls, rows: np.ndarray, centre: np.ndarray) -> "Products":
+        """The sums over rows [n v] of any type."""
+        num_voxels = rows.shape[1]
+        found = cls(centre, len(rows), np.zeros(num_voxels), np.zeros((num_voxels, num_voxels)))
+        for start in range(0, len(rows), BLOCK):
+            block = np.asarray(rows[start : start + BLOCK], np.float64) - centre
+            found.sums += block.sum(axis=0)
+            found.products += block.T @ block
+        return found
+
+    def __add__(self, other: "Products") -> "Products":
+        parts = (self.count + other.count, self.sums + other.sums, self.products + other.products)
+        return Products(self.centre, *parts)
+
+    def __sub__(self, other: "Products") -> "Products":
+        parts = (self.count - other.count, self.sums - other.sums, self.products - other.products)
+        return Products(self.centre, *parts)
+
+
+class VisibleRidge:
+    """Regression between voxels, each standardised over the training rows, under one penalty."""
+
+    def __init__(self, train: Products, penalty: float):
+        shift = train.sums / train.count
+        covariance = train.products - train.count * np.outer(shift, shift)
+        self.mean, self.scale = train.centre + shift, np.sqrt(np.maximum(np.diag(covariance), 0.0) / train.count)
+        # a constant voxel says nothing, whatever its scale; sums leave it a rounding error of one
+        self.scale[self.scale <= 1e-9 * np.abs(self.mean)] = 1.0
+        self.products, self.penalty = covariance / np.outer(self.scale, self.scale), penalty  # [v v]
 
     def predict(self, row: np.ndarray, hidden: np.ndarray) -> np.ndarray:
         """The hidden voxels [h] of a row [v] from its visible ones; `hidden` bool [v]."""
         seen = ((row - self.mean) / self.scale)[~hidden]
-        if self._products is not None:
-            weights = _solve(self._products[np.ix_(~hidden, ~hidden)], seen, self.penalty)  # [s]
-            found = self._products[np.ix_(hidden, ~hidden)] @ weights
-        else:  # fewer rows than visible voxels: the same in the space of the rows
-            visible = self.x[:, ~hidden]
-            found = self.x[:, hidden].T @ _solve(visible @ visible.T, visible @ seen, self.penalty)
+        visible = self.products[np.ix_(~hidden, ~hidden)]
+        weights = cho_solve(cho_factor(visible + self.penalty * np.eye(len(visible))), seen)  # [s]
+        found = self.products[np.ix_(hidden, ~hidden)] @ weights
         return found * self.scale[hidden] + self.mean[hidden]
 
 
@@ -72,16 +102,19 @@ def score_hidden_voxels(
     """
     device = network.pos_embed.device
     fmri = torch.from_numpy(np.asarray(held_out, dtype=np.float32)).to(device)  # [m v]
-    mean = torch.from_numpy(np.asarray(train, dtype=np.float32)).mean(dim=0).to(device).expand_as(fmri)
-    ridge = VisibleRidge(train, choose_penalty(train, network.patch_size, mask_ratio, seed))
+    ridge = fit_visible_ridge(train, network.patch_size, mask_ratio, seed)
+    mean = torch.from_numpy(ridge.mean.astype(np.float32)).to(device).expand_as(fmri)
     draws = torch.Generator().manual_seed(seed)
     rows = []
     for _ in Progress(range(num_masks), desc="masks", leave=False):
         noise = torch.rand(len(fmri), network.num_patches, generator=draws)
-        out = network(fmri[:, None], mask_ratio, noise.to(device))
-        hidden = out.mask.repeat_interleave(network.patch_size, dim=1).bool()  # [m v]
-        copied = nearest_visible(network.patchify(fmri[:, None]), out.mask).flatten(1)
-        predictions = (network.unpatchify(out.reconstruction), mean, copied, _linear(ridge, fmri, hidden))
+        batches = zip(fmri[:, None].split(BATCH), noise.to(device).split(BATCH), strict=True)
+        outs = [network(batch, mask_ratio, own_noise) for batch, own_noise in batches]
+        mask = torch.cat([out.mask for out in outs])  # [m l]
+        reconstruction = network.unpatchify(torch.cat([out.reconstruction for out in outs]))  # [m v]
+        hidden = mask.repeat_interleave(network.patch_size, dim=1).bool()  # [m v]
+        copied = nearest_visible(network.patchify(fmri[:, None]), mask).flatten(1)
+        predictions = (reconstruction, mean, copied, _linear(ridge, fmri, hidden))
         rows.append([_correlation(prediction, fmri, hidden) for prediction in predictions])
     model, voxel_mean, nearest_patch, linear = np.mean(rows, axis=0).tolist()
     return HiddenVoxelScore(model, voxel_mean, nearest_patch, linear, ridge.penalty)
@@ -110,38 +143,40 @@ def _correlation(prediction: Tensor, fmri: Tensor, hidden: Tensor) -> float:
     return float(pearson(prediction[hidden].view(-1, count), fmri[hidden].view(-1, count)).mean())
 
 
-def choose_penalty(
+def fit_visible_ridge(
     train: np.ndarray, patch_size: int, mask_ratio: float, seed: int, penalties: Sequence[float] = PENALTIES
-) -> float:
-    """The penalty under which rows [n v] of one fold are predicted best from the others, by correlation.
+) -> VisibleRidge:
+    """The regression of training rows [n v], under the penalty by which one fold is predicted best from the others.
 
-    Folds are runs of neighbouring rows, which resemble each other in time; the masks of patches follow from the seed.
-    With fewer than three rows it is the largest penalty.
+    Best is the highest correlation. Folds are runs of neighbouring rows, which resemble each other in time; the masks
+    of patches follow from the seed. With fewer than three rows the penalty is the largest.
     """
-    train = np.asarray(train, np.float64)
+    train = np.asarray(train)
+    centre = train.mean(axis=0, dtype=np.float64)
     folds = [fold for fold in np.array_split(np.arange(len(train)), NUM_FOLDS) if len(fold)]
+    sums = [Products.of(train[fold[0] : fold[-1] + 1], centre) for fold in Progress(folds, desc="ridge", leave=False)]
+    whole = sum(sums[1:], start=sums[0])
     if len(train) < 3:
-        return max(penalties)
+        return VisibleRidge(whole, max(penalties))
     scores = np.zeros(len(penalties))
-    for number, fold in enumerate(folds):
-        others = np.setdiff1d(np.arange(len(train)), fold)
+    for number, (fold, own) in enumerate(zip(Progress(folds, desc="penalty", leave=False), sums, strict=True)):
+        ridge = VisibleRidge(whole - own, 0.0)
+        held = np.asarray(train[fold[:: -(-len(fold) // MOST_PREDICTED)]], np.float64)
         for index in range(NUM_MASKS):
             hidden = _draw_mask(train.shape[1], patch_size, mask_ratio, (seed, number, index))
-            scores += _fold_scores(train[others], train[fold], hidden, penalties)
-    return float(penalties[int(scores.argmax())])
+            scores += _fold_scores(ridge, held, hidden, penalties)
+    return VisibleRidge(whole, float(penalties[int(scores.argmax())]))
 
 
-def _fold_scores(train: np.ndarray, held: np.ndarray, hidden: np.ndarray, penalties: Sequence[float]) -> np.ndarray:
+def _fold_scores(ridge: VisibleRidge, held: np.ndarray, hidden: np.ndarray, penalties: Sequence[float]) -> np.ndarray:
     """Mean correlation on the hidden voxels of held-out rows under each penalty: one decomposition for all."""
-    ridge = VisibleRidge(train, 0.0)
-    visible = ridge.x[:, ~hidden]
-    values, vectors = eigh(visible @ visible.T)
-    seen = ((held - ridge.mean) / ridge.scale)[:, ~hidden] @ visible.T @ vectors  # [m n]
-    wanted = held[:, hidden]
+    values, vectors = eigh(ridge.products[np.ix_(~hidden, ~hidden)])
+    seen = ((held - ridge.mean) / ridge.scale)[:, ~hidden] @ vectors  # [m s]
+    across = vectors.T @ ridge.products[np.ix_(~hidden, hidden)]  # [s h]
     scores = []
     for penalty in penalties:
-        found = (seen / (np.maximum(values, 0.0) + penalty)) @ (vectors.T @ ridge.x[:, hidden])
-        scores.append(_row_correlation(found * ridge.scale[hidden] + ridge.mean[hidden], wanted))
+        found = (seen / (np.maximum(values, 0.0) + penalty)) @ across
+        scores.append(_row_correlation(found * ridge.scale[hidden] + ridge.mean[hidden], held[:, hidden]))
     return np.array(scores)
 
 
@@ -150,10 +185,6 @@ def _draw_mask(num_voxels: int, patch_size: int, mask_ratio: float, key: Sequenc
     order = generator(key, "penalty").permutation(num_patches)
     hidden = order >= int(num_patches * (1 - mask_ratio))
     return hidden.repeat(patch_size)
-
-
-def _solve(products: np.ndarray, target: np.ndarray, penalty: float) -> np.ndarray:
-    return cho_solve(cho_factor(products + penalty * np.eye(len(products))), target)
 
 
 def _row_correlation(found: np.ndarray, wanted: np.ndarray) -> float:

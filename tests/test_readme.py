@@ -209,9 +209,13 @@ def known_settings() -> set[str]:
 def test_every_setting_that_is_named_exists():
     """`x.y=value` in the text and in the commands."""
     known = known_settings()
+    groups = {name.partition(".")[0] for name in known if "." in name}  # as a whole they may be null
     commands = [(block.page, line) for block in COMMANDS for line in block.commands if not line.startswith("export ")]
     found = [
-        (name, page, span) for page, span in CODE + commands for name in re.findall(r"(?:^|\s)([a-z_][\w.]*)=", span)
+        (name, page, span)
+        for page, span in CODE + commands
+        for name, value in re.findall(r"(?:^|\s)([a-z_][\w.]*)=(\S*)", span)
+        if not (name in groups and value == "null")
     ]
     known |= {field.name for field in fields(ChainConfig)}  # a stage may be null as a whole
     wrong = [item for item in found if item[0] not in known and not is_below_a_free_setting(item[0])]

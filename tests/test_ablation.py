@@ -334,7 +334,7 @@ def test_interval_over_seeds():
     [
         ({"table": "width"}, "'width': none of that name; needed: one of condition, crop"),
         ({"scale": "huge"}, "one of god, demo"),
-        ({"rows": ["48"]}, "setting rows names '48'; needed: some of 16, 32, 64"),
+        ({"rows": ["48"]}, "setting rows names '48'; needed: some of '16', '32', '64'"),
         ({"seeds": []}, "at least one"),
         ({"jobs": 0}, "setting jobs is 0; needed: at least 1"),
         ({"settings": {"stage_b": {}}}, "no stage 'stage_b'"),

@@ -103,7 +103,8 @@ def choose_rows(table: Table, names: list[str]) -> list[Row]:
     known = {row.name: row for row in table.rows}
     for name in names:
         if name not in known:
-            raise InputError(f"setting rows names {name!r}; needed: some of {', '.join(known)}")
+            # in quotes: names have commas
+            raise InputError(f"setting rows names {name!r}; needed: some of {', '.join(map(repr, known))}")
     return [row for row in table.rows if row.name in names or not names]
 
 
